@@ -1,0 +1,1 @@
+"""What happens to a study: rules, completion, the stages of a job as Celery tasks, delivery."""

@@ -1,0 +1,463 @@
+"""The settings of a node: the typed form of ``node.yaml``, and where things lie under its home.
+
+Every model refuses keys that do not exist, so that a misspelt setting is an error and not a
+silent default. `load` turns what pydantic says into file, line and mend.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from workflows.yaml_positions import (
+    ConfigurationError,
+    ConfigurationProblem,
+    MarkedYaml,
+    read_marked,
+    validate,
+)
+
+_LONGEST_SOCKET_PATH: Final = 100
+"""Bytes. Unix sockets allow 107 (``sun_path``), and Redis puts a suffix on temporary ones."""
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104
+_UNITS: Final[Mapping[str, int]] = {
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+
+
+def _ae_title(value: str) -> str:
+    """Hold a text to the value representation AE (PS3.5 section 6.2)."""
+    mend = "write 1 to 16 characters: capital letters, digits, '_' and '-' work everywhere"
+    if not value.strip():
+        raise PydanticCustomError("ae_title", "an AE title cannot be empty", {"mend": mend})
+    if len(value) > 16:
+        text = "an AE title has at most 16 characters, this one has {count}"
+        raise PydanticCustomError("ae_title", text, {"mend": mend, "count": len(value)})
+    if "\\" in value or not value.isascii() or not value.isprintable():
+        text = "an AE title is printable ASCII without a backslash"
+        raise PydanticCustomError("ae_title", text, {"mend": mend})
+    if value != value.strip():
+        text = "spaces around an AE title have no meaning in DICOM"
+        raise PydanticCustomError("ae_title", text, {"mend": f"write {value.strip()!r}"})
+    return value
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[\w][\w .+-]{0,63}", value):
+        text = "a name is 1 to 64 letters, digits, spaces, '.', '_', '+' or '-'"
+        raise PydanticCustomError("name", text, {"mend": "choose a plain name"})
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value, strict=True))
+    except ValueError as error:
+        mend = "write it as 10.1.0.0/16, with the host bits zero"
+        text = f"is not a network ({error})"
+        raise PydanticCustomError("network", "{text}", {"text": text, "mend": mend}) from error
+
+
+def _bytes(value: Any) -> Any:
+    """Turn ``"5 GiB"`` into a number of bytes; numbers pass."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?b)\s*", value, re.IGNORECASE)
+    if match is None:
+        mend = "write a number and a unit, such as 5 GiB or 500 MB"
+        raise PydanticCustomError("size", "is not a size", {"mend": mend})
+    return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def _expanded(value: str) -> str:
+    """Put environment variables in: ``${NAME}``. Secrets then need not stand in the file."""
+
+    def look_up(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in os.environ:
+            text = "the environment variable {name} is not set"
+            mend = f"set {name} for the node's processes, or write the value here"
+            raise PydanticCustomError("environment", text, {"name": name, "mend": mend})
+        return os.environ[name]
+
+    return re.sub(r"\$\{(\w+)\}", look_up, value)
+
+
+def _url(*schemes: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.match(rf"({'|'.join(re.escape(scheme) for scheme in schemes)})://", value):
+            mend = f"begin it with {' or '.join(scheme + '://' for scheme in schemes)}"
+            text = "is not a URL that the node understands"
+            raise PydanticCustomError("url", text, {"mend": mend})
+        return value
+
+    return AfterValidator(check)
+
+
+AeTitle = Annotated[str, AfterValidator(_ae_title)]
+Name = Annotated[str, AfterValidator(_name)]
+Network = Annotated[str, AfterValidator(_network)]
+Host = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9_.:-]+$")]
+Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
+Count = Annotated[int, Field(strict=True, ge=1, le=100_000)]
+Seconds = Annotated[float, Field(strict=True, gt=0, le=7 * 86400)]
+Days = Annotated[int, Field(strict=True, ge=1, le=36500)]
+Size = Annotated[int, BeforeValidator(_bytes), Field(strict=True, ge=0)]
+Flag = Annotated[bool, Field(strict=True)]
+DatabaseUrl = Annotated[
+    str,
+    AfterValidator(_expanded),
+    _url("postgresql", "postgresql+psycopg", "postgres", "sqlite"),
+]
+BrokerUrl = Annotated[
+    str, AfterValidator(_expanded), _url("redis", "rediss", "redis+socket", "sentinel")
+]
+
+
+class Settings(BaseModel):
+    """Base: unknown keys are errors, values do not change after they were read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NodeIdentitySettings(Settings):
+    """``node``: who this node is in the network and in the objects it writes."""
+
+    name: Name = "UniBiomed Node"
+    ae_title: AeTitle = "UNIBIOMED"
+    host: Host = "0.0.0.0"  # noqa: S104 - a PACS node listens to the network
+    port: Annotated[int, Field(strict=True, ge=0, le=65535)] = 11112
+    institution: Annotated[str, Field(max_length=64)] = ""
+    station: Annotated[str, Field(max_length=16)] = "UNIBIOMED"
+    serial_number: Annotated[str, Field(max_length=64)] = "1"
+
+
+class ListenerLimits(Settings):
+    """``listener``: limits of the DICOM listener; times in seconds, PDU in bytes."""
+
+    max_associations: Count = 20
+    max_pdu: Annotated[int, Field(strict=True, ge=4096, le=2**27)] = 131072
+    acse_timeout_seconds: Seconds = 30.0
+    dimse_timeout_seconds: Seconds = 60.0
+    network_timeout_seconds: Seconds = 60.0
+    idle_timeout_seconds: Seconds = 300.0
+    stop_timeout_seconds: Seconds = 10.0
+    processes: Annotated[int, Field(strict=True, ge=1, le=64)] = 1
+
+
+class StorageSettings(Settings):
+    """``storage``: free disk space, in bytes, below which nothing more is taken in."""
+
+    reserve: Size = 5 * 2**30
+
+
+class CompletionSettings(Settings):
+    """``completion``: when a study counts as complete; `workflows.completion` explains them."""
+
+    quiet_seconds: Seconds = 20.0
+    after_release_seconds: Annotated[float, Field(strict=True, ge=0, le=3600)] = 2.0
+    open_association_seconds: Seconds = 120.0
+    expected_seconds: Seconds = 600.0
+
+
+class DatabaseSettings(Settings):
+    """``database``: without URL, SQLite in the node's home."""
+
+    url: DatabaseUrl | None = None
+
+
+class BrokerSettings(Settings):
+    """``broker``: without URL, the Redis server that the node brings along."""
+
+    url: BrokerUrl | None = None
+
+
+class ModelSettings(Settings):
+    """``model``: which weights, and what they run on."""
+
+    folder: Annotated[str, Field(min_length=1)] | None = None
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    threads: Annotated[int, Field(strict=True, ge=1, le=1024)] | None = None
+    concurrent_jobs: Annotated[int, Field(strict=True, ge=1, le=16)] = 3
+
+
+class WorkerSettings(Settings):
+    """``workers``: processes that read, encode and deliver."""
+
+    io: Annotated[int, Field(strict=True, ge=1, le=256)] = 2
+
+
+class JobSettings(Settings):
+    """``jobs``: leases, deadlines and the sweep, in seconds."""
+
+    lease_seconds: Seconds = 60.0
+    deadline_seconds: Seconds = 3600.0
+    attempts: Annotated[int, Field(strict=True, ge=1, le=100)] = 3
+    sweep_seconds: Annotated[float, Field(strict=True, ge=0.2, le=300)] = 5.0
+    resend_seconds: Seconds = 120.0
+
+    @property
+    def heartbeat_seconds(self) -> float:
+        """How often a worker renews its lease: four beats fit into one lease."""
+        return self.lease_seconds / 4
+
+
+class RetrySettings(Settings):
+    """``retries``: what failed for a passing reason is tried again.
+
+    Fast retries happen within one attempt, for the network; slow ones put the job back, with a
+    pause that doubles from `first_seconds` to `longest_seconds`.
+    """
+
+    fast_attempts: Annotated[int, Field(strict=True, ge=1, le=20)] = 3
+    fast_seconds: Seconds = 1.0
+    attempts: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 50
+    first_seconds: Seconds = 10.0
+    longest_seconds: Seconds = 900.0
+
+
+class RetentionSettings(Settings):
+    """``retention``: how long things are kept, in days; ``null`` keeps them for ever."""
+
+    studies_days: Days | None = 14
+    results_days: Days | None = 90
+    jobs_days: Days | None = 365
+    quarantine_days: Days | None = 30
+
+
+class PeerSettings(Settings):
+    """One entry of ``peers``: an AE that may talk to this node."""
+
+    name: Name
+    ae_title: AeTitle
+    host: Host | None = None
+    network: Network | None = None
+    port: Port | None = None
+    allow: tuple[Literal["echo", "store", "query"], ...] = ("echo", "store")
+    quiet_seconds: Seconds | None = None
+    release_completes: Flag = True
+
+    @model_validator(mode="after")
+    def _one_place(self) -> PeerSettings:
+        if self.host is not None and self.network is not None:
+            text = "has both a host and a network"
+            raise PydanticCustomError("peer", text, {"mend": "keep one of the two"})
+        return self
+
+
+class DestinationSettings(Settings):
+    """One entry of ``destinations``: an AE that results are sent to."""
+
+    name: Name
+    ae_title: AeTitle
+    host: Host
+    port: Port
+    seg_encoding: Literal["auto", "binary", "labelmap"] = "auto"
+    garbles_unaligned: Flag = False
+    confirm: Literal["find", "none"] = "find"
+    confirm_seconds: Seconds = 60.0
+    acse_timeout_seconds: Seconds = 30.0
+    dimse_timeout_seconds: Seconds = 60.0
+    network_timeout_seconds: Seconds = 60.0
+
+
+class NodeSettings(Settings):
+    """All of ``node.yaml``."""
+
+    node: NodeIdentitySettings = NodeIdentitySettings()
+    listener: ListenerLimits = ListenerLimits()
+    storage: StorageSettings = StorageSettings()
+    completion: CompletionSettings = CompletionSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    broker: BrokerSettings = BrokerSettings()
+    model: ModelSettings = ModelSettings()
+    workers: WorkerSettings = WorkerSettings()
+    jobs: JobSettings = JobSettings()
+    retries: RetrySettings = RetrySettings()
+    retention: RetentionSettings = RetentionSettings()
+    peers: tuple[PeerSettings, ...] = ()
+    destinations: tuple[DestinationSettings, ...] = ()
+
+    def destination(self, name: str) -> DestinationSettings | None:
+        """Return the destination of this name, or None when ``node.yaml`` has none."""
+        return next((entry for entry in self.destinations if entry.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The folder of one node and everything that lies in it."""
+
+    root: Path
+
+    @property
+    def archive(self) -> Path:
+        """Received and written DICOM objects."""
+        return self.root / "archive"
+
+    @property
+    def database(self) -> Path:
+        """SQLite file of an embedded node."""
+        return self.root / "database.sqlite"
+
+    @property
+    def run(self) -> Path:
+        """Sockets, ``ready.json``, ``listener.json``: of no use after the node has stopped."""
+        return self.root / "run"
+
+    @property
+    def work(self) -> Path:
+        """What a job found and has not delivered yet, one folder for each job."""
+        return self.root / "work"
+
+    @property
+    def log(self) -> Path:
+        """Logs of the supervised processes."""
+        return self.root / "log"
+
+    @property
+    def node_yaml(self) -> Path:
+        """The settings."""
+        return self.root / "node.yaml"
+
+    @property
+    def rules_yaml(self) -> Path:
+        """The rules."""
+        return self.root / "rules.yaml"
+
+    @property
+    def ready_json(self) -> Path:
+        """Written by the supervisor once the whole node is up."""
+        return self.run / "ready.json"
+
+    @property
+    def listener_json(self) -> Path:
+        """Written by the listener once it accepts associations."""
+        return self.run / "listener.json"
+
+    @property
+    def redis_socket(self) -> Path:
+        """Socket of the embedded Redis; in the temporary folder where the home lies too deep."""
+        socket = self.run / "redis.sock"
+        if len(os.fsencode(socket)) <= _LONGEST_SOCKET_PATH:
+            return socket
+        digest = hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"unibiomed-{digest}" / "redis.sock"
+
+    def work_folder(self, job_id: int) -> Path:
+        """Return where a job keeps what it found."""
+        return self.work / str(job_id)
+
+    def database_url(self, settings: NodeSettings) -> str:
+        """Return the database's URL: the administrator's, or SQLite in this home."""
+        return settings.database.url or f"sqlite:///{self.database.resolve()}"
+
+    def broker_url(self, settings: NodeSettings) -> str:
+        """Return the broker's URL: the administrator's, or the embedded Redis."""
+        return settings.broker.url or f"redis+socket://{self.redis_socket}"
+
+    def make_folders(self) -> None:
+        """Make what is missing, readable for the node's user only (patient data)."""
+        for folder in (self.root, self.archive, self.run, self.work, self.log):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def write_defaults(self) -> list[Path]:
+        """Write the commented default files where they are missing; return those written."""
+        written = []
+        for path, text in (
+            (self.node_yaml, default_node_text()),
+            (self.rules_yaml, default_rules_text()),
+        ):
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+                written.append(path)
+        return written
+
+
+def default_node_text() -> str:
+    """Return the ``node.yaml`` that a first start writes."""
+    return (resources.files("workflows") / "default_node.yaml").read_text(encoding="utf-8")
+
+
+def default_rules_text() -> str:
+    """Return the ``rules.yaml`` that a first start writes."""
+    return (resources.files("workflows") / "default_rules.yaml").read_text(encoding="utf-8")
+
+
+def load(path: Path) -> NodeSettings:
+    """Read ``node.yaml``.
+
+    Raises
+    ------
+    ConfigurationError
+        With file, line and mend of every mistake.
+    """
+    return settings_of(read_marked(path))
+
+
+def settings_of(marked: MarkedYaml) -> NodeSettings:
+    """Build the settings from a document that was read; raises as `load`."""
+    settings = validate(NodeSettings, marked)
+    problems = [*_duplicates(settings, marked), *_clashes(settings, marked)]
+    if problems:
+        raise ConfigurationError(problems)
+    return settings
+
+
+def _duplicates(settings: NodeSettings, marked: MarkedYaml) -> Iterable[ConfigurationProblem]:
+    """Find names, senders and receivers that are there twice."""
+    names = {
+        "peers": [peer.name for peer in settings.peers],
+        "destinations": [destination.name for destination in settings.destinations],
+    }
+    for section, section_names in names.items():
+        seen: dict[str, int] = {}
+        for index, name in enumerate(section_names):
+            first = seen.setdefault(name.casefold(), index)
+            if first != index:
+                text = f"the name {name!r} is already used by {section}[{first}]"
+                yield marked.problem((section, index, "name"), text, "give each its own name")
+    senders: dict[tuple[str, str | None, str | None], int] = {}
+    for index, peer in enumerate(settings.peers):
+        first = senders.setdefault((peer.ae_title, peer.host, peer.network), index)
+        if first != index:
+            text = f"the AE title {peer.ae_title!r} at this address is already peers[{first}]"
+            mend = "delete one of the two, or give them different hosts"
+            yield marked.problem(("peers", index, "ae_title"), text, mend)
+    receivers: dict[tuple[str, str, int], int] = {}
+    for index, destination in enumerate(settings.destinations):
+        address = (destination.ae_title, destination.host, destination.port)
+        first = receivers.setdefault(address, index)
+        if first != index:
+            text = f"is the same AE as destinations[{first}]: it would get everything twice"
+            yield marked.problem(("destinations", index), text, "delete one of the two")
+
+
+def _clashes(settings: NodeSettings, marked: MarkedYaml) -> Iterable[ConfigurationProblem]:
+    """Find destinations that are the node itself: its results would come back as new input."""
+    node = settings.node
+    own_hosts = _LOOPBACK | {node.host}
+    for index, destination in enumerate(settings.destinations):
+        if destination.port == node.port and destination.host in own_hosts:
+            text = f"port {destination.port} of {destination.host} is this node's own listener"
+            mend = "name the port of the PACS, or give the node another one (node.port)"
+            yield marked.problem(("destinations", index, "port"), text, mend)
