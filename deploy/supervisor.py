@@ -319,9 +319,12 @@ class Supervisor:
             self.stop(name)
 
     def stop(self, *names: str) -> None:
-        """Stop the named programs together and wait until they have ended."""
+        """Stop the named programs together and wait until they have ended.
+
+        From here on nothing is restarted. Names that were never started are passed over.
+        """
         self._stopping = True
-        children = [self._children[name] for name in names]
+        children = [self._children[name] for name in names if name in self._children]
         for child in children:
             child.restart_at = None
             if child.process is not None:

