@@ -1,0 +1,61 @@
+"""The job state machine, in one place for those who use it.
+
+The database owns a job: its state, lease, heartbeat, fencing token and attempts. Workers use
+`claim`, `heartbeat`, `advance`, `postpone` and `finish`; the sweep uses `due`, `announced` and
+`release_expired`; people use `hurry`, `reopen` and `finish` with a job's identifier.
+"""
+
+from db.leases import (
+    Lease,
+    LostLease,
+    advance,
+    claim,
+    finish,
+    guard,
+    heartbeat,
+    postpone,
+)
+from db.listing import JobPage, job_as_json, list_jobs
+from db.pairs import Pair, enqueue, pairing_key, sources_of
+from db.resting import Due, Released, announced, due, hurry, release_expired, reopen
+from db.stages import note_event
+from db.states import (
+    END_STATES,
+    LIVE_STATES,
+    RESTING_STATES,
+    IllegalTransition,
+    JobState,
+    allowed,
+)
+
+__all__ = [
+    "END_STATES",
+    "LIVE_STATES",
+    "RESTING_STATES",
+    "Due",
+    "IllegalTransition",
+    "JobPage",
+    "JobState",
+    "Lease",
+    "LostLease",
+    "Pair",
+    "Released",
+    "advance",
+    "allowed",
+    "announced",
+    "claim",
+    "due",
+    "enqueue",
+    "finish",
+    "guard",
+    "heartbeat",
+    "hurry",
+    "job_as_json",
+    "list_jobs",
+    "note_event",
+    "pairing_key",
+    "postpone",
+    "release_expired",
+    "reopen",
+    "sources_of",
+]

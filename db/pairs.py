@@ -1,0 +1,254 @@
+"""Pairs of a source and a rule: how a complete study becomes jobs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from db.leases import Lease, advance, finish, guard
+from db.models import STANDING_PAIR, Instance, Job, JobInstance, JobStage
+from db.stages import note_event
+from db.states import JobState
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One source under one rule.
+
+    Attributes
+    ----------
+    key
+        See `pairing_key`.
+    rule
+        Name of the rule.
+    instance_ids
+        `db.models.Instance.id` of the source's instances, in the order of the source.
+    targets
+        What to look for; ``None`` for all that the model's card lists for the modality.
+    destinations
+        Names of the destinations.
+    priority
+        Smaller is sooner: 0 stat, 3 urgent, 6 routine.
+    notes
+        What an administrator should know of the source.
+    """
+
+    key: str
+    rule: str
+    instance_ids: Sequence[int]
+    series_instance_uid: str
+    modality: str
+    source_kind: str
+    description: str = ""
+    targets: Sequence[str] | None = None
+    destinations: Sequence[str] = ()
+    priority: int = 6
+    notes: Sequence[str] = field(default=())
+
+
+def pairing_key(
+    rule: str,
+    model_digest: str,
+    targets: Iterable[str] | None,
+    instances: Iterable[tuple[str, str]],
+) -> str:
+    """Digest of what makes a pair the same work as another one.
+
+    Parameters
+    ----------
+    rule
+        Name of the rule.
+    model_digest
+        Digest of the model's weights.
+    targets
+        Targets asked for, in any order; ``None`` for all of the card.
+    instances
+        (SOP Instance UID, SHA-256 of the data set) of each instance, in any order.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    said = [
+        rule,
+        model_digest,
+        None if targets is None else sorted(targets),
+        sorted(instances),
+    ]
+    return hashlib.sha256(json.dumps(said, ensure_ascii=True).encode()).hexdigest()
+
+
+def enqueue(
+    session: Session,
+    lease: Lease,
+    pairs: Sequence[Pair],
+    now: datetime,
+    note: str | None = None,
+) -> list[int]:
+    """Turn the study's waiting job into one queued job per new pair.
+
+    The waiting row becomes the first of them; the others are rows beside it with the same times
+    of receiving and waiting. Pairs that are worked on or were delivered are not made again; when
+    no other is left, the waiting row ends superseded and says so.
+
+    Parameters
+    ----------
+    session
+        An open transaction.
+    lease
+        Lease of the waiting row.
+    pairs
+        At least one; without any, `finish` the row as not applicable instead.
+    now
+        Aware time.
+    note
+        Why the study counts as complete, kept with the stage.
+
+    Returns
+    -------
+    list of int
+        The queued jobs.
+
+    Raises
+    ------
+    LostLease
+        When the row is not this worker's any more.
+    ValueError
+        Without pairs.
+    """
+    if not pairs:
+        raise ValueError("a study without pairs is not queued; finish its job instead")
+    guard(session, lease)
+    standing = set(
+        session.scalars(
+            select(Job.pairing_key).where(
+                Job.pairing_key.in_([pair.key for pair in pairs]), STANDING_PAIR
+            )
+        )
+    )
+    fresh = list({pair.key: pair for pair in pairs if pair.key not in standing}.values())
+    if not fresh:
+        finish(
+            session,
+            lease,
+            JobState.SUPERSEDED,
+            "everything in this study is interpreted already or under way in another job; "
+            "nothing new arrived",
+            now=now,
+        )
+        return []
+    _end_receiving(session, lease.job_id)
+    first, *others = fresh
+    session.execute(update(Job).where(Job.id == lease.job_id).values(**_columns(first)))
+    _link(session, lease.job_id, first)
+    advance(session, lease, JobState.QUEUED, now, note)
+    job = session.get_one(Job, lease.job_id, populate_existing=True)
+    return [lease.job_id, *_further_jobs(session, job, others, now)]
+
+
+def sources_of(session: Session, job_id: int) -> list[Instance]:
+    """List the instances that a job reads, in the order of its source."""
+    return list(
+        session.scalars(
+            select(Instance)
+            .join(JobInstance, JobInstance.instance_id == Instance.id)
+            .where(JobInstance.job_id == job_id)
+            .order_by(JobInstance.position)
+        )
+    )
+
+
+def _columns(pair: Pair) -> dict[str, object]:
+    return {
+        "rule": pair.rule,
+        "pairing_key": pair.key,
+        "series_instance_uid": pair.series_instance_uid,
+        "modality": pair.modality,
+        "source_kind": pair.source_kind,
+        "description": pair.description,
+        "notes": list(pair.notes),
+        "targets": None if pair.targets is None else list(pair.targets),
+        "destinations": list(pair.destinations),
+        "priority": pair.priority,
+    }
+
+
+def _link(session: Session, job_id: int, pair: Pair) -> None:
+    rows = [
+        {"job_id": job_id, "position": position, "instance_id": instance_id}
+        for position, instance_id in enumerate(pair.instance_ids)
+    ]
+    if rows:
+        session.execute(insert(JobInstance), rows)
+
+
+def _end_receiving(session: Session, job_id: int) -> None:
+    """Let "received" last to the study's last instance and "waiting" from there on."""
+    job = session.get_one(Job, job_id, populate_existing=True)
+    last = job.study.last_received_at
+    stages = session.scalars(
+        select(JobStage).where(
+            JobStage.job_id == job_id,
+            JobStage.stage.in_([JobState.RECEIVED, JobState.WAITING]),
+        )
+    )
+    for stage in stages:
+        if stage.stage is JobState.RECEIVED:
+            stage.ended_at = max(stage.started_at, last)
+        else:
+            stage.started_at = max(stage.started_at, last)
+    session.flush()
+
+
+def _further_jobs(session: Session, job: Job, pairs: Sequence[Pair], now: datetime) -> list[int]:
+    earlier = session.scalars(
+        select(JobStage).where(
+            JobStage.job_id == job.id,
+            JobStage.stage.in_([JobState.RECEIVED, JobState.WAITING]),
+        )
+    ).all()
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    made = []
+    for pair in pairs:
+        # Another worker may queue the same pair of another study row at this moment; the partial
+        # unique index decides, and the loser makes nothing.
+        job_id = session.execute(
+            dialect.insert(Job)
+            .values(
+                study_id=job.study_id,
+                state=JobState.QUEUED,
+                received_at=job.received_at,
+                updated_at=now,
+                next_attempt_at=now,
+                **_columns(pair),
+            )
+            .on_conflict_do_nothing()
+            .returning(Job.id)
+        ).scalar_one_or_none()
+        if job_id is None:
+            continue
+        _link(session, job_id, pair)
+        session.add_all(
+            JobStage(
+                job_id=job_id,
+                stage=stage.stage,
+                started_at=stage.started_at,
+                claimed_at=stage.claimed_at,
+                ended_at=stage.ended_at,
+                owner=stage.owner,
+                note=stage.note,
+            )
+            for stage in earlier
+        )
+        session.add(JobStage(job_id=job_id, stage=JobState.QUEUED, started_at=now))
+        note_event(session, job_id, f"queued with job {job.id} of the same study", now)
+        made.append(job_id)
+    return made

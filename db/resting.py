@@ -1,0 +1,187 @@
+"""What happens to jobs that no worker holds: found, freed, hurried, reopened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.orm import Session
+
+from db.leases import at_rest, changed_rows, finish
+from db.models import Job
+from db.stages import attempt_number, next_stage, note_event
+from db.states import (
+    LIVE_STATES,
+    RESTING_STATE_OF,
+    RESTING_STATES,
+    JobState,
+    require_allowed,
+)
+
+
+class Due(NamedTuple):
+    """A job that waits for a worker."""
+
+    job_id: int
+    state: JobState
+    study_id: int
+    priority: int
+
+
+class Released(NamedTuple):
+    """A job whose worker was lost: where it rests now, or that it failed."""
+
+    job_id: int
+    state: JobState
+
+
+def reopen(session: Session, job_id: int, reason: str, *, now: datetime) -> JobState | None:
+    """Give a failed or cancelled job another chance, at the step at which it ended.
+
+    Returns
+    -------
+    JobState or None
+        Where it rests now; ``None`` when it is neither failed nor cancelled, or ended while it
+        was still waiting for its study, or the same pair has a standing job by now.
+    """
+    job = session.execute(
+        select(Job).where(Job.id == job_id).with_for_update()
+    ).scalar_one_or_none()
+    if job is None or job.state not in (JobState.FAILED, JobState.CANCELLED):
+        return None
+    if job.pairing_key is None or _pair_stands(session, job.pairing_key):
+        return None
+    resting = RESTING_STATE_OF[job.failed_stage or JobState.QUEUED]
+    require_allowed(job.state, resting)
+    session.execute(
+        update(Job)
+        .where(Job.id == job_id)
+        .values(
+            state=resting,
+            error="",
+            wait_reason=reason,
+            failed_stage=None,
+            finished_at=None,
+            attempts=0,
+            lost_leases=0,
+            updated_at=now,
+            lease_token=Job.lease_token + 1,
+            **at_rest(now),
+        )
+    )
+    next_stage(session, job_id, resting, now, None, 1)
+    note_event(session, job_id, f"reopened: {reason}", now)
+    return resting
+
+
+def hurry(session: Session, job_id: int, now: datetime) -> bool:
+    """Make a resting job due at once; False when it does not rest."""
+    return bool(
+        changed_rows(
+            session,
+            update(Job)
+            .where(Job.id == job_id, Job.state.in_(RESTING_STATES), Job.lease_owner.is_(None))
+            .values(next_attempt_at=now, announced_at=None, updated_at=now),
+        )
+    )
+
+
+def release_expired(session: Session, now: datetime, max_attempts: int) -> list[Released]:
+    """Free the jobs whose workers fell silent.
+
+    Parameters
+    ----------
+    session
+        An open transaction.
+    now
+        Aware time.
+    max_attempts
+        Lost workers after which one step of a job is given up: its input, or what it needs,
+        kills them.
+
+    Returns
+    -------
+    list of Released
+        Each freed job with its resting state, or `JobState.FAILED`.
+    """
+    expired = session.execute(
+        select(Job.id, Job.state, Job.lost_leases, Job.lease_owner)
+        .where(Job.lease_owner.is_not(None), Job.lease_expires_at <= now)
+        .order_by(Job.id)
+        .with_for_update(skip_locked=True)
+    ).all()
+    released = []
+    for job_id, state, lost, owner in expired:
+        if lost + 1 >= max_attempts and state is not JobState.WAITING:
+            finish(
+                session,
+                job_id,
+                JobState.FAILED,
+                f"the worker was lost {lost + 1} times while {state} this study; look for "
+                "'killed' or 'out of memory' in the worker's log, then retry the job",
+                now=now,
+            )
+            released.append(Released(job_id, JobState.FAILED))
+            continue
+        resting = RESTING_STATE_OF[state]
+        session.execute(
+            update(Job)
+            .where(Job.id == job_id)
+            .values(
+                state=resting,
+                wait_reason="the worker was lost; another one takes over",
+                attempts=Job.attempts + 1,
+                lost_leases=Job.lost_leases + 1,
+                lease_token=Job.lease_token + 1,
+                progress=None,
+                updated_at=now,
+                **at_rest(now),
+            )
+        )
+        sentence = f"worker {owner} was lost while {state}"
+        if state is not JobState.WAITING:
+            next_stage(session, job_id, resting, now, sentence, attempt_number(session, job_id))
+        note_event(session, job_id, sentence, now, level="warning")
+        released.append(Released(job_id, resting))
+    return released
+
+
+def due(
+    session: Session,
+    now: datetime,
+    *,
+    announce_again_seconds: float = 60.0,
+    limit: int = 500,
+) -> list[Due]:
+    """List the jobs that a worker should take, most urgent first.
+
+    Jobs that `announced` noted lately are left out, so that a sweep each few seconds does not
+    fill the queue with copies of its backlog.
+    """
+    since = now - timedelta(seconds=announce_again_seconds)
+    rows = session.execute(
+        select(Job.id, Job.state, Job.study_id, Job.priority)
+        .where(
+            Job.state.in_(RESTING_STATES),
+            Job.next_attempt_at <= now,
+            Job.lease_owner.is_(None),
+            or_(Job.announced_at.is_(None), Job.announced_at <= since),
+        )
+        .order_by(Job.priority, Job.next_attempt_at, Job.id)
+        .limit(limit)
+    ).all()
+    return [Due(*row) for row in rows]
+
+
+def announced(session: Session, job_ids: Sequence[int], now: datetime) -> None:
+    """Note that a message about these jobs was sent."""
+    if job_ids:
+        session.execute(update(Job).where(Job.id.in_(job_ids)).values(announced_at=now))
+
+
+def _pair_stands(session: Session, key: str) -> bool:
+    standing = LIVE_STATES | {JobState.DELIVERED}
+    found = select(Job.id).where(Job.pairing_key == key, Job.state.in_(standing)).limit(1)
+    return session.execute(found).first() is not None

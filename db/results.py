@@ -1,0 +1,305 @@
+"""What a job found and wrote, and how its results fare at the destinations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.orm import Session, selectinload
+
+from db.leases import Lease, guard
+from db.models import (
+    DeliveryRecord,
+    DeliveryState,
+    FindingRecord,
+    Job,
+    ResultRecord,
+    ResultState,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFinding:
+    """A finding as the database keeps it; the attributes are those of `inference.findings`."""
+
+    target: str
+    text: str
+    presence: str
+    confidence: float
+    phrase: str = ""
+    prompt: str = ""
+    predicted_iou: float | None = None
+    key_frame: int | None = None
+    segment_number: int | None = None
+    tracking_uid: str = ""
+    measurements: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenResult:
+    """An object that the job wrote durably to the archive.
+
+    Attributes
+    ----------
+    kind
+        ``segmentation``, ``measurement_report`` or ``grounded_report``.
+    path, size, sha256
+        Of the file, as `dicom_node.archive.StoredFile` has them.
+    problems
+        The validator's verdict: rule, severity, text.
+    quarantined
+        True when an error forbids sending it.
+    """
+
+    kind: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    path: str
+    size: int
+    sha256: str
+    problems: Sequence[Mapping[str, str]] = ()
+    quarantined: bool = False
+
+
+def draw_identifiers(
+    session: Session, lease: Lease, identifiers: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Keep the UIDs of the job's results, unless it has some: those are handed back and stay.
+
+    Raises
+    ------
+    LostLease
+        When the job is not this worker's any more.
+    """
+    guard(session, lease)
+    kept = session.execute(select(Job.identifiers).where(Job.id == lease.job_id)).scalar_one()
+    if kept is not None:
+        return dict(kept)
+    guard(session, lease, identifiers=dict(identifiers))
+    return dict(identifiers)
+
+
+def record_findings(
+    session: Session,
+    lease: Lease,
+    findings: Sequence[FoundFinding],
+    *,
+    model_name: str,
+    model_version: str,
+    model_digest: str,
+    intensity: str,
+) -> None:
+    """Keep what the model said, in place of what an earlier attempt said.
+
+    Raises
+    ------
+    LostLease
+        When the job is not this worker's any more.
+    """
+    guard(
+        session,
+        lease,
+        model_name=model_name,
+        model_version=model_version,
+        model_digest=model_digest,
+        intensity=intensity,
+    )
+    session.execute(delete(FindingRecord).where(FindingRecord.job_id == lease.job_id))
+    rows = [
+        {
+            "job_id": lease.job_id,
+            "position": position,
+            "target": one.target,
+            "text": one.text,
+            "phrase": one.phrase,
+            "prompt": one.prompt,
+            "presence": str(one.presence),
+            "confidence": one.confidence,
+            "predicted_iou": one.predicted_iou,
+            "key_frame": one.key_frame,
+            "segment_number": one.segment_number,
+            "tracking_uid": one.tracking_uid,
+            "measurements": dict(one.measurements),
+        }
+        for position, one in enumerate(findings)
+    ]
+    if rows:
+        session.execute(insert(FindingRecord), rows)
+
+
+def record_measurements(
+    session: Session,
+    lease: Lease,
+    measurements: Mapping[int, Mapping[str, Any]],
+    segments: Mapping[int, int] | None = None,
+    tracking_uids: Mapping[int, str] | None = None,
+) -> None:
+    """Add to the findings what encoding learned; keys are positions of findings, from 0.
+
+    Raises
+    ------
+    LostLease
+        When the job is not this worker's any more.
+    """
+    guard(session, lease)
+    segments = segments or {}
+    tracking_uids = tracking_uids or {}
+    for position in sorted({*measurements, *segments, *tracking_uids}):
+        values: dict[str, Any] = {}
+        if position in measurements:
+            values["measurements"] = dict(measurements[position])
+        if position in segments:
+            values["segment_number"] = segments[position]
+        if position in tracking_uids:
+            values["tracking_uid"] = tracking_uids[position]
+        session.execute(
+            update(FindingRecord)
+            .where(FindingRecord.job_id == lease.job_id, FindingRecord.position == position)
+            .values(**values)
+        )
+
+
+def record_results(
+    session: Session, lease: Lease, results: Sequence[WrittenResult], now: datetime
+) -> None:
+    """Keep the written objects, in the order of sending, in place of an earlier attempt's.
+
+    Nothing of an attempt that came as far as delivering is replaced: the job does not come back
+    from there.
+
+    Raises
+    ------
+    LostLease
+        When the job is not this worker's any more.
+    """
+    guard(session, lease)
+    session.execute(delete(ResultRecord).where(ResultRecord.job_id == lease.job_id))
+    rows = [
+        {
+            "job_id": lease.job_id,
+            "position": position,
+            "kind": one.kind,
+            "sop_class_uid": one.sop_class_uid,
+            "sop_instance_uid": one.sop_instance_uid,
+            "series_instance_uid": one.series_instance_uid,
+            "path": one.path,
+            "size": one.size,
+            "sha256": one.sha256,
+            "state": ResultState.QUARANTINED if one.quarantined else ResultState.READY,
+            "problems": [dict(problem) for problem in one.problems],
+            "created_at": now,
+        }
+        for position, one in enumerate(results)
+    ]
+    if rows:
+        session.execute(insert(ResultRecord), rows)
+
+
+def results_of(session: Session, job_id: int) -> list[ResultRecord]:
+    """List the job's objects with their deliveries, in the order of sending."""
+    return list(
+        session.scalars(
+            select(ResultRecord)
+            .where(ResultRecord.job_id == job_id)
+            .options(selectinload(ResultRecord.deliveries))
+            .order_by(ResultRecord.position)
+        )
+    )
+
+
+def findings_of(session: Session, job_id: int) -> list[FindingRecord]:
+    """List the job's findings in the order asked."""
+    return list(
+        session.scalars(
+            select(FindingRecord)
+            .where(FindingRecord.job_id == job_id)
+            .order_by(FindingRecord.position)
+        )
+    )
+
+
+def plan_deliveries(session: Session, lease: Lease, destinations: Sequence[str]) -> None:
+    """Give each result that may be sent a row per destination; rows that exist stay.
+
+    Raises
+    ------
+    LostLease
+        When the job is not this worker's any more.
+    """
+    guard(session, lease)
+    for result in results_of(session, lease.job_id):
+        if result.state is not ResultState.READY:
+            continue
+        planned = {delivery.destination for delivery in result.deliveries}
+        for destination in destinations:
+            if destination not in planned:
+                session.add(
+                    DeliveryRecord(
+                        result_id=result.id,
+                        destination=destination,
+                        state=DeliveryState.PENDING,
+                    )
+                )
+    session.flush()
+
+
+def record_sending(
+    session: Session,
+    lease: Lease,
+    delivery_id: int,
+    state: DeliveryState,
+    sentence: str,
+    now: datetime,
+    status: int | None = None,
+) -> None:
+    """Note one attempt to send: pending (try again), sent or refused.
+
+    Raises
+    ------
+    LostLease
+        When the job is not this worker's any more.
+    """
+    guard(session, lease)
+    values: dict[str, Any] = {
+        "state": state,
+        "status": status,
+        "sentence": sentence,
+        "attempts": DeliveryRecord.attempts + 1,
+        "attempted_at": now,
+    }
+    if state is DeliveryState.SENT:
+        values["sent_at"] = now
+    session.execute(update(DeliveryRecord).where(DeliveryRecord.id == delivery_id).values(**values))
+
+
+def record_confirmation(
+    session: Session,
+    lease: Lease,
+    delivery_ids: Sequence[int],
+    confirmed_by: str,
+    sentence: str,
+    now: datetime,
+) -> None:
+    """Note that a destination proved to have these results.
+
+    Raises
+    ------
+    LostLease
+        When the job is not this worker's any more.
+    """
+    guard(session, lease)
+    if delivery_ids:
+        session.execute(
+            update(DeliveryRecord)
+            .where(DeliveryRecord.id.in_(list(delivery_ids)))
+            .values(
+                state=DeliveryState.CONFIRMED,
+                confirmed_at=now,
+                confirmed_by=confirmed_by,
+                sentence=sentence,
+            )
+        )

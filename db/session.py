@@ -1,0 +1,148 @@
+"""The database: engine, transactions, schema."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import Session
+
+_READING = "unibiomed_reading"
+
+
+class Database:
+    """One SQLite file or PostgreSQL database.
+
+    Parameters
+    ----------
+    url
+        ``sqlite:////absolute/path`` or ``postgresql+psycopg://...`` (plain ``postgresql://`` and
+        ``postgres://`` are taken as psycopg 3).
+    busy_seconds
+        How long a writer waits for another one before it gives up with an error.
+
+    Notes
+    -----
+    SQLite runs in WAL mode, so that readers never wait, with ``synchronous=FULL``: a commit is
+    on the disk when it returns. Less would let a power cut undo "these UIDs were drawn" or "this
+    result was sent" after the fact, and the study would then be delivered twice. Intake pays for
+    it with one commit per batch of instances, not per instance.
+    """
+
+    def __init__(self, url: str, *, busy_seconds: float = 10.0) -> None:
+        self.url = _psycopg(url)
+        self.busy_seconds = busy_seconds
+        self._pid = os.getpid()
+        self._engine = self._make_engine()
+        # The same pool and events, but transactions that only read.
+        self._reading_engine = self._engine.execution_options(**{_READING: True})
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, safe to use in a process that was forked after this object was made."""
+        if os.getpid() != self._pid:
+            # Connections must not be shared with the parent; leave the parent's open.
+            self._engine.dispose(close=False)
+            self._pid = os.getpid()
+        return self._engine
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the database is a SQLite file."""
+        return self._engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """Give a session for writing; commit at the end, roll back on any error."""
+        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """Give a session that only reads: one consistent view, and no writer has to wait."""
+        _ = self.engine
+        with Session(self._reading_engine, expire_on_commit=False) as session:
+            yield session
+
+    def upgrade(self, revision: str = "head") -> None:
+        """Bring the schema to a revision, safely when several processes start at once."""
+        with self.engine.connect() as connection:
+            if self.is_sqlite:
+                # The journal mode is kept in the file, and is set outside a transaction.
+                connection.exec_driver_sql("COMMIT")
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            else:
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7311482)")
+            command.upgrade(migration_config(connection), revision)
+            connection.commit()
+
+    def dispose(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+    def _make_engine(self) -> Engine:
+        url = make_url(self.url)
+        if url.get_backend_name() == "sqlite":
+            if url.database and url.database != ":memory:":
+                Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+            engine = create_engine(url, connect_args={"timeout": self.busy_seconds})
+            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+            return engine
+        milliseconds = int(self.busy_seconds * 1000)
+        return create_engine(
+            url,
+            pool_pre_ping=True,
+            connect_args={
+                "connect_timeout": max(2, int(self.busy_seconds)),
+                "options": f"-c lock_timeout={milliseconds} -c timezone=UTC",
+            },
+        )
+
+
+def migration_config(connection: Connection | None = None) -> Config:
+    """Alembic's configuration for the migrations inside this package."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def is_passing(error: BaseException) -> bool:
+    """Say whether a database error may go away by itself.
+
+    Locked, disconnected, restarting, deadlocked or out of connections: yes. A broken constraint
+    or statement: no.
+    """
+    if isinstance(error, OperationalError):
+        return True
+    return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
+def _psycopg(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    if scheme in ("postgresql", "postgres"):
+        return f"postgresql+psycopg{separator}{rest}"
+    return url
+
+
+def _prepare_sqlite(connection: Any, record: object) -> None:
+    # The driver's own transaction control is off: it begins too late and never "immediate".
+    connection.isolation_level = None
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute("PRAGMA synchronous=FULL")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A writer takes the lock at once: one that starts as a reader and writes later fails with
+    # "database is locked" without any waiting when another writer came in between.
+    reading = connection.get_execution_options().get(_READING, False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
