@@ -21,7 +21,8 @@ from typing import Any
 from deploy import version
 from deploy.ownership import TREE_VARIABLE, Ownership
 from deploy.supervisor import Program, Supervisor
-from workflows.settings import Home, NodeSettings, load
+from workflows.configuration import load_configuration
+from workflows.settings import Home, NodeSettings
 
 __all__ = ["StartError", "run"]
 
@@ -77,7 +78,7 @@ def run(folder: Path, say: Callable[[str], None]) -> None:
         home.make_folders()
         for path in home.write_defaults():
             say(f"Wrote {path}; edit it and start again to change how the node works.")
-        settings = load(home.node_yaml)
+        settings = load_configuration(home).settings
         _forget_last_run(home)
         _prepare_database(home.database_url(settings))
         environment = {
@@ -90,7 +91,7 @@ def run(folder: Path, say: Callable[[str], None]) -> None:
         with Supervisor(home.log, say) as supervisor:
             try:
                 _start(tree, supervisor, say)
-                supervisor.wait(lambda: False)
+                supervisor.wait(lambda: _tell_of_a_new_port(tree, supervisor))
                 say("Stopping: no new associations; work in progress gets its time to end.")
             finally:
                 home.ready_json.unlink(missing_ok=True)
@@ -118,12 +119,29 @@ def _start(tree: _Tree, supervisor: Supervisor, say: Callable[[str], None]) -> N
         return
     listening = _listening(tree, supervisor)
     _insist(listening is not None, supervisor, "listener")
-    ready = {**(listening or {}), "pid": os.getpid(), "version": version()}
-    _write_json(home.ready_json, ready)
+    ready = _write_ready(home, listening or {})
     say(
         f"Ready: {ready['ae_title']} takes studies at {ready['host']}:{ready['port']} "
         f"(home {home.root})."
     )
+
+
+def _write_ready(home: Home, listening: dict[str, Any]) -> dict[str, Any]:
+    ready = {**listening, "pid": os.getpid(), "version": version()}
+    temporary = home.ready_json.with_name("ready.json.part")
+    temporary.write_text(json.dumps(ready, indent=2) + "\n")
+    temporary.replace(home.ready_json)
+    return ready
+
+
+def _tell_of_a_new_port(tree: _Tree, supervisor: Supervisor) -> bool:
+    """Write ``ready.json`` again when a restarted listener got another port (``port: 0``)."""
+    listening = _listening(tree, supervisor)
+    if listening is not None and tree.settings.node.port == 0:
+        written = json.loads(tree.home.ready_json.read_text())
+        if written["port"] != listening["port"]:
+            _write_ready(tree.home, listening)
+    return False  # there is nothing to wait for: the node runs until it is stopped
 
 
 def _stop(supervisor: Supervisor) -> None:
@@ -277,9 +295,3 @@ def _prepare_database(url: str) -> None:
         database.upgrade()
     finally:
         database.dispose()
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(path)

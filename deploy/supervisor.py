@@ -329,13 +329,12 @@ class Supervisor:
             child.restart_at = None
             if child.process is not None:
                 child.process.terminate()
-        requests = self.stop_requests
         begun = time.monotonic()
         while any(child.process is not None for child in children):
             for child in children:
                 process = child.process
                 late = time.monotonic() - begun > child.program.stop_seconds
-                hurry = self.stop_requests > max(requests, 1)
+                hurry = self.stop_requests > 1
                 if process is not None and (late or hurry) and process.poll() is None:
                     self._say(
                         f"{child.program.name} did not end within "

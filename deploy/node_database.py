@@ -1,0 +1,59 @@
+"""Open the database of a node's home, whether the node runs or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from sqlalchemy.orm import Session
+
+__all__ = ["NoNodeError", "open_database"]
+
+
+class NoNodeError(Exception):
+    """The folder is no node's home; the text is a sentence."""
+
+
+def open_database(folder: Path) -> AbstractContextManager[Session]:
+    """Open the database of the node at `folder` for reading.
+
+    Raises
+    ------
+    NoNodeError
+        No node has ever started there.
+    workflows.yaml_positions.ConfigurationError
+        ``node.yaml`` has a mistake.
+    """
+    from workflows.configuration import load_settings
+    from workflows.settings import Home
+
+    home = Home(folder.expanduser().resolve())
+    if not home.node_yaml.exists():
+        raise NoNodeError(
+            f"{folder} is no node's home: it has no node.yaml. "
+            f"Start one with: unibiomed-node up --home {folder}"
+        )
+    settings = load_settings(home)
+    if settings.database.url is None and not home.database.exists():
+        raise NoNodeError(
+            f"The node at {folder} has not run yet: it has no database. "
+            f"Start it with: unibiomed-node up --home {folder}"
+        )
+    return _session(home.database_url(settings))
+
+
+@contextmanager
+def _session(url: str) -> Iterator[Session]:
+    from db.session import Database
+
+    database = Database(url)
+    try:
+        with database.reading() as session:
+            yield session
+    finally:
+        database.dispose()
