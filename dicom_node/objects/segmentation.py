@@ -1,0 +1,425 @@
+"""Segmentation objects: PS3.3 A.51 (SEG) and A.90 (label map), written so that every viewer agrees.
+
+The mask's grid is the source's grid. Each frame names its source frame (Derivation Image), empty
+frames are left out, and Pixel Measures and Plane Orientation always stand in the shared functional
+groups, also where the source has no place in the patient's space: without them OHIF shows a black
+page or never loads the object. The orientation is then the nominal ``1\\0\\0\\0\\1\\0``.
+
+highdicom refuses several of the sources that this node takes (multi-frame images without a frame of
+reference, several of them), so the frames are assembled here; its building blocks are used for the
+coded macros, and its reader checks the results in the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from highdicom.color import CIELabColor
+from highdicom.seg import SegmentDescription
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence as DicomSequence
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    RLELossless,
+    SegmentationStorage,
+)
+
+from dicom_node.errors import FinalError
+from dicom_node.objects.identifiers import (
+    ResultIdentifiers,
+    derived_uid,
+    tracking_identifier,
+)
+from dicom_node.objects.provenance import (
+    LONG_STRING,
+    RESEARCH_USE,
+    AlgorithmIdentity,
+    NodeIdentity,
+    complete_header,
+    single_line,
+)
+from dicom_node.objects.references import FrameReference, frame_references, referenced_series
+from dicom_node.objects.segmentation_frames import (
+    Plane,
+    SegmentFrame,
+    dimension_organization,
+    per_frame_groups,
+    plane_of,
+    shared_groups,
+)
+from dicom_node.objects.series import Source
+from dicom_node.objects.terminology import Codes, Concept, Term, describe
+from inference.findings import Finding, Interpretation, Mask
+
+Encoding = Literal["binary", "labelmap"]
+
+# Newer than pydicom's dictionary.
+LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
+
+
+class SegmentationError(FinalError):
+    """The masks and the source do not go together: no SEG can be built of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A finding with a mask, and its number in the SEG.
+
+    Attributes
+    ----------
+    number
+        Segment Number, from 1 without gaps.
+    index
+        Index of the finding in the interpretation, from 0.
+    """
+
+    number: int
+    index: int
+    finding: Finding
+    term: Term
+
+    @property
+    def mask(self) -> Mask:
+        """The mask, shape (frames, rows, columns)."""
+        if self.finding.mask is None:
+            raise SegmentationError(f"finding {self.index} has no mask")
+        return self.finding.mask
+
+
+def segments_of(interpretation: Interpretation, codes: Codes = Codes.ALL) -> tuple[Segment, ...]:
+    """Number the findings that have a mask, in their order."""
+    with_mask = [
+        (index, finding)
+        for index, finding in enumerate(interpretation.findings)
+        if finding.mask is not None
+    ]
+    return tuple(
+        Segment(number, index, finding, describe(finding.target, codes))
+        for number, (index, finding) in enumerate(with_mask, start=1)
+    )
+
+
+def choose_encoding(
+    setting: Literal["auto", "binary", "labelmap"],
+    source: Source,
+    interpretation: Interpretation,
+    *,
+    garbles_unaligned: bool = False,
+) -> tuple[Encoding, str]:
+    """Choose between BINARY and LABELMAP for a destination.
+
+    Parameters
+    ----------
+    setting
+        What the destination asks for.
+    source, interpretation
+        What is to be encoded.
+    garbles_unaligned
+        Whether the destination's viewer is OHIF 3.13 or one of its relatives: they read BINARY frames
+        wrongly, silently, unless rows x columns is a multiple of 8 and the bit stream has an even
+        number of bytes.
+
+    Returns
+    -------
+    tuple of str, str
+        The encoding, and a sentence for the job's log that says why.
+    """
+    masks = [segment.mask for segment in segments_of(interpretation)]
+    overlap = _overlap(masks)
+    if setting == "binary":
+        return "binary", "BINARY, as the destination asks."
+    if overlap:
+        return "binary", "BINARY: segments overlap, which a label map cannot hold."
+    if setting == "labelmap":
+        return "labelmap", "LABELMAP, as the destination asks."
+    frames = sum(int(mask.any(axis=(1, 2)).sum()) for mask in masks)
+    rows, columns = int(source.headers[0].Rows), int(source.headers[0].Columns)
+    if is_aligned(rows, columns, frames):
+        return "binary", f"BINARY: {rows} x {columns} and {frames} frames end on whole byte pairs."
+    if garbles_unaligned:
+        return "labelmap", (
+            f"LABELMAP: the destination's viewer would garble BINARY frames of {rows} x {columns}."
+        )
+    return "binary", (
+        f"BINARY, though {rows} x {columns} and {frames} frames do not end on whole byte pairs: "
+        "OHIF 3.13 would show the mask wrongly; set garbles_unaligned where it is in use."
+    )
+
+
+def is_aligned(rows: int, columns: int, frames: int) -> bool:
+    """Whether every viewer tried reads such a BINARY object rightly."""
+    pixels = rows * columns
+    return pixels % 8 == 0 and pixels // 8 * frames % 2 == 0
+
+
+def build_segmentation(
+    source: Source,
+    interpretation: Interpretation,
+    identifiers: ResultIdentifiers,
+    node: NodeIdentity,
+    *,
+    encoding: Encoding = "binary",
+    codes: Codes = Codes.ALL,
+) -> Dataset | None:
+    """Build the SEG of a source's findings.
+
+    Parameters
+    ----------
+    source
+        What was looked at; its headers are not changed.
+    interpretation
+        Findings; those with a mask become segments 1..k in their order.
+    identifiers
+        Drawn once for the job; the same ones give the same bytes again.
+    encoding
+        ``"binary"`` (uncompressed) or ``"labelmap"`` (RLE, without an item for the background).
+
+    Returns
+    -------
+    Dataset or None
+        ``None`` when nothing was found: an empty SEG says nothing that the report does not say.
+
+    Raises
+    ------
+    SegmentationError
+        When a mask has another shape than the source, or segments of a label map overlap.
+    """
+    segments = segments_of(interpretation, codes)
+    if not segments:
+        return None
+    references = frame_references(source)
+    _check_shapes(source, segments, len(references))
+    overlap = _overlap([segment.mask for segment in segments])
+    if encoding == "labelmap" and overlap:
+        raise SegmentationError(
+            "the segments overlap, which a label map cannot hold: encode them as BINARY"
+        )
+    algorithm = AlgorithmIdentity.of(interpretation, node)
+    dataset = _start(encoding)
+    _write_image_attributes(dataset, source, overlap=overlap)
+    dataset.SegmentSequence = DicomSequence(
+        [_description(segment, identifiers, algorithm) for segment in segments]
+    )
+    _write_frames(dataset, source, segments, references, identifiers, encoding)
+    complete_header(
+        dataset,
+        source.headers[0],
+        kind="segmentation",
+        pair=identifiers.segmentation,
+        identifiers=identifiers,
+        node=node,
+        algorithm=algorithm,
+    )
+    _write_pixels(dataset, segments, encoding)
+    return dataset
+
+
+def _start(encoding: Encoding) -> Dataset:
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    binary = encoding == "binary"
+    dataset.SOPClassUID = SegmentationStorage if binary else LABEL_MAP_SEGMENTATION_STORAGE
+    dataset.Modality = "SEG"
+    dataset.SegmentationType = "BINARY" if binary else "LABELMAP"
+    return dataset
+
+
+def _check_shapes(source: Source, segments: Sequence[Segment], frames: int) -> None:
+    header = source.headers[0]
+    expected = (frames, int(header.Rows), int(header.Columns))
+    for segment in segments:
+        if segment.mask.shape != expected:
+            raise SegmentationError(
+                f"the mask of finding {segment.index + 1} has the shape {segment.mask.shape}, the "
+                f"source {expected}: (frames, rows, columns) must agree"
+            )
+
+
+def _overlap(masks: Sequence[Mask]) -> bool:
+    if len(masks) < 2:
+        return False
+    seen = masks[0].copy()
+    for mask in masks[1:]:
+        if np.logical_and(seen, mask).any():
+            return True
+        seen |= mask
+    return False
+
+
+def _write_image_attributes(dataset: Dataset, source: Source, *, overlap: bool) -> None:
+    """Write General Image, Image Pixel and Segmentation Image (PS3.3 C.7.6.1, C.8.20.2)."""
+    header = source.headers[0]
+    dataset.ImageType = ["DERIVED", "PRIMARY"]
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.PresentationLUTShape = "IDENTITY"
+    dataset.PixelRepresentation = 0
+    dataset.Rows, dataset.Columns = int(header.Rows), int(header.Columns)
+    dataset.SegmentsOverlap = "YES" if overlap else "NO"
+    dataset.ContentLabel = "SEGMENTATION"
+    dataset.ContentDescription = single_line(RESEARCH_USE, LONG_STRING)
+    dataset.ContentCreatorName = ""
+    dataset.BurnedInAnnotation = "NO"
+    dataset.ReferencedSeriesSequence = referenced_series(source)
+    _inherit_lossy_compression(dataset, source.headers)
+    plane = plane_of(source)
+    if plane.frame_of_reference_uid is not None:
+        dataset.FrameOfReferenceUID = plane.frame_of_reference_uid
+        dataset.PositionReferenceIndicator = header.get("PositionReferenceIndicator") or ""
+    else:
+        # Type 2C where no plane orientation says where the patient lies (PS3.3 C.7.6.1).
+        dataset.PatientOrientation = header.get("PatientOrientation") or ""
+
+
+def _inherit_lossy_compression(dataset: Dataset, headers: Sequence[Dataset]) -> None:
+    """Say that a source was compressed with loss, once for always (PS3.3 C.7.6.1.1.5)."""
+    lossy = [header for header in headers if header.get("LossyImageCompression") == "01"]
+    dataset.LossyImageCompression = "01" if lossy else "00"
+    if lossy:
+        for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+            if lossy[0].get(keyword) not in (None, ""):
+                setattr(dataset, keyword, lossy[0].get(keyword))
+
+
+def _description(
+    segment: Segment, identifiers: ResultIdentifiers, algorithm: AlgorithmIdentity
+) -> Dataset:
+    """Return the segment's item (PS3.3 C.8.20.4)."""
+    term, finding = segment.term, segment.finding
+    regions = [] if term.region is None else [term.region.coded()]
+    item = SegmentDescription(
+        segment_number=segment.number,
+        segment_label=single_line(finding.target, LONG_STRING) or f"Segment {segment.number}",
+        segmented_property_category=term.category.coded(),
+        segmented_property_type=term.type.coded(),
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=algorithm.identification(
+            [algorithm.parameters, f"prompt: {single_line(finding.prompt, 512)}"]
+        ),
+        tracking_uid=identifiers.tracking_uid(segment.index),
+        tracking_id=tracking_identifier(segment.index),
+        anatomic_regions=regions or None,
+        display_color=CIELabColor.from_rgb(*term.colour),
+    )
+    item.SegmentDescription = single_line(finding.text, 1024)
+    _add_modifiers(
+        item.SegmentedPropertyTypeCodeSequence[0],
+        "SegmentedPropertyTypeModifierCodeSequence",
+        term.type_modifiers,
+    )
+    if regions:
+        _add_modifiers(
+            item.AnatomicRegionSequence[0],
+            "AnatomicRegionModifierSequence",
+            term.region_modifiers,
+        )
+    return item
+
+
+def _add_modifiers(item: Dataset, keyword: str, modifiers: Sequence[Concept]) -> None:
+    if modifiers:
+        setattr(item, keyword, DicomSequence([modifier.coded() for modifier in modifiers]))
+
+
+def _write_frames(
+    dataset: Dataset,
+    source: Source,
+    segments: Sequence[Segment],
+    references: Sequence[FrameReference],
+    identifiers: ResultIdentifiers,
+    encoding: Encoding,
+) -> None:
+    """Write Multi-frame Functional Groups and Dimension (PS3.3 C.7.6.16, C.7.6.17)."""
+    plane = plane_of(source)
+    frames = _frames(segments, encoding)
+    organization_uid = derived_uid(identifiers.segmentation.instance_uid, "dimensions")
+    organization, index = dimension_organization(
+        organization_uid,
+        segments=encoding == "binary",
+        plane=plane,
+        stacked=len(references) > 1 or encoding == "labelmap",
+    )
+    dataset.DimensionOrganizationSequence = organization
+    dataset.DimensionIndexSequence = index
+    dataset.SharedFunctionalGroupsSequence = DicomSequence([shared_groups(source, plane)])
+    dataset.PerFrameFunctionalGroupsSequence = DicomSequence(
+        per_frame_groups(frames, references, plane)
+    )
+    dataset.NumberOfFrames = len(frames)
+
+
+def _frames(segments: Sequence[Segment], encoding: Encoding) -> list[SegmentFrame]:
+    """Return the frames to write: those of each segment in turn, or those of the label map."""
+    filled = [segment.mask.any(axis=(1, 2)) for segment in segments]
+    if encoding == "labelmap":
+        return [SegmentFrame(None, int(i)) for i in np.flatnonzero(np.logical_or.reduce(filled))]
+    return [
+        SegmentFrame(segment.number, int(index))
+        for segment, present in zip(segments, filled, strict=True)
+        for index in np.flatnonzero(present)
+    ]
+
+
+def _write_pixels(dataset: Dataset, segments: Sequence[Segment], encoding: Encoding) -> None:
+    if encoding == "binary":
+        dataset.BitsAllocated = dataset.BitsStored = 1
+        dataset.HighBit = 0
+        dataset.PixelData = packed(segments)
+        dataset["PixelData"].VR = "OB"
+        return
+    labels = _labels(segments)
+    bits = labels.dtype.itemsize * 8
+    dataset.BitsAllocated = dataset.BitsStored = bits
+    dataset.HighBit = bits - 1
+    dataset.PixelPaddingValue = 0
+    frames = labels if len(labels) > 1 else labels[0]
+    # Named, because gdcm would be asked first and aborts the process on odd widths.
+    dataset.compress(RLELossless, frames, encoding_plugin="pylibjpeg", generate_instance_uid=False)
+
+
+def packed(segments: Sequence[Segment]) -> bytes:
+    """Return the frames of a BINARY object: one bit a pixel, the first in the lowest bit.
+
+    The bits of all frames follow each other without gaps (PS3.5 8.1.1); a zero byte makes the
+    length even.
+    """
+    parts: list[bytes] = []
+    # Eight frames always end on a whole byte, so no more than those are unpacked at once.
+    waiting: list[NDArray[np.bool_]] = []
+    for segment in segments:
+        for index in np.flatnonzero(segment.mask.any(axis=(1, 2))):
+            waiting.append(segment.mask[index].ravel())
+            if len(waiting) == 8:
+                parts.append(np.packbits(np.concatenate(waiting), bitorder="little").tobytes())
+                waiting.clear()
+    if waiting:
+        parts.append(np.packbits(np.concatenate(waiting), bitorder="little").tobytes())
+    data = b"".join(parts)
+    return data + b"\x00" * (len(data) % 2)
+
+
+def _labels(segments: Sequence[Segment]) -> NDArray[Any]:
+    """Return the label map's frames that are not empty, shape (frames, rows, columns)."""
+    kind = np.uint8 if len(segments) < 256 else np.uint16
+    labels = np.zeros(segments[0].mask.shape, kind)
+    for segment in segments:
+        labels[segment.mask] = segment.number
+    return np.ascontiguousarray(labels[labels.any(axis=(1, 2))])
+
+
+__all__ = [
+    "Encoding",
+    "Plane",
+    "Segment",
+    "SegmentationError",
+    "build_segmentation",
+    "choose_encoding",
+    "is_aligned",
+    "segments_of",
+]

@@ -1,0 +1,225 @@
+"""The functional groups of a SEG's frames: where they lie and what they come from.
+
+PS3.3 C.7.6.16 (multi-frame functional groups), C.7.6.17 (dimensions), C.8.20.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from highdicom.sr import CodedConcept
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as DicomSequence
+from pydicom.tag import Tag
+from pydicom.valuerep import format_number_as_ds
+
+from dicom_node.objects.references import FrameReference
+from dicom_node.objects.series import Source
+
+NOMINAL_ORIENTATION = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+NOMINAL_THICKNESS = 1.0
+STACK = "1"
+
+SEGMENTATION = CodedConcept(value="113076", scheme_designator="DCM", meaning="Segmentation")
+SOURCE_IMAGE = CodedConcept(
+    value="121322",
+    scheme_designator="DCM",
+    meaning="Source image for image processing operation",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentFrame:
+    """One frame of a SEG: its segment (``None`` in a label map) and its source frame, from 0."""
+
+    segment: int | None
+    source_frame: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """Where the frames of a source lie.
+
+    Attributes
+    ----------
+    frame_of_reference_uid
+        ``None`` when the source has no place in the patient's space.
+    orientation
+        Image Orientation (Patient); nominal without a place.
+    positions
+        Image Position (Patient) of each frame in mm; empty without a place.
+    """
+
+    frame_of_reference_uid: str | None
+    orientation: tuple[float, ...]
+    positions: tuple[tuple[float, float, float], ...]
+
+
+def plane_of(source: Source) -> Plane:
+    """Return where a source's frames lie in the patient's space, or the nominal plane."""
+    geometry = source.geometry
+    header = source.headers[0]
+    placed = "ImagePositionPatient" in header or "PerFrameFunctionalGroupsSequence" in header
+    if geometry is None or geometry.frame_of_reference_uid is None or not placed:
+        return Plane(None, _orientation(header), ())
+    positions = tuple((float(x), float(y), float(z)) for x, y, z in geometry.positions)
+    return Plane(geometry.frame_of_reference_uid, tuple(geometry.orientation), positions)
+
+
+def _orientation(header: Dataset) -> tuple[float, ...]:
+    values = header.get("ImageOrientationPatient")
+    if values is None or len(values) != 6:
+        return NOMINAL_ORIENTATION
+    return tuple(float(value) for value in values)
+
+
+def shared_groups(source: Source, plane: Plane) -> Dataset:
+    """Return the shared functional groups: Pixel Measures and Plane Orientation, always both."""
+    group = Dataset()
+    group.PixelMeasuresSequence = DicomSequence([_pixel_measures(source)])
+    orientation = Dataset()
+    orientation.ImageOrientationPatient = [decimal(value) for value in plane.orientation]
+    group.PlaneOrientationSequence = DicomSequence([orientation])
+    return group
+
+
+def decimal(value: float) -> str:
+    """Return a number as a decimal string of at most 16 characters (PS3.5 6.2)."""
+    return format_number_as_ds(float(value))
+
+
+def _pixel_measures(source: Source) -> Dataset:
+    """Return Pixel Measures (PS3.3 C.7.6.16.2.1) from the best calibration there is."""
+    item = Dataset()
+    header, geometry = source.headers[0], source.geometry
+    spacing = source.calibration or _nominal_spacing(header)
+    if spacing is not None:
+        item.PixelSpacing = [decimal(value) for value in spacing]
+    thickness = _positive(header.get("SliceThickness"))
+    between = None
+    if geometry is not None and len(geometry.positions) > 1 and geometry.slice_spacing > 0:
+        between = geometry.slice_spacing
+    item.SliceThickness = decimal(thickness or between or NOMINAL_THICKNESS)
+    if between is not None and geometry is not None and geometry.uniform:
+        item.SpacingBetweenSlices = decimal(between)
+    return item
+
+
+def _nominal_spacing(header: Dataset) -> tuple[float, float] | None:
+    """Return (row, column) spacing for display where nothing promises millimetres."""
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        values = header.get(keyword)
+        if values is not None and len(values) == 2 and all(_positive(v) for v in values):
+            return float(values[0]), float(values[1])
+    regions = header.get("SequenceOfUltrasoundRegions") or []
+    for region in regions:
+        x, y = (_positive(region.get(f"PhysicalDelta{axis}")) for axis in "XY")
+        # 3 stands for centimetre (PS3.3 C.8.5.5.1.1).
+        if x and y and region.get("PhysicalUnitsXDirection") == 3:
+            return y * 10.0, x * 10.0
+    return None
+
+
+def _positive(value: object) -> float | None:
+    if value in (None, ""):
+        return None
+    number = float(str(value))
+    return number if number > 0 else None
+
+
+def dimension_organization(
+    uid: str, *, segments: bool, plane: Plane, stacked: bool
+) -> tuple[DicomSequence, DicomSequence]:
+    """Return Dimension Organization Sequence and Dimension Index Sequence.
+
+    Parameters
+    ----------
+    uid
+        Dimension Organization UID.
+    segments
+        Whether the segment number is a dimension: not in a label map.
+    stacked
+        Whether frames without a place in space are told apart by their number in the stack.
+    """
+    organization = Dataset()
+    organization.DimensionOrganizationUID = uid
+    indices = []
+    if segments:
+        indices.append(
+            _index(uid, "ReferencedSegmentNumber", "SegmentIdentificationSequence", "Segment")
+        )
+    if plane.frame_of_reference_uid is not None:
+        indices.append(
+            _index(uid, "ImagePositionPatient", "PlanePositionSequence", "Image Position Patient")
+        )
+    elif stacked:
+        indices.append(_index(uid, "StackID", "FrameContentSequence", "Stack ID"))
+        indices.append(
+            _index(uid, "InStackPositionNumber", "FrameContentSequence", "In-Stack Position Number")
+        )
+    return DicomSequence([organization]), DicomSequence(indices)
+
+
+def _index(uid: str, pointer: str, group: str, label: str) -> Dataset:
+    item = Dataset()
+    item.DimensionOrganizationUID = uid
+    item.DimensionIndexPointer = Tag(pointer)
+    item.FunctionalGroupPointer = Tag(group)
+    item.DimensionDescriptionLabel = label
+    return item
+
+
+def per_frame_groups(
+    frames: Sequence[SegmentFrame], references: Sequence[FrameReference], plane: Plane
+) -> list[Dataset]:
+    """Return the per-frame functional groups, one item a frame.
+
+    Frames of one source frame share their derivation and position items; nothing changes them after
+    this.
+    """
+    used = sorted({frame.source_frame for frame in frames})
+    ranks = {index: rank for rank, index in enumerate(used, start=1)}
+    derivations = {index: _derivation(references[index]) for index in used}
+    positions = {index: _position(plane, index) for index in used} if plane.positions else {}
+    stacked = not plane.positions and (
+        len(references) > 1 or any(frame.segment is None for frame in frames)
+    )
+    groups = []
+    for frame in frames:
+        group, content, values = Dataset(), Dataset(), []
+        index = frame.source_frame
+        if frame.segment is not None:
+            identification = Dataset()
+            identification.ReferencedSegmentNumber = frame.segment
+            group.SegmentIdentificationSequence = DicomSequence([identification])
+            values.append(frame.segment)
+        if plane.positions:
+            group.PlanePositionSequence = DicomSequence([positions[index]])
+            values.append(ranks[index])
+        elif stacked:
+            content.StackID, content.InStackPositionNumber = STACK, index + 1
+            # dciodvfy holds the index to equal the position in the stack.
+            values += [1, index + 1]
+        content.DimensionIndexValues = values
+        group.FrameContentSequence = DicomSequence([content])
+        group.DerivationImageSequence = DicomSequence([derivations[index]])
+        groups.append(group)
+    return groups
+
+
+def _derivation(reference: FrameReference) -> Dataset:
+    """Return the Derivation Image item (PS3.3 C.7.6.16.2.6) that names the source frame."""
+    image = reference.item()
+    image.PurposeOfReferenceCodeSequence = DicomSequence([SOURCE_IMAGE])
+    image.SpatialLocationsPreserved = "YES"
+    item = Dataset()
+    item.DerivationCodeSequence = DicomSequence([SEGMENTATION])
+    item.SourceImageSequence = DicomSequence([image])
+    return item
+
+
+def _position(plane: Plane, index: int) -> Dataset:
+    item = Dataset()
+    item.ImagePositionPatient = [decimal(value) for value in plane.positions[index]]
+    return item
