@@ -68,9 +68,10 @@ class Arrival:
     ----------
     attributes
         DICOM keyword -> text. Those that the catalog has no column for are kept with the series.
-    path, size, sha256, outcome
-        Of the file: relative to the archive's root; bytes; digest of the data set; whether the
-        archive had it before.
+    path, size, sha256
+        Of the file: relative to the archive's root; bytes; digest of the data set.
+    beside
+        Whether the file is kept beside another one with the same UID and other bytes.
     association
         Identifier of the association, empty for files found at start.
     """
@@ -83,8 +84,8 @@ class Arrival:
     path: str
     size: int
     sha256: str
-    outcome: Outcome
     received_at: datetime
+    beside: bool = False
     attributes: Mapping[str, str] = field(default_factory=dict)
     association: str = ""
     listener: str = ""
@@ -135,7 +136,7 @@ def register_batch(session: Session, arrivals: Sequence[Arrival]) -> list[Regist
         outcome: Outcome = "same"
         if identity in new:
             new.discard(identity)
-            outcome = "conflict" if arrival.outcome == "conflict" else "new"
+            outcome = "conflict" if arrival.beside else "new"
         if outcome == "new":
             first, last = fresh.get(study_id, (arrival.received_at, arrival.received_at))
             fresh[study_id] = (min(first, arrival.received_at), max(last, arrival.received_at))
@@ -198,6 +199,11 @@ def add_quarantined(
         | {"path": path, "reason": plain_text(reason), "received_at": received_at, "size": size}
     )
     session.execute(statement.on_conflict_do_nothing(index_elements=["path"]))
+
+
+def quarantined_paths(session: Session) -> set[str]:
+    """Paths, relative to the archive, of all objects in quarantine."""
+    return set(session.scalars(select(Quarantine.path)))
 
 
 def add_refusal(
@@ -403,7 +409,7 @@ def _insert_instances(
                 "path": arrival.path,
                 "size": arrival.size,
                 "sha256": arrival.sha256,
-                "conflict": arrival.outcome == "conflict",
+                "conflict": arrival.beside,
                 **_taken(arrival.attributes, _INSTANCE_COLUMNS, Instance),
                 "association": arrival.association,
                 "received_at": arrival.received_at,

@@ -43,6 +43,7 @@ def list_jobs(
     session: Session,
     *,
     states: Iterable[JobState] = (),
+    study_instance_uid: str | None = None,
     modality: str | None = None,
     rule: str | None = None,
     search: str | None = None,
@@ -57,7 +58,7 @@ def list_jobs(
         Any session.
     states
         Only these; empty for all.
-    modality, rule
+    study_instance_uid, modality, rule
         Only these.
     search
         Exact Patient ID, Accession Number or Study Instance UID, or the beginning of the
@@ -73,6 +74,9 @@ def list_jobs(
     wanted = list(states)
     if wanted:
         query = query.where(Job.state.in_(wanted))
+    if study_instance_uid is not None:
+        found = select(Study.id).where(Study.study_instance_uid == study_instance_uid)
+        query = query.where(Job.study_id.in_(found))
     if modality is not None:
         query = query.where(Job.modality == modality)
     if rule is not None:

@@ -12,6 +12,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 _READING = "unibiomed_reading"
@@ -103,6 +104,8 @@ class Database:
             pool_pre_ping=True,
             connect_args={
                 "connect_timeout": max(2, int(self.busy_seconds)),
+                # A server that vanished without a word is given up after this time.
+                "tcp_user_timeout": milliseconds,
                 "options": f"-c lock_timeout={milliseconds} -c timezone=UTC",
             },
         )
@@ -122,7 +125,7 @@ def is_passing(error: BaseException) -> bool:
     Locked, disconnected, restarting, deadlocked or out of connections: yes. A broken constraint
     or statement: no.
     """
-    if isinstance(error, OperationalError):
+    if isinstance(error, OperationalError | PoolTimeoutError):
         return True
     return isinstance(error, DBAPIError) and error.connection_invalidated
 

@@ -1,0 +1,318 @@
+"""Taking up what the listener receives: many instances, one commit.
+
+Each association has a thread that must not answer Success before its instance is registered
+durably. A commit costs a wait for the disk; so the threads hand their instances to one writer,
+which commits all that came in while it was busy with the batch before. With one sender a batch is
+one instance, with forty senders it is forty: nothing waits for a timer.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as WaitedTooLong
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from db import catalog
+from db.catalog import Arrival
+from db.session import Database, is_passing
+from dicom_node.errors import FinalError, RetriableError
+from dicom_node.peers import Refusal
+from dicom_node.services.events import AssociationEnded, Quarantined, ReceivedInstance
+
+LOGGER = logging.getLogger(__name__)
+
+Entry = Arrival | Quarantined | Refusal | AssociationEnded
+
+
+def utc_now() -> datetime:
+    """Give the time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """An entry on its way into the database, and who waits for it."""
+
+    entry: Entry
+    deadline: float
+    done: Future[None] = field(default_factory=Future)
+
+
+class Registrar:
+    """Registers what the listener receives, in batches, from one writer thread.
+
+    The methods named ``on_...`` are what `dicom_node.services` calls from its association
+    threads.
+
+    Parameters
+    ----------
+    database
+        Where to.
+    listener
+        Name of the listening process, the same at each start and no other process's: what it
+        left open when it died is closed under this name.
+    on_released
+        Called from the writer thread, after the commit, with the studies that no association
+        sends any more. It must return at once: the listener puts the message for the completion
+        engine on a thread of its own.
+    batch
+        Entries per transaction, at most.
+    deadline_seconds
+        How long an association waits for a database that is locked or away before the sender
+        gets A700 and tries again. Senders commonly give up after 30 s or more.
+    now
+        Clock, for tests.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        listener: str,
+        on_released: Callable[[Sequence[int]], None] | None = None,
+        batch: int = 256,
+        deadline_seconds: float = 20.0,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._database = database
+        self._listener = listener
+        self._tell_released = on_released
+        self._batch = batch
+        self._deadline_seconds = deadline_seconds
+        self._now = now
+        self._queue: queue.Queue[_Waiting | None] = queue.Queue(maxsize=4096)
+        self._thread = threading.Thread(target=self._run, name="registrar", daemon=True)
+        self._stopping = threading.Event()
+
+    def start(self) -> None:
+        """Close what an earlier run of this listener left open, and begin to write."""
+        with self._database.session() as session:
+            catalog.close_associations(session, self._listener, self._now())
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the writer runs; a listener whose writer died should end and be restarted."""
+        return self._thread.is_alive()
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Write what is queued and end; call it when the listener takes no more."""
+        self._stopping.set()
+        self._queue.put(None)
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def on_stored(self, instance: ReceivedInstance) -> None:
+        """Register an instance; return only when that is committed.
+
+        Raises
+        ------
+        RetriableError
+            When the database cannot take it before the deadline: the sender gets A700, so
+            nothing counts as acknowledged that the node does not know.
+        FinalError
+            When the database will never take it.
+        """
+        self._wait(self._submit(as_arrival(instance, self._listener, self._now())))
+
+    def on_quarantined(self, quarantined: Quarantined) -> None:
+        """Note an object in quarantine.
+
+        A database that is away does not matter here: the file and its reason lie in the archive,
+        and the next start takes them up.
+        """
+        try:
+            self._wait(self._submit(quarantined))
+        except (RetriableError, FinalError) as error:
+            LOGGER.error("quarantined object not yet in the database: %s", error.sentence)
+
+    def on_released(self, ended: AssociationEnded) -> None:
+        """Note that an association ended; does not wait."""
+        self._submit_unwatched(ended)
+
+    def on_refused(self, refusal: Refusal) -> None:
+        """Count a refused association; does not wait."""
+        self._submit_unwatched(refusal)
+
+    def _submit(self, entry: Entry) -> _Waiting:
+        waiting = _Waiting(entry, time.monotonic() + self._deadline_seconds)
+        if self._stopping.is_set():
+            raise RetriableError("the node is stopping; send again when it is back")
+        try:
+            self._queue.put(waiting, timeout=self._deadline_seconds)
+        except queue.Full as error:
+            raise RetriableError(
+                "the node's database does not keep up with what is received; send again later"
+            ) from error
+        return waiting
+
+    def _submit_unwatched(self, entry: AssociationEnded | Refusal) -> None:
+        try:
+            self._submit(entry)
+        except RetriableError as error:
+            # Quiet time stands in for a lost end, and a refusal was answered anyway.
+            LOGGER.warning("%s not noted: %s", type(entry).__name__, error.sentence)
+
+    def _wait(self, waiting: _Waiting) -> None:
+        try:
+            # The writer keeps the deadline too; this one is for a writer that hangs in a commit.
+            waiting.done.result(timeout=self._deadline_seconds + self._database.busy_seconds)
+        except WaitedTooLong as error:
+            raise RetriableError(
+                "the node's database did not answer in time; send again later"
+            ) from error
+
+    def _run(self) -> None:
+        try:
+            last = False
+            while not last:
+                entries, last = self._next_batch()
+                self._write(entries)
+        finally:
+            # Should the writer ever die of a mistake, nobody is left waiting for it.
+            self._stopping.set()
+
+    def _next_batch(self) -> tuple[list[_Waiting], bool]:
+        """Give all that waits, up to the batch size, and whether it is the last."""
+        entries: list[_Waiting] = []
+        first = self._queue.get()
+        while first is not None:
+            entries.append(first)
+            if len(entries) >= self._batch:
+                return entries, False
+            try:
+                first = self._queue.get_nowait()
+            except queue.Empty:
+                return entries, False
+        return entries, True
+
+    def _write(self, entries: list[_Waiting]) -> None:
+        """Commit a batch, trying again while its deadlines allow."""
+        pause = 0.05
+        while entries:
+            try:
+                self._commit(entries)
+                return
+            except SQLAlchemyError as error:
+                if not is_passing(error):
+                    self._write_one_by_one(entries, error)
+                    return
+                LOGGER.warning(
+                    "database unavailable (%s), %d entries wait", _cause(error), len(entries)
+                )
+            entries = self._without_overdue(entries)
+            self._stopping.wait(pause)
+            pause = min(2 * pause, 1.0)
+
+    def _commit(self, entries: Sequence[_Waiting]) -> None:
+        with self._database.session() as session:
+            released = self._record(session, [waiting.entry for waiting in entries])
+        for waiting in entries:
+            waiting.done.set_result(None)
+        if released and self._tell_released is not None:
+            self._tell_released(released)
+
+    def _write_one_by_one(self, entries: Sequence[_Waiting], error: SQLAlchemyError) -> None:
+        """Find the entry that the database will never take; the others get in."""
+        if len(entries) > 1:
+            for waiting in entries:
+                self._write([waiting])
+            return
+        entry = entries[0].entry
+        LOGGER.error("the database refuses a %s: %s", type(entry).__name__, _cause(error))
+        entries[0].done.set_exception(
+            FinalError("the node's database refuses this object; its log says why")
+        )
+
+    def _without_overdue(self, entries: list[_Waiting]) -> list[_Waiting]:
+        now = time.monotonic()
+        for waiting in entries:
+            if waiting.deadline <= now:
+                waiting.done.set_exception(
+                    RetriableError("the node's database is not available; send again later")
+                )
+        return [waiting for waiting in entries if waiting.deadline > now]
+
+    def _record(self, session: Session, entries: Sequence[Entry]) -> list[int]:
+        """Write a batch; returns the studies that were released by it."""
+        now = self._now()
+        catalog.register_batch(session, [one for one in entries if isinstance(one, Arrival)])
+        released: list[int] = []
+        for one in entries:
+            if isinstance(one, AssociationEnded):
+                released += catalog.association_ended(session, one.association, one.ended, now)
+            elif isinstance(one, Quarantined):
+                add_quarantined(session, one, now)
+            elif isinstance(one, Refusal):
+                catalog.add_refusal(
+                    session,
+                    calling_ae_title=one.calling_ae_title,
+                    called_ae_title=one.called_ae_title,
+                    peer_host=one.host,
+                    reason=f"{one.result}/{one.source}/{one.reason}",
+                    sentence=one.sentence,
+                    now=now,
+                )
+        return sorted(set(released))
+
+
+def _cause(error: SQLAlchemyError) -> str:
+    """Say what the database said, without statement and detail: they may name patients."""
+    said = str(error.orig) if isinstance(error, DBAPIError) else ""
+    return said.partition("\n")[0] or type(error).__name__
+
+
+def as_arrival(instance: ReceivedInstance, listener: str, now: datetime) -> Arrival:
+    """Turn the listener's word for an instance into the catalog's."""
+    return Arrival(
+        study_instance_uid=instance.study_instance_uid,
+        series_instance_uid=instance.series_instance_uid,
+        sop_instance_uid=instance.sop_instance_uid,
+        sop_class_uid=instance.sop_class_uid,
+        transfer_syntax_uid=instance.transfer_syntax_uid,
+        path=instance.file.path,
+        size=instance.file.size,
+        sha256=instance.file.sha256,
+        # Not the archive's outcome: "same" may be the second try of a conflict whose
+        # registration failed. The name of the file tells in every case.
+        beside=is_beside(instance.file.path),
+        received_at=now,
+        attributes=instance.attributes,
+        association=instance.association,
+        listener=listener,
+        calling_ae_title=instance.calling_ae_title,
+        called_ae_title=instance.called_ae_title,
+        peer_host=instance.peer_host,
+    )
+
+
+def is_beside(path: str) -> bool:
+    """Say whether the archive keeps this file beside another one of the same UID."""
+    return "~" in path.rsplit("/", 1)[-1]
+
+
+def add_quarantined(session: Session, quarantined: Quarantined, now: datetime) -> None:
+    """Note an object in quarantine."""
+    catalog.add_quarantined(
+        session,
+        path=quarantined.path,
+        reason=quarantined.reason,
+        size=quarantined.size,
+        received_at=now,
+        origin={
+            "sop_class_uid": quarantined.sop_class_uid,
+            "sop_instance_uid": quarantined.sop_instance_uid,
+            "calling_ae_title": quarantined.calling_ae_title,
+            "called_ae_title": quarantined.called_ae_title,
+            "peer_host": quarantined.peer_host,
+        },
+    )

@@ -1,0 +1,168 @@
+"""At start: the database is told again what the archive holds and it does not know.
+
+The archive is the truth: a file in it was received whole. A database that was restored from a
+backup, or that a power cut took back by a few seconds, would else never look at those files again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby, islice
+from pathlib import Path
+
+from db import catalog
+from db.catalog import Arrival
+from db.session import Database
+from dicom_node.archive import Archive, valid_uid
+from dicom_node.errors import FinalError
+from dicom_node.part10 import read_file_meta
+from dicom_node.services.header import read_header
+from workflows.intake import is_beside, utc_now
+
+LOGGER = logging.getLogger(__name__)
+
+_CHUNK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """How many files were taken up again, and which could not be read (relative paths)."""
+
+    instances: int
+    quarantined: int
+    unreadable: tuple[str, ...]
+
+
+def reconcile(
+    database: Database,
+    archive: Archive,
+    *,
+    now: Callable[[], datetime] = utc_now,
+) -> Reconciled:
+    """Register every stored instance and quarantined object that the database lacks.
+
+    Safe beside a running listener: what both register is registered once.
+
+    Parameters
+    ----------
+    database, archive
+        The node's.
+    now
+        Clock, for tests.
+
+    Returns
+    -------
+    Reconciled
+        What was mended.
+    """
+    unreadable: list[str] = []
+    count = 0
+    unknown = _unknown_instances(database, archive)
+    while paths := list(islice(unknown, _CHUNK)):
+        arrivals = []
+        for path in paths:
+            try:
+                arrivals.append(_read(archive, path))
+            except (FinalError, OSError) as error:
+                unreadable.append(path)
+                LOGGER.error("%s lies in the archive and cannot be read: %s", path, error)
+        with database.session() as session:
+            catalog.register_batch(session, arrivals)
+        count += len(arrivals)
+    quarantined = _reconcile_quarantine(database, archive, now())
+    if count or quarantined or unreadable:
+        LOGGER.warning(
+            "the database lacked %d instances and %d quarantined objects of the archive; "
+            "they are registered now; %d files cannot be read",
+            count,
+            quarantined,
+            len(unreadable),
+        )
+    return Reconciled(count, quarantined, tuple(unreadable))
+
+
+def _unknown_instances(database: Database, archive: Archive) -> Iterator[str]:
+    for folder, paths in groupby(archive.walk(), key=lambda path: path.parent):
+        with database.reading() as session:
+            known = catalog.known_paths(session, folder.name)
+        for path in paths:
+            relative = archive.relative(path)
+            if relative not in known:
+                yield relative
+
+
+def _read(archive: Archive, path: str) -> Arrival:
+    """Read what the listener would have handed over, from the stored file.
+
+    Raises
+    ------
+    FinalError
+        When the file is not what the archive writes.
+    """
+    absolute = archive.absolute(path)
+    with absolute.open("rb") as file:
+        meta = read_file_meta(file, path)
+        descriptor = file.fileno()
+        status = os.fstat(descriptor)
+        size = status.st_size - meta.data_set_offset
+        attributes = read_header(
+            lambda offset, count: os.pread(descriptor, count, meta.data_set_offset + offset),
+            size,
+            meta.transfer_syntax_uid,
+        )
+        file.seek(meta.data_set_offset)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    study = attributes.get("StudyInstanceUID", "")
+    series = attributes.get("SeriesInstanceUID", "")
+    for uid in (study, series, meta.sop_instance_uid):
+        if not valid_uid(uid):
+            raise FinalError(f"{path}: Study, Series or SOP Instance UID is missing or no UID")
+    return Arrival(
+        study_instance_uid=study,
+        series_instance_uid=series,
+        sop_instance_uid=meta.sop_instance_uid,
+        sop_class_uid=meta.sop_class_uid,
+        transfer_syntax_uid=meta.transfer_syntax_uid,
+        path=path,
+        size=size,
+        sha256=digest,
+        beside=is_beside(path),
+        received_at=datetime.fromtimestamp(status.st_mtime, UTC),
+        attributes=attributes,
+    )
+
+
+def _reconcile_quarantine(database: Database, archive: Archive, now: datetime) -> int:
+    folder = archive.root / "quarantine"
+    with database.reading() as session:
+        known = catalog.quarantined_paths(session)
+    missing = [path for path in sorted(folder.glob("*.dcm")) if archive.relative(path) not in known]
+    with database.session() as session:
+        for path in missing:
+            reason, origin = _told(path)
+            catalog.add_quarantined(
+                session,
+                path=archive.relative(path),
+                reason=reason,
+                size=path.stat().st_size,
+                received_at=now,
+                origin=origin,
+            )
+    return len(missing)
+
+
+def _told(path: Path) -> tuple[str, dict[str, str]]:
+    """Read the reason and origin that the archive wrote beside a quarantined file."""
+    try:
+        told = json.loads(path.with_suffix(".json").read_bytes())
+        origin = {str(key): str(text) for key, text in told["origin"].items()}
+        origin["peer_host"] = origin.pop("host", "")
+        return str(told["reason"]), origin
+    except (OSError, ValueError, KeyError, AttributeError):
+        return "its reason was not written before the node stopped", {}
