@@ -1,8 +1,8 @@
 """Who made a result and of what: the one place for identity in every object.
 
 IHE AI Results asks that the node (the device that packs the result, General Equipment) and the
-algorithm (Contributing Equipment, device observer, algorithm identification) are told apart and that
-the algorithm's values are equal wherever they appear. So all of them come from `NodeIdentity` and
+algorithm (Contributing Equipment, device observer, algorithm identification) are told apart and
+that the algorithm's values are equal wherever they appear. So all of them come from `NodeIdentity` and
 `AlgorithmIdentity`, and `complete_header` writes the modules that SEG and SR share.
 """
 
@@ -18,9 +18,9 @@ from typing import Self
 
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.sr import CodedConcept
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.datadict import tag_for_keyword
 from pydicom.sequence import Sequence as DicomSequence
 
 from dicom_node.objects.identifiers import ObjectIdentifiers, ResultIdentifiers, uid_from_uuid
@@ -42,8 +42,8 @@ ARTIFICIAL_INTELLIGENCE = CodedConcept(
     value="123110", scheme_designator="DCM", meaning="Artificial Intelligence"
 )
 
-# What identifies patient and study. Archives match on exact values, so these are copied as they are,
-# never repaired (PS3.3 C.7.1.1, C.7.1.3, C.7.2.1, C.7.2.2, C.7.2.3).
+# What identifies patient and study. Archives match on exact values, so these are copied as they
+# are, never repaired (PS3.3 C.7.1.1, C.7.1.3, C.7.2.1, C.7.2.2, C.7.2.3).
 COPIED_KEYWORDS = (
     "TimezoneOffsetFromUTC",
     "PatientName",

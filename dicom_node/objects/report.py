@@ -30,7 +30,7 @@ from dicom_node.objects.provenance import (
 from dicom_node.objects.report_context import author_observer
 from dicom_node.objects.report_measurements import measurement_tree
 from dicom_node.objects.report_narrative import grounded_tree
-from dicom_node.objects.segmentation import Segment, segments_of
+from dicom_node.objects.segments import Segment, segments_of
 from dicom_node.objects.series import Source
 from dicom_node.objects.terminology import Codes
 from inference.findings import Interpretation

@@ -1,7 +1,7 @@
 """The tree of the measurement report: PS3.16 TID 1500 with TID 1411 and TID 1501 groups.
 
-Each segment has two groups under one tracking UID: TID 1411 refers to the segment and holds what was
-measured in it; TID 1501 holds the axes with their coordinates on the key slice (highdicom, as the
+Each segment has two groups under one tracking UID: TID 1411 refers to the segment and holds what
+was measured in it; TID 1501 holds the axes with their coordinates on the key slice (highdicom, as the
 template, lets no coordinates into TID 1411). OHIF merges the two, and shows nothing at all of a
 document in which one tracking UID has no coordinates: so every one has a line, in pixels where the
 source has no calibration.
@@ -56,7 +56,7 @@ from dicom_node.objects.report_context import (
     procedures_reported,
     text_item,
 )
-from dicom_node.objects.segmentation import Segment
+from dicom_node.objects.segments import Segment
 from dicom_node.objects.series import Source
 from dicom_node.objects.terminology import BILATERAL, LEFT, RIGHT, Codes, Term, describe
 from inference.findings import Finding, Interpretation, Presence
@@ -168,7 +168,7 @@ def _algorithm(algorithm: AlgorithmIdentity, finding: Finding) -> AlgorithmIdent
 
 
 def finding_sites(term: Term) -> list[FindingSite]:
-    """Return where the finding is: the region of a lesion, or the structure itself with its side."""
+    """Return where the finding is: the region of a lesion, or the structure itself."""
     if term.region is not None:
         place, modifiers = term.region, term.region_modifiers
     elif term.is_anatomy:

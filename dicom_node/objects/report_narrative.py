@@ -33,7 +33,7 @@ from dicom_node.objects.report_context import (
     text_item,
 )
 from dicom_node.objects.report_measurements import sensible
-from dicom_node.objects.segmentation import Segment
+from dicom_node.objects.segments import Segment
 from dicom_node.objects.series import Source
 from inference.findings import Finding, Interpretation, Presence
 

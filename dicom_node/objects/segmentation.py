@@ -1,9 +1,9 @@
-"""Segmentation objects: PS3.3 A.51 (SEG) and A.90 (label map), written so that every viewer agrees.
+r"""Segmentation objects: PS3.3 A.51 (SEG) and A.90 (label map), as every viewer reads them.
 
 The mask's grid is the source's grid. Each frame names its source frame (Derivation Image), empty
 frames are left out, and Pixel Measures and Plane Orientation always stand in the shared functional
 groups, also where the source has no place in the patient's space: without them OHIF shows a black
-page or never loads the object. The orientation is then the nominal ``1\\0\\0\\0\\1\\0``.
+page or never loads the object. The orientation is then the nominal ``1\0\0\0\1\0``.
 
 highdicom refuses several of the sources that this node takes (multi-frame images without a frame of
 reference, several of them), so the frames are assembled here; its building blocks are used for the
@@ -13,7 +13,6 @@ coded macros, and its reader checks the results in the tests.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +28,6 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from dicom_node.errors import FinalError
 from dicom_node.objects.identifiers import (
     ResultIdentifiers,
     derived_uid,
@@ -45,63 +43,26 @@ from dicom_node.objects.provenance import (
 )
 from dicom_node.objects.references import FrameReference, frame_references, referenced_series
 from dicom_node.objects.segmentation_frames import (
-    Plane,
     SegmentFrame,
     dimension_organization,
     per_frame_groups,
     plane_of,
     shared_groups,
 )
+from dicom_node.objects.segments import (
+    Segment,
+    SegmentationError,
+    overlapping,
+    segments_of,
+)
 from dicom_node.objects.series import Source
-from dicom_node.objects.terminology import Codes, Concept, Term, describe
-from inference.findings import Finding, Interpretation, Mask
+from dicom_node.objects.terminology import Codes, Concept
+from inference.findings import Interpretation
 
 Encoding = Literal["binary", "labelmap"]
 
 # Newer than pydicom's dictionary.
 LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
-
-
-class SegmentationError(FinalError):
-    """The masks and the source do not go together: no SEG can be built of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A finding with a mask, and its number in the SEG.
-
-    Attributes
-    ----------
-    number
-        Segment Number, from 1 without gaps.
-    index
-        Index of the finding in the interpretation, from 0.
-    """
-
-    number: int
-    index: int
-    finding: Finding
-    term: Term
-
-    @property
-    def mask(self) -> Mask:
-        """The mask, shape (frames, rows, columns)."""
-        if self.finding.mask is None:
-            raise SegmentationError(f"finding {self.index} has no mask")
-        return self.finding.mask
-
-
-def segments_of(interpretation: Interpretation, codes: Codes = Codes.ALL) -> tuple[Segment, ...]:
-    """Number the findings that have a mask, in their order."""
-    with_mask = [
-        (index, finding)
-        for index, finding in enumerate(interpretation.findings)
-        if finding.mask is not None
-    ]
-    return tuple(
-        Segment(number, index, finding, describe(finding.target, codes))
-        for number, (index, finding) in enumerate(with_mask, start=1)
-    )
 
 
 def choose_encoding(
@@ -120,8 +81,8 @@ def choose_encoding(
     source, interpretation
         What is to be encoded.
     garbles_unaligned
-        Whether the destination's viewer is OHIF 3.13 or one of its relatives: they read BINARY frames
-        wrongly, silently, unless rows x columns is a multiple of 8 and the bit stream has an even
+        Whether the destination's viewer is OHIF 3.13 or a relative: they read BINARY frames wrongly
+        and silently unless rows x columns is a multiple of 8 and the bit stream has an even
         number of bytes.
 
     Returns
@@ -130,7 +91,7 @@ def choose_encoding(
         The encoding, and a sentence for the job's log that says why.
     """
     masks = [segment.mask for segment in segments_of(interpretation)]
-    overlap = _overlap(masks)
+    overlap = overlapping(masks)
     if setting == "binary":
         return "binary", "BINARY, as the destination asks."
     if overlap:
@@ -194,7 +155,7 @@ def build_segmentation(
         return None
     references = frame_references(source)
     _check_shapes(source, segments, len(references))
-    overlap = _overlap([segment.mask for segment in segments])
+    overlap = overlapping([segment.mask for segment in segments])
     if encoding == "labelmap" and overlap:
         raise SegmentationError(
             "the segments overlap, which a label map cannot hold: encode them as BINARY"
@@ -239,17 +200,6 @@ def _check_shapes(source: Source, segments: Sequence[Segment], frames: int) -> N
                 f"the mask of finding {segment.index + 1} has the shape {segment.mask.shape}, the "
                 f"source {expected}: (frames, rows, columns) must agree"
             )
-
-
-def _overlap(masks: Sequence[Mask]) -> bool:
-    if len(masks) < 2:
-        return False
-    seen = masks[0].copy()
-    for mask in masks[1:]:
-        if np.logical_and(seen, mask).any():
-            return True
-        seen |= mask
-    return False
 
 
 def _write_image_attributes(dataset: Dataset, source: Source, *, overlap: bool) -> None:
@@ -415,7 +365,6 @@ def _labels(segments: Sequence[Segment]) -> NDArray[Any]:
 
 __all__ = [
     "Encoding",
-    "Plane",
     "Segment",
     "SegmentationError",
     "build_segmentation",

@@ -1,0 +1,66 @@
+"""The findings that have a mask, numbered as the segments of a SEG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dicom_node.errors import FinalError
+from dicom_node.objects.terminology import Codes, Term, describe
+from inference.findings import Finding, Interpretation, Mask
+
+
+class SegmentationError(FinalError):
+    """The masks and the source do not go together: no SEG can be built of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A finding with a mask, and its number in the SEG.
+
+    Attributes
+    ----------
+    number
+        Segment Number, from 1 without gaps.
+    index
+        Index of the finding in the interpretation, from 0.
+    """
+
+    number: int
+    index: int
+    finding: Finding
+    term: Term
+
+    @property
+    def mask(self) -> Mask:
+        """The mask, shape (frames, rows, columns)."""
+        if self.finding.mask is None:
+            raise SegmentationError(f"finding {self.index} has no mask")
+        return self.finding.mask
+
+
+def segments_of(interpretation: Interpretation, codes: Codes = Codes.ALL) -> tuple[Segment, ...]:
+    """Return the findings that have a mask as segments 1..k, in their order."""
+    with_mask = [
+        (index, finding)
+        for index, finding in enumerate(interpretation.findings)
+        if finding.mask is not None
+    ]
+    return tuple(
+        Segment(number, index, finding, describe(finding.target, codes))
+        for number, (index, finding) in enumerate(with_mask, start=1)
+    )
+
+
+def overlapping(masks: Sequence[Mask]) -> bool:
+    """Return whether any voxel lies in two masks."""
+    if len(masks) < 2:
+        return False
+    seen = masks[0].copy()
+    for mask in masks[1:]:
+        if np.logical_and(seen, mask).any():
+            return True
+        seen |= mask
+    return False
