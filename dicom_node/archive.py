@@ -1,0 +1,437 @@
+"""The archive: DICOM objects as files, durable before anyone is told that they are kept.
+
+Layout below the root::
+
+    incoming/                                          being received; swept at start
+    studies/<Study UID>/<Series UID>/<SOP UID>.dcm     as they came, in DICOM File Format (PS3.10 7)
+    studies/<Study UID>/<Series UID>/<SOP UID>~<sha256, 16 digits>.dcm   same UID, other bytes
+    quarantine/<id>.dcm and <id>.json                  what could not be filed, and why
+    results/<job id>/                                  objects that the node made
+
+Every UID is hostile text until :func:`valid_uid` has seen it: it becomes part of a path.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, Self
+
+from dicom_node.durable import (
+    ByteSource,
+    DirectorySync,
+    fsync_directory,
+    full_disk_named,
+    open_temporary,
+    write_all,
+    write_durably,
+)
+from dicom_node.errors import FinalError, StorageFullError
+from dicom_node.part10 import file_meta, read_file_meta
+
+Outcome = Literal["new", "same", "conflict"]
+
+_UID: Final = re.compile(r"[0-9]+(?:\.[0-9]+)*")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+# A long video is asked about the room on the disk again whenever this much of it has arrived.
+_ROOM_CHECK: Final = 64 << 20
+# Folders known to be durable, per archive object: enough for every series in flight.
+_REMEMBERED: Final = 4096
+
+
+def valid_uid(text: str) -> bool:
+    """Whether ``text`` may be used as a UID: digits and single dots, 64 characters (PS3.5 9.1).
+
+    Leading zeros in a component are let through: they break PS3.5, are common, and harm nobody.
+    """
+    return len(text) <= 64 and _UID.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of the archive.
+
+    Attributes
+    ----------
+    path : str
+        Relative to the archive's root, POSIX form.
+    size : int
+        Bytes of the data set (of the whole file for a result).
+    sha256 : str
+        Hexadecimal digest of the same bytes: the data set without preamble and file meta, the
+        whole file for a result.
+    outcome : {"new", "same", "conflict"}
+        ``same``: the very bytes were there already; ``conflict``: other bytes had the UID, these
+        are kept beside.
+    """
+
+    path: str
+    size: int
+    sha256: str
+    outcome: Outcome
+
+
+class Incoming:
+    """One object on its way in: a temporary file that is filed, quarantined or removed.
+
+    Use as a context manager; leaving it without :meth:`file` or :meth:`quarantine` removes the
+    temporary file.
+
+    Parameters
+    ----------
+    archive : Archive
+        Where it goes.
+    sop_class_uid, sop_instance_uid, transfer_syntax_uid : str
+        What the sender's command set and the presentation context say; for the file meta group.
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        transfer_syntax_uid: str,
+    ) -> None:
+        meta = file_meta(sop_class_uid, sop_instance_uid, transfer_syntax_uid)
+        self._archive = archive
+        self._transfer_syntax_uid = transfer_syntax_uid
+        self._digest = hashlib.sha256()
+        self._meta_size = len(meta)
+        self._next_room_check = _ROOM_CHECK
+        self.size = 0
+        with full_disk_named(archive.root):
+            self._descriptor, self.temporary = open_temporary(archive.incoming)
+        try:
+            with full_disk_named(archive.root):
+                write_all(self._descriptor, meta)
+        except BaseException:
+            self.discard()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.discard()
+
+    def write(self, data: ByteSource) -> None:
+        """Append bytes of the data set.
+
+        Raises
+        ------
+        StorageFullError
+            If the disk is full, or a very large object has eaten the archive's reserve.
+        """
+        with full_disk_named(self._archive.root):
+            write_all(self._descriptor, data)
+        self._digest.update(data)
+        self.size += len(data)
+        if self.size >= self._next_room_check:
+            self._next_room_check += _ROOM_CHECK
+            if not self._archive.has_room():
+                raise StorageFullError(self._archive.no_room_sentence())
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Return up to ``count`` bytes of the data set written so far, from ``offset`` on."""
+        return os.pread(self._descriptor, count, self._meta_size + offset)
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 of the data set's bytes so far."""
+        return self._digest.hexdigest()
+
+    def file(
+        self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str
+    ) -> StoredFile:
+        """Make the object durable under its UIDs; never replaces a file that is there.
+
+        Raises
+        ------
+        FinalError
+            If a UID cannot be one (it would become a path).
+        StorageFullError
+            If the disk is full.
+        """
+        for uid in (study_instance_uid, series_instance_uid, sop_instance_uid):
+            if not valid_uid(uid):
+                raise FinalError(
+                    f"{uid[:80]!r} is not a UID (PS3.5 9.1: digits and dots, 64 at most)"
+                )
+        with full_disk_named(self._archive.root):
+            os.fdatasync(self._descriptor)
+            series = self._archive.series_directory(study_instance_uid, series_instance_uid)
+            try:
+                target, outcome = self._place(series, sop_instance_uid)
+            except FileNotFoundError:
+                # Retention took the emptied folder away since it was made: make it again, once.
+                self._archive.forget_directory(series)
+                self._archive.series_directory(study_instance_uid, series_instance_uid)
+                target, outcome = self._place(series, sop_instance_uid)
+            # Also for "same": who linked the first copy may not have come to its fsync yet.
+            self._archive.sync_directory(series)
+        self.discard()
+        return StoredFile(self._archive.relative(target), self.size, self.sha256, outcome)
+
+    def quarantine(self, reason: str, origin: dict[str, str]) -> Path:
+        """Keep the object aside, with the reason, durable; returns the file's path."""
+        with full_disk_named(self._archive.root):
+            os.fdatasync(self._descriptor)
+            path = self._archive.quarantine_path()
+            os.rename(self.temporary, path)
+            self._archive.explain(path, reason, origin, self.size, self.sha256)
+        self.discard()
+        return path
+
+    def discard(self) -> None:
+        """Close and remove the temporary file; harmless when that is done already."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            with suppress(FileNotFoundError):
+                self.temporary.unlink()
+
+    def _place(self, series: Path, sop_instance_uid: str) -> tuple[Path, Outcome]:
+        """Give the file its name in the series' folder, if need be beside another of its UID."""
+        target = series / f"{sop_instance_uid}.dcm"
+        if self._link(target):
+            return target, "new"
+        if self._same_data_set(target):
+            return target, "same"
+        target = series / f"{sop_instance_uid}~{self.sha256[:16]}.dcm"
+        return target, "conflict" if self._link(target) else "same"
+
+    def _link(self, target: Path) -> bool:
+        """Give the file its final name unless the name is taken; whether it was given."""
+        try:
+            os.link(self.temporary, target)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            # A file system without hard links: no atomic "only if absent" there, so look first.
+            if target.exists():
+                return False
+            os.rename(self.temporary, target)
+        return True
+
+    def _same_data_set(self, path: Path) -> bool:
+        """Whether the file at ``path`` has this data set in this transfer syntax."""
+        with path.open("rb") as there, suppress(FinalError):
+            theirs = read_file_meta(there, path.name)
+            return (
+                theirs.transfer_syntax_uid == self._transfer_syntax_uid
+                and os.fstat(there.fileno()).st_size - theirs.data_set_offset == self.size
+                and hashlib.file_digest(there, "sha256").digest() == self._digest.digest()
+            )
+        return False
+
+
+class Archive:
+    """The files of the node. Safe for threads and for several processes on one root.
+
+    Parameters
+    ----------
+    root : Path
+        Made if absent, with its folders.
+    reserve_bytes : int
+        The watermark: with less than this free, nothing is taken in (senders are answered A700).
+    """
+
+    def __init__(self, root: Path, *, reserve_bytes: int) -> None:
+        self.root = root.resolve()
+        self.reserve_bytes = reserve_bytes
+        self.incoming = self.root / "incoming"
+        self.studies = self.root / "studies"
+        self._quarantine = self.root / "quarantine"
+        self._results = self.root / "results"
+        self.sync_directory = DirectorySync()
+        self._guard = threading.Lock()
+        self._made: dict[Path, None] = {}
+        for directory in (self.incoming, self.studies, self._quarantine, self._results):
+            directory.mkdir(parents=True, exist_ok=True)
+        fsync_directory(self.root)
+
+    def has_room(self, size: int = 0) -> bool:
+        """Whether the watermark would still be kept after ``size`` more bytes."""
+        disk = os.statvfs(self.root)
+        return disk.f_bavail * disk.f_frsize - size >= self.reserve_bytes
+
+    def no_room_sentence(self) -> str:
+        """Say what is wrong when :meth:`has_room` is false."""
+        disk = os.statvfs(self.root)
+        free = disk.f_bavail * disk.f_frsize
+        return (
+            f"The archive's disk has {free / 2**20:.0f} MiB free, under the reserve of "
+            f"{self.reserve_bytes / 2**20:.0f} MiB (storage.reserve in node.yaml). "
+            "Free space or lower the reserve."
+        )
+
+    def absolute(self, path: str) -> Path:
+        """Return the file system's path of a path relative to the root.
+
+        Raises
+        ------
+        FinalError
+            If it would leave the root.
+        """
+        candidate = (self.root / path).resolve()
+        if not candidate.is_relative_to(self.root) or candidate == self.root:
+            raise FinalError(f"{path[:200]!r} is not a path inside the archive")
+        return candidate
+
+    def relative(self, path: Path) -> str:
+        """Return the path relative to the root, POSIX form."""
+        return path.relative_to(self.root).as_posix()
+
+    def receive(
+        self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str
+    ) -> Incoming:
+        """Open a temporary file for an arriving object; see :class:`Incoming`.
+
+        Raises
+        ------
+        StorageFullError
+            If the disk is under the watermark or full.
+        """
+        if not self.has_room():
+            raise StorageFullError(self.no_room_sentence())
+        return Incoming(self, sop_class_uid, sop_instance_uid, transfer_syntax_uid)
+
+    def write_result(self, job_id: int, name: str, data: bytes) -> StoredFile:
+        """Keep an object that the node made as ``results/<job id>/<name>``, durable.
+
+        A file of the same name is replaced at once and whole: a job that repeats its encoding
+        keeps one result. ``size`` and ``sha256`` of the answer are those of ``data``, the whole
+        file.
+        """
+        if not _NAME.fullmatch(name):
+            raise FinalError(f"{name[:120]!r} cannot be the name of a result file")
+        directory = self._results / str(int(job_id))
+        path = directory / name
+        digest = hashlib.sha256(data).hexdigest()
+        with full_disk_named(self.root):
+            self._make_directory(directory)
+            same = path.exists() and path.read_bytes() == data
+            if not same:
+                self._replace(path, data)
+            self.sync_directory(directory)
+        return StoredFile(self.relative(path), len(data), digest, "same" if same else "new")
+
+    def quarantine(self, data: ByteSource | Incoming, reason: str, origin: dict[str, str]) -> Path:
+        """Keep aside what cannot be filed, with the reason in a ``.json`` beside it.
+
+        Parameters
+        ----------
+        data : bytes or Incoming
+            The object, or the reception that holds it.
+        reason : str
+            One sentence for a PACS administrator.
+        origin : dict of str to str
+            Where it came from: AE titles, host, UIDs of the command set, transfer syntax.
+        """
+        if isinstance(data, Incoming):
+            return data.quarantine(reason, origin)
+        with full_disk_named(self.root):
+            path = self.quarantine_path()
+            write_durably(path, data)
+            self.explain(path, reason, origin, len(data), hashlib.sha256(data).hexdigest())
+        return path
+
+    def quarantine_path(self) -> Path:
+        """Return a name in the quarantine that nobody has."""
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        return self._quarantine / f"{stamp}-{secrets.token_hex(6)}.dcm"
+
+    def explain(
+        self, path: Path, reason: str, origin: dict[str, str], size: int, sha256: str
+    ) -> None:
+        """Write the reason beside a quarantined file and make both entries durable."""
+        record = {
+            "reason": reason,
+            "received_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "size": size,
+            "sha256": sha256,
+            "origin": origin,
+        }
+        write_durably(path.with_suffix(".json"), json.dumps(record, indent=2).encode())
+        self.sync_directory(self._quarantine)
+
+    def sweep_incoming(self) -> int:
+        """Remove what a killed listener left in ``incoming/``; returns how many files went.
+
+        Nothing in there was ever acknowledged. A file that is being received is locked by its
+        process, and a lock ends with its process, so one of several listeners may start while the
+        others receive.
+        """
+        removed = 0
+        for path in self.incoming.glob("*.part"):
+            with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+                removed += 1
+        return removed
+
+    def walk(self) -> Iterator[Path]:
+        """Yield the absolute paths of all stored instances, conflicts too, sorted."""
+        for study in sorted(self.studies.iterdir()):
+            for series in sorted(study.iterdir()):
+                yield from sorted(series.glob("*.dcm"))
+
+    def series_directory(self, study_instance_uid: str, series_instance_uid: str) -> Path:
+        """Return the series' folder, made durable with its parents if new. UIDs must be valid."""
+        directory = self.studies / study_instance_uid / series_instance_uid
+        self._make_directory(directory)
+        return directory
+
+    def forget_directory(self, directory: Path) -> None:
+        """Forget that ``directory`` was made durable: someone removed it."""
+        with self._guard:
+            self._made.pop(directory, None)
+
+    def _make_directory(self, directory: Path) -> None:
+        """Make ``directory`` and its parent, and return when both entries are durable.
+
+        That a folder is there does not say that it is durable: another thread may be on its way to
+        the fsync. So only what this process has synced itself is believed.
+        """
+        with self._guard:
+            if directory in self._made:
+                return
+        directory.parent.mkdir(exist_ok=True)
+        directory.mkdir(exist_ok=True)
+        self.sync_directory(directory.parent)
+        self.sync_directory(directory.parent.parent)
+        with self._guard:
+            self._made[directory] = None
+            if len(self._made) > _REMEMBERED:
+                self._made.pop(next(iter(self._made)))
+
+    def _replace(self, path: Path, data: ByteSource) -> None:
+        """Put a whole file in place of another at once; the directory's fsync is the caller's."""
+        descriptor, temporary = open_temporary(self.incoming)
+        try:
+            write_all(descriptor, data)
+            os.fdatasync(descriptor)
+            os.replace(temporary, path)
+        finally:
+            os.close(descriptor)
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,117 @@
+"""Writing that survives a power cut: fsync of files and directories, and what a full disk means."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from dicom_node.errors import StorageFullError
+
+ByteSource = bytes | bytearray | memoryview
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class DirectorySync:
+    """Makes directory entries durable, with one fsync for all threads that wait for it.
+
+    An entry is durable once an fsync of its directory that *began after it was made* has ended, so
+    a thread that arrives while one is under way needs the next, and shares that with all others
+    that arrive meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._waits: dict[Path, _DirectoryWait] = {}
+
+    def __call__(self, directory: Path) -> None:
+        """Return when all entries made in ``directory`` before the call are durable."""
+        with self._guard:
+            wait = self._waits.setdefault(directory, _DirectoryWait())
+            wait.threads += 1
+            needed = wait.begun + 1
+        try:
+            with wait.turn:
+                if wait.ended >= needed:
+                    return
+                with self._guard:
+                    wait.begun += 1
+                    this = wait.begun
+                fsync_directory(directory)
+                wait.ended = this
+        finally:
+            with self._guard:
+                wait.threads -= 1
+                if wait.threads == 0:
+                    self._waits.pop(directory, None)
+
+
+class _DirectoryWait:
+    """The fsyncs of one directory: how many began, which ended last, and who waits."""
+
+    __slots__ = ("begun", "ended", "threads", "turn")
+
+    def __init__(self) -> None:
+        self.turn = threading.Lock()
+        self.begun = 0
+        self.ended = 0
+        self.threads = 0
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make the entries of ``directory`` durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def full_disk_named(where: Path) -> Iterator[None]:
+    """Turn the system's "no space left" into the error that senders are answered A700 for."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFullError(
+                f"The disk that holds {where} is full ({error.strerror}). Free space on it."
+            ) from error
+        raise
+
+
+def open_temporary(directory: Path) -> tuple[int, Path]:
+    """Open a new file that ``Archive.sweep_incoming`` leaves alone as long as it is open."""
+    while True:
+        path = directory / f"{secrets.token_hex(10)}.part"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor, path
+        os.close(descriptor)  # a sweep came between open and lock
+
+
+def write_all(descriptor: int, data: ByteSource) -> None:
+    """Write all of ``data``: the system may take less at once."""
+    written = os.write(descriptor, data)
+    if written < len(data):
+        rest = memoryview(data)[written:]
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+
+
+def write_durably(path: Path, data: ByteSource) -> None:
+    """Make a new file whose content is durable on return; its directory entry is the caller's."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+    try:
+        write_all(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

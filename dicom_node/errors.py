@@ -1,0 +1,35 @@
+"""The two kinds of error of the DICOM side: one that a retry may cure, and one that it cannot."""
+
+from __future__ import annotations
+
+
+class DicomNodeError(Exception):
+    """Base of the errors raised by ``dicom_node``.
+
+    Parameters
+    ----------
+    sentence : str
+        What was wrong, where, and what to do: written for a PACS administrator, without patient
+        data.
+
+    Attributes
+    ----------
+    sentence : str
+        The same text.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+
+
+class RetriableError(DicomNodeError):
+    """The same call may succeed later: network, a peer without room, a full disk."""
+
+
+class FinalError(DicomNodeError):
+    """The same call will fail again: a refused object, a class the peer does not take."""
+
+
+class StorageFullError(RetriableError):
+    """The archive has no room: the disk is full or under its watermark; later may do."""

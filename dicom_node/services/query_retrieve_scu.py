@@ -1,0 +1,116 @@
+"""Query/Retrieve SCU: prove by C-FIND that a PACS has what it was sent (PS3.4 C.4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from pydicom.dataset import Dataset
+from pynetdicom import build_context
+from pynetdicom.association import Association
+
+from dicom_node.errors import FinalError, RetriableError
+from dicom_node.services.association import STUDY_ROOT_FIND, UNCOMPRESSED, Destination
+from dicom_node.services.dialling import dial
+
+_PENDING: Final = frozenset({0xFF00, 0xFF01})
+# A list of UIDs may be as long as a PDU, but some archives take no more than some of them.
+_UIDS_PER_QUERY: Final = 50
+
+
+def confirm(
+    destination: Destination,
+    calling_ae_title: str,
+    study_instance_uid: str,
+    sop_instance_uids_by_series: Mapping[str, Collection[str]],
+) -> set[str]:
+    """Return those of the instances that the PACS says it has.
+
+    One C-FIND at IMAGE level in Study Root per series and 50 instances, with a list of UIDs as
+    matching key (PS3.4 C.2.2.2.2). What is not among the answers is asked for again by listing
+    the whole series: some archives ignore lists of UIDs, or take only the first.
+
+    Parameters
+    ----------
+    destination : Destination
+        The PACS.
+    calling_ae_title : str
+        Ours.
+    study_instance_uid : str
+        The study that all belong to.
+    sop_instance_uids_by_series : mapping of str to collection of str
+        Series Instance UID to the SOP Instance UIDs in question.
+
+    Raises
+    ------
+    RetriableError
+        No association now, it was lost, or the PACS cannot answer now.
+    FinalError
+        The PACS does not let us query, or does not do Study Root queries.
+    """
+    proven: set[str] = set()
+    context = build_context(STUDY_ROOT_FIND, list(UNCOMPRESSED))
+    try:
+        with dial(destination, [context], calling_ae_title=calling_ae_title) as association:
+            for series_uid, instances in sop_instance_uids_by_series.items():
+                wanted = sorted(set(instances))
+                found: set[str] = set()
+                for start in range(0, len(wanted), _UIDS_PER_QUERY):
+                    some = wanted[start : start + _UIDS_PER_QUERY]
+                    found |= _ask(association, destination, study_instance_uid, series_uid, some)
+                if not found.issuperset(wanted):
+                    found |= _ask(association, destination, study_instance_uid, series_uid, [])
+                proven.update(found.intersection(wanted))
+    except FinalError as error:
+        if "takes none" in error.sentence:
+            raise FinalError(
+                f"{destination} does not take Study Root C-FIND, so storage cannot be proven there"
+            ) from error
+        raise
+    return proven
+
+
+def _ask(
+    association: Association,
+    destination: Destination,
+    study: str,
+    series: str,
+    instances: list[str],
+) -> set[str]:
+    """Return the SOP Instance UIDs of one IMAGE level query; no instances: the whole series."""
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = "IMAGE"
+    identifier.StudyInstanceUID = study
+    identifier.SeriesInstanceUID = series
+    identifier.SOPInstanceUID = instances or ""
+    if not association.is_established:
+        raise RetriableError(f"{destination} ended the association while it was queried")
+    found: set[str] = set()
+    for status, match in association.send_c_find(identifier, STUDY_ROOT_FIND):
+        code = status.get("Status")
+        if code is None:
+            raise RetriableError(
+                f"{destination} ended the association, or did not answer a C-FIND within "
+                f"{destination.timeouts.dimse:g} s"
+            )
+        if code in _PENDING:
+            # A match in another study or series proves nothing: the object is not where it belongs.
+            if match is not None and _belongs(match, study, series):
+                found.add(str(match.get("SOPInstanceUID", "")))
+        elif code != 0:
+            # A refused query must not pass for "the PACS does not have it".
+            sentence = f"{destination} answered a C-FIND with {code:04X}"
+            comment = str(status.get("ErrorComment", ""))[:64]
+            sentence += f", comment {comment!r}" if comment else ""
+            if code in (0x0122, 0x0124, 0xA900):
+                raise FinalError(sentence)
+            raise RetriableError(sentence)
+    return found
+
+
+def _belongs(match: Dataset, study: str, series: str) -> bool:
+    """Whether a match names our study and series, or (allowed for some archives) nothing at all."""
+    return (
+        str(match.get("StudyInstanceUID", "") or study) == study
+        and str(match.get("SeriesInstanceUID", "") or series) == series
+    )
