@@ -123,9 +123,9 @@ def measured(measurements: dict[str, Any]) -> str:
     """Return the measurements of a finding as one line with units."""
     parts = []
     if (volume := measurements.get("volume_cm3")) is not None:
-        parts.append(f"volume {volume:.2f} cm³")
+        parts.append(f"volume {volume:.2f} cm3")
     elif (area := measurements.get("area_mm2")) is not None:
-        parts.append(f"area {area:.0f} mm²")
+        parts.append(f"area {area:.0f} mm2")
     for name in ("long_axis", "short_axis"):
         axis = measurements.get(name)
         if isinstance(axis, dict) and axis.get("length_mm") is not None:

@@ -29,8 +29,7 @@ def open_database(folder: Path) -> AbstractContextManager[Session]:
     workflows.yaml_positions.ConfigurationError
         ``node.yaml`` has a mistake.
     """
-    from workflows.configuration import load_settings
-    from workflows.settings import Home
+    from workflows.settings import Home, load
 
     home = Home(folder.expanduser().resolve())
     if not home.node_yaml.exists():
@@ -38,7 +37,7 @@ def open_database(folder: Path) -> AbstractContextManager[Session]:
             f"{folder} is no node's home: it has no node.yaml. "
             f"Start one with: unibiomed-node up --home {folder}"
         )
-    settings = load_settings(home)
+    settings = load(home.node_yaml)
     if settings.database.url is None and not home.database.exists():
         raise NoNodeError(
             f"The node at {folder} has not run yet: it has no database. "

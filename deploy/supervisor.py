@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Self
 
-__all__ = ["Program", "RotatingLog", "Supervisor"]
+__all__ = ["Program", "RotatingLog", "Supervisor", "die_with_parent"]
 
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
@@ -199,7 +199,7 @@ class Supervisor:
             # children in order.
             start_new_session=True,
             # Safe here: the supervisor has one thread.
-            preexec_fn=lambda: _die_with(parent),
+            preexec_fn=lambda: die_with_parent(parent),
         )
         os.set_blocking(child.output, False)
         self._selector.register(child.output, selectors.EVENT_READ, child)
@@ -355,7 +355,7 @@ def _ending(code: int) -> str:
         return f"was ended by signal {-code}"
 
 
-def _die_with(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """Have the kernel stop this process when its parent dies (Linux; elsewhere do nothing).
 
     Runs between fork and exec.

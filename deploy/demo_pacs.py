@@ -1,0 +1,244 @@
+"""The second application entity of the demo and the tests: a PACS on this machine.
+
+Orthanc where it is installed, because it is another author's program and so an honest witness;
+else the project's own listener in the archive's role.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pydicom.dataset import Dataset
+
+from deploy.supervisor import die_with_parent
+
+__all__ = ["OrthancPacs", "OwnPacs", "find_orthanc", "free_port", "start_pacs"]
+
+START_SECONDS = 60.0
+STOP_SECONDS = 10.0
+LOOPBACK = "127.0.0.1"
+
+
+def find_orthanc() -> Path | None:
+    """Return Orthanc's program, or None where it is not installed."""
+    found = shutil.which("Orthanc", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    return Path(found) if found else None
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def start_pacs(folder: Path) -> OrthancPacs | OwnPacs:
+    """Return a PACS that keeps its objects in `folder`; enter it to start it."""
+    program = find_orthanc()
+    return OwnPacs(folder) if program is None else OrthancPacs(folder, program)
+
+
+class OrthancPacs:
+    """Orthanc, headless, on free loopback ports, with nothing but DICOM and its REST interface.
+
+    Parameters
+    ----------
+    folder
+        Its storage and configuration.
+    program
+        The Orthanc program.
+    options
+        Further keys of its configuration, or others in place of the ones used here.
+    """
+
+    name = "Orthanc"
+    ae_title = "ORTHANC"
+
+    def __init__(self, folder: Path, program: Path, options: dict[str, object] | None = None):
+        self.folder = folder
+        self.port = free_port()
+        self.http_port = free_port()
+        self._program = program
+        self._options = options or {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start it and wait until it takes associations; also after a `stop`.
+
+        Raises
+        ------
+        RuntimeError
+            It did not start; the text has the end of its log.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        configuration = self.folder / "orthanc.json"
+        configuration.write_text(json.dumps(self._configuration(), indent=2))
+        log = self.folder / "orthanc.log"
+        parent = os.getpid()
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [str(self._program), str(configuration)],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # Debian's build leaves Nagle's algorithm on without this.
+                env={**os.environ, "TCP_NODELAY": "1"},
+                start_new_session=True,
+                preexec_fn=lambda: die_with_parent(parent),
+            )
+        end = time.monotonic() + START_SECONDS
+        while not (_listens(self.port) and _listens(self.http_port)):
+            if self._process.poll() is not None or time.monotonic() > end:
+                tail = log.read_text(errors="replace").splitlines()[-5:]
+                self.stop()
+                raise RuntimeError("Orthanc did not start:\n" + "\n".join(tail))
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop it; its storage stays."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _configuration(self) -> dict[str, object]:
+        return {
+            "Name": "demo",
+            "StorageDirectory": str(self.folder / "storage"),
+            "IndexDirectory": str(self.folder / "storage"),
+            "Plugins": [],
+            "HttpServerEnabled": True,
+            "HttpPort": self.http_port,
+            "RemoteAccessAllowed": False,
+            "AuthenticationEnabled": False,
+            "DicomServerEnabled": True,
+            "DicomAet": self.ae_title,
+            "DicomPort": self.port,
+            "DicomCheckCalledAet": True,
+            "DicomAlwaysAllowEcho": True,
+            "DicomAlwaysAllowStore": True,
+            "DicomAlwaysAllowFind": True,
+            "UnknownSopClassAccepted": True,
+            "OverwriteInstances": False,
+            **self._options,
+        }
+
+
+class OwnPacs:
+    """The project's own Storage SCP and Study Root C-FIND, holding its index in memory.
+
+    Parameters
+    ----------
+    folder
+        Where it keeps what it receives.
+    """
+
+    name = "the project's own archive"
+    ae_title = "ARCHIVE"
+
+    def __init__(self, folder: Path) -> None:
+        from dicom_node.archive import Archive
+        from dicom_node.peers import Peer, Peers
+        from dicom_node.services.association import ListenerSettings
+        from dicom_node.services.storage_scp import StorageScp
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._guard = threading.Lock()
+        self._kept: dict[str, dict[str, str]] = {}
+        everybody = Peers([Peer("anybody", "*")])
+        self._listener = StorageScp(
+            ListenerSettings(ae_title=self.ae_title, host=LOOPBACK, port=0),
+            Archive(folder, reserve_bytes=0),
+            lambda: everybody,
+            on_stored=self._keep,
+            on_quarantined=lambda _: None,
+            on_released=lambda _: None,
+            on_refused=lambda _: None,
+            query=self._find,
+        )
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, once started."""
+        return self._listener.port
+
+    def __enter__(self) -> Self:
+        self._listener.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._listener.stop(STOP_SECONDS)
+
+    def _keep(self, received: object) -> None:
+        from dicom_node.services.events import ReceivedInstance
+
+        if not isinstance(received, ReceivedInstance):
+            raise TypeError("the listener hands over received instances only")
+        keys = {
+            "StudyInstanceUID": received.study_instance_uid,
+            "SeriesInstanceUID": received.series_instance_uid,
+            "SOPInstanceUID": received.sop_instance_uid,
+            "SOPClassUID": received.sop_class_uid,
+        }
+        with self._guard:
+            self._kept[received.sop_instance_uid] = keys
+
+    def _find(self, identifier: Dataset) -> Iterator[Dataset]:
+        """Answer at IMAGE level by unique keys and lists of them (PS3.4 C.2.2.2)."""
+        with self._guard:
+            kept = list(self._kept.values())
+        for keys in kept:
+            if all(_matches(identifier, keyword, value) for keyword, value in keys.items()):
+                match = Dataset()
+                match.QueryRetrieveLevel = "IMAGE"
+                for keyword, value in keys.items():
+                    setattr(match, keyword, value)
+                yield match
+
+
+def _matches(identifier: Dataset, keyword: str, value: str) -> bool:
+    wanted = identifier.get(keyword)
+    if not wanted:
+        return True
+    return value in ([wanted] if isinstance(wanted, str) else list(wanted))
+
+
+def _listens(port: int) -> bool:
+    try:
+        with socket.create_connection((LOOPBACK, port), timeout=1.0):
+            return True
+    except OSError:
+        return False
