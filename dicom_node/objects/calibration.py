@@ -28,7 +28,9 @@ def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
     value = dataset.get(keyword)
     if value is None or value == "":
         return ()
-    values = value if not isinstance(value, (str, bytes)) and hasattr(value, "__iter__") else [value]
+    values = (
+        value if not isinstance(value, (str, bytes)) and hasattr(value, "__iter__") else [value]
+    )
     try:
         return tuple(float(v) for v in values)
     except (TypeError, ValueError):
@@ -42,7 +44,7 @@ def number(dataset: Dataset, keyword: str) -> float | None:
 
 
 def pixel_spacing(dataset: Dataset) -> tuple[Spacing | None, str | None]:
-    """Return Pixel Spacing in mm (rows, columns), or None and a sentence that says what is wrong."""
+    """Return Pixel Spacing in mm (rows, columns), or None and a sentence that says why."""
     name = "Pixel Spacing (0028,0030)"
     values = numbers(dataset, "PixelSpacing")
     if not values:

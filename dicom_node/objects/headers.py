@@ -122,12 +122,12 @@ def read_header(path: Path) -> Header:
     RetriableError
         The operating system could not read it.
     """
-    found: list[tuple[int, str | None, int]] = []
+    found: list[tuple[str | None, int]] = []
 
     def at_pixel_data(tag: BaseTag, vr: str | None, length: int) -> bool:
         if tag not in _PIXEL_TAGS:
             return False
-        found.append((int(tag), vr, length))
+        found.append((vr, length))
         return True
 
     try:
@@ -144,7 +144,7 @@ def read_header(path: Path) -> Header:
     _require_sense(dataset, size)
     pixels = None
     if found:
-        tag, vr, length = found[0]
+        vr, length = found[0]
         explicit = not dataset.original_encoding[0]
         long_form = explicit and vr in ("OB", "OW", "OF", "OD", "UN", "OL", "OV")
         offset = end + (12 if long_form else 8)

@@ -150,8 +150,8 @@ def _take_out_unplaced(headers: Sequence[Header], left: list[Leftover]) -> list[
         left.append(
             Leftover(
                 unplaced,
-                "Image Position (Patient) (0020,0032) or Image Orientation (Patient) (0020,0037) is "
-                "absent or unusable: nobody can say where in the stack this slice lies.",
+                "Image Position (Patient) (0020,0032) or Image Orientation (Patient) (0020,0037) "
+                "is absent or unusable: nobody can say where in the stack this slice lies.",
             )
         )
     return placed
@@ -170,9 +170,7 @@ def _keep_majority(
     winner = Counter(keys).most_common(1)[0][0]
     for other in dict.fromkeys(k for k in keys if k != winner):
         odd = tuple(h for h, k in zip(headers, keys, strict=True) if k == other)
-        left.append(
-            Leftover(odd, f"It does not fit into the volume of its series: {why(odd[0])}.")
-        )
+        left.append(Leftover(odd, f"It does not fit into the volume of its series: {why(odd[0])}."))
     return [h for h, k in zip(headers, keys, strict=True) if k == winner]
 
 
