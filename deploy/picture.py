@@ -119,9 +119,7 @@ def draw_findings(
     pixels = read_pixels(source)
     findings = list(report["findings"])
     shown = [finding for finding in findings if finding["segment_number"] is not None]
-    rows = [
-        for finding in shown[:MOST_FINDINGS]
-    ]
+    rows = [_row(source, pixels, segments, finding) for finding in shown[:MOST_FINDINGS]]
     if not rows:
         rows = [[_panel(source, pixels, segments, source.shape[0] // 2)]]
     captions = [_caption(finding, segments) for finding in shown[:MOST_FINDINGS]]
