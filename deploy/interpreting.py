@@ -1,0 +1,168 @@
+"""Interpret DICOM files without network, queue and database: the command ``interpret``.
+
+Calls the same functions as the node's workers (`workflows.interpret`), one after the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deploy.sending import SendError, files_under
+from dicom_node.errors import DicomNodeError
+from dicom_node.objects.identifiers import ResultIdentifiers
+from dicom_node.objects.series import Source, read_sources
+from workflows import interpret
+from workflows.model_card import read_card
+from workflows.rules import Rule, choose_targets, series_words
+from workflows.settings import NodeSettings
+
+if TYPE_CHECKING:
+    from workflows.engine_thread import Engine
+
+__all__ = ["InterpretError", "interpret_folder"]
+
+Say = Callable[[str], None]
+
+
+class InterpretError(Exception):
+    """Nothing could be interpreted; the text is a sentence."""
+
+
+def interpret_folder(
+    path: Path, out: Path, *, targets: Sequence[str] | None, model: Path | None, say: Say
+) -> list[dict[str, Any]]:
+    """Interpret a file, or all DICOM files under a folder, and write SEG and SR.
+
+    Parameters
+    ----------
+    path
+        The file or folder.
+    out
+        Folder for the objects; one sub-folder for each series or image.
+    targets
+        What to look for; None for all that the model knows in images of that modality.
+    model
+        Folder of the weights; None for the shipped ones.
+    say
+        Receives a sentence about what was set aside and what the checks found.
+
+    Returns
+    -------
+    list of dict
+        For each series or image: ``source`` in words, ``findings`` and ``results`` with the keys
+        of `db.reports.job_report`.
+
+    Raises
+    ------
+    InterpretError
+        There is nothing to interpret, or the checks found an error in an object (which is then
+        not written).
+    """
+    settings = NodeSettings.model_validate({"model": {"folder": str(model) if model else None}})
+    try:
+        sources, set_aside = read_sources(files_under(path))
+        for aside in set_aside:
+            say(f"Set aside {len(aside.paths)} files: {aside.reason}")
+        wanted = [
+            (source, chosen)
+            for source in sources
+            if (chosen := _targets(source, targets, settings, say))
+        ]
+        if not wanted:
+            raise InterpretError(f"There is nothing in {path} that the model can interpret.")
+        engine = interpret.load_engine(settings)
+        return [
+            _interpret(source, chosen, engine, settings, out / f"{number:03d}", say)
+            for number, (source, chosen) in enumerate(wanted, start=1)
+        ]
+    except SendError as error:
+        raise InterpretError(str(error)) from error
+    except DicomNodeError as error:
+        raise InterpretError(error.sentence) from error
+
+
+def _targets(
+    source: Source, targets: Sequence[str] | None, settings: NodeSettings, say: Say
+) -> tuple[str, ...]:
+    rule = Rule.model_validate({"name": "interpret", "targets": list(targets or ()) or "all"})
+    chosen, reason = choose_targets(rule, source, read_card(settings))
+    if not chosen:
+        say(f"Left out {series_words(source)}: {reason}")
+    return chosen
+
+
+def _interpret(
+    source: Source,
+    targets: Sequence[str],
+    engine: Engine,
+    settings: NodeSettings,
+    out: Path,
+    say: Say,
+) -> dict[str, Any]:
+    def quiet(_part: float) -> None:
+        return
+
+    prepared = interpret.prepare(source)
+    steps = engine.segment_steps(prepared.pixels, source.modality, targets)
+    found = interpret.infer(steps, quiet)
+    identifiers = ResultIdentifiers.draw(datetime.now(UTC))
+    encoded = interpret.encode(
+        prepared, found, identifiers, interpret.node_identity(settings), progress=quiet
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    paths = [out / one.file_name for one in encoded.objects]
+    for one, path in zip(encoded.objects, paths, strict=True):
+        path.write_bytes(one.data)
+    _check(paths, source, say)
+    findings = [
+        {
+            "target": finding.target,
+            "text": finding.text,
+            "phrase": finding.phrase,
+            "presence": finding.presence.value,
+            "confidence": finding.confidence,
+            "predicted_iou": finding.predicted_iou,
+            "key_frame": finding.key_frame,
+            "segment_number": encoded.segment_numbers.get(index),
+            "tracking_uid": identifiers.tracking_uid(index),
+            "measurements": (
+                encoded.measurements[index].as_json() if index in encoded.measurements else {}
+            ),
+        }
+        for index, finding in enumerate(found.findings)
+    ]
+    results = [
+        {
+            "kind": one.kind,
+            "sop_class_uid": str(one.dataset.SOPClassUID),
+            "sop_instance_uid": str(one.dataset.SOPInstanceUID),
+            "series_instance_uid": str(one.dataset.SeriesInstanceUID),
+            "file": str(path),
+            "size": len(one.data),
+            "sha256": hashlib.sha256(one.data).hexdigest(),
+        }
+        for one, path in zip(encoded.objects, paths, strict=True)
+    ]
+    return {
+        "source": f"{source.modality} {series_words(source)}, {source.shape[0]} frames",
+        "study_instance_uid": source.study_instance_uid,
+        "series_instance_uid": source.series_instance_uid,
+        "notes": list(source.notes),
+        "findings": findings,
+        "results": results,
+    }
+
+
+def _check(paths: Sequence[Path], source: Source, say: Say) -> None:
+    """Hold the objects against the checks; take them away again when one has an error."""
+    problems = interpret.validate(paths, source)
+    for problem in problems:
+        say(f"{problem.severity}: {problem.object}: {problem.rule}: {problem.text}")
+    if any(problem.severity == "error" for problem in problems):
+        for path in paths:
+            path.unlink()
+        raise InterpretError("The checks found errors in the objects (above); none was kept.")
