@@ -2,8 +2,9 @@
 
 IHE AI Results asks that the node (the device that packs the result, General Equipment) and the
 algorithm (Contributing Equipment, device observer, algorithm identification) are told apart and
-that the algorithm's values are equal wherever they appear. So all of them come from `NodeIdentity` and
-`AlgorithmIdentity`, and `complete_header` writes the modules that SEG and SR share.
+that the algorithm's values are equal wherever they appear. So all of them come from
+`NodeIdentity` and `AlgorithmIdentity`, and `complete_header` writes the modules that SEG and SR
+share.
 """
 
 from __future__ import annotations

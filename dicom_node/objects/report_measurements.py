@@ -1,10 +1,10 @@
 """The tree of the measurement report: PS3.16 TID 1500 with TID 1411 and TID 1501 groups.
 
 Each segment has two groups under one tracking UID: TID 1411 refers to the segment and holds what
-was measured in it; TID 1501 holds the axes with their coordinates on the key slice (highdicom, as the
-template, lets no coordinates into TID 1411). OHIF merges the two, and shows nothing at all of a
-document in which one tracking UID has no coordinates: so every one has a line, in pixels where the
-source has no calibration.
+was measured in it; TID 1501 holds the axes with their coordinates on the key slice (highdicom, as
+the template, lets no coordinates into TID 1411). OHIF merges the two, and shows nothing at all of
+a document in which one tracking UID has no coordinates: so every one has a line, in pixels where
+the source has no calibration.
 """
 
 from __future__ import annotations
@@ -267,6 +267,8 @@ def _axes_group(
         items.append(
             Measurement(name=AREA, value=sensible(measured.area_mm2), unit=SQUARE_MILLIMETRE)
         )
+    else:
+        items.append(Measurement(name=AREA, value=measured.area_px, unit=PIXELS))
     return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(segment.index, identifiers),
         finding_category=segment.term.category.coded(),
