@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import select
+
+from db import catalog, jobs
+from db.jobs import JobState
+from db.models import Job
+from db.session import Database
+from tests.databases import START, later
+from tests.db.arrivals import arrival, claimed, pair, state_of, waiting_job
+
+instances = st.lists(st.tuples(st.text("0123456789.", min_size=1), st.text("abcdef")), min_size=1)
+
+
+@given(instances, st.randoms(use_true_random=False))
+def test_the_key_knows_no_order(pairs: list[tuple[str, str]], random: object) -> None:
+    shuffled = list(pairs)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert jobs.pairing_key("r", "d", ["b", "a"], pairs) == jobs.pairing_key(
+        "r", "d", ["a", "b"], shuffled
+    )
+
+
+def test_the_key_knows_rule_model_targets_and_bytes() -> None:
+    keys = {
+        jobs.pairing_key("r", "d", None, [("1", "a")]),
+        jobs.pairing_key("s", "d", None, [("1", "a")]),
+        jobs.pairing_key("r", "e", None, [("1", "a")]),
+        jobs.pairing_key("r", "d", [], [("1", "a")]),
+        jobs.pairing_key("r", "d", None, [("1", "b")]),
+        jobs.pairing_key("r", "d", None, [("1", "a"), ("2", "b")]),
+    }
+    assert len(keys) == 6
+
+
+def test_a_complete_study_becomes_one_job_per_pair(database: Database) -> None:
+    job_id = waiting_job(database)
+    lease = claimed(database, job_id, JobState.WAITING, later(5))
+    pairs = [pair(database, job_id, rule) for rule in ("liver", "lung", "spleen")]
+    with database.session() as session:
+        made = jobs.enqueue(session, lease, pairs, later(6), "the sender released")
+    assert made[0] == job_id
+    assert len(made) == 3
+    with database.reading() as session:
+        assert [session.get_one(Job, one).rule for one in made] == ["liver", "lung", "spleen"]
+        for one in made:
+            job = jobs.job_as_json(session, one)
+            assert job is not None
+            assert [stage["stage"] for stage in job["stages"]] == ["received", "waiting", "queued"]
+            assert job["stages"][1]["note"] == "the sender released"
+            names = [source.path for source in jobs.sources_of(session, one)]
+            assert len(names) == 3
+        assert {due.job_id for due in jobs.due(session, later(6))} == set(made)
+
+
+def test_the_source_keeps_its_order(database: Database) -> None:
+    job_id = waiting_job(database)
+    lease = claimed(database, job_id, JobState.WAITING)
+    one = pair(database, job_id)
+    turned = list(reversed(list(one.instance_ids)))
+    with database.session() as session:
+        jobs.enqueue(session, lease, [pair(database, job_id, instance_ids=turned)], START)
+    with database.reading() as session:
+        assert [source.id for source in jobs.sources_of(session, job_id)] == turned
+
+
+def test_received_lasts_to_the_last_instance(database: Database) -> None:
+    job_id = waiting_job(database)
+    with database.session() as session:
+        catalog.register(session, arrival(9, received_at=later(40)))
+    lease = claimed(database, job_id, JobState.WAITING, later(60))
+    with database.session() as session:
+        jobs.enqueue(session, lease, [pair(database, job_id)], later(62))
+    with database.reading() as session:
+        job = jobs.job_as_json(session, job_id)
+    assert job is not None
+    assert [stage["seconds"] for stage in job["stages"]] == [40.0, 22.0, None]
+
+
+def test_what_was_done_is_not_done_again(database: Database) -> None:
+    first = waiting_job(database)
+    again = pair(database, first)
+    lease = claimed(database, first, JobState.WAITING)
+    with database.session() as session:
+        jobs.enqueue(session, lease, [again], START)
+        catalog.register(session, arrival(9, series="1.2.3.2"))
+        second = session.scalars(select(Job.id).where(Job.state == JobState.WAITING)).one()
+    lease = claimed(database, second, JobState.WAITING)
+    with database.session() as session:
+        assert jobs.enqueue(session, lease, [again], START) == []
+    with database.reading() as session:
+        job = session.get_one(Job, second)
+        assert job.state is JobState.SUPERSEDED
+        assert "nothing new" in job.wait_reason
+    assert state_of(database, first) is JobState.QUEUED
+
+
+def test_only_the_new_pair_is_made_beside_the_old(database: Database) -> None:
+    first = waiting_job(database)
+    old = pair(database, first)
+    lease = claimed(database, first, JobState.WAITING)
+    with database.session() as session:
+        jobs.enqueue(session, lease, [old], START)
+        catalog.register(session, arrival(9))
+        second = session.scalars(select(Job.id).where(Job.state == JobState.WAITING)).one()
+    lease = claimed(database, second, JobState.WAITING)
+    with database.session() as session:
+        assert jobs.enqueue(session, lease, [old, pair(database, second)], START) == [second]
+
+
+def test_a_failed_pair_may_be_made_again(database: Database) -> None:
+    first = waiting_job(database)
+    old = pair(database, first)
+    lease = claimed(database, first, JobState.WAITING)
+    with database.session() as session:
+        jobs.enqueue(session, lease, [old], START)
+        jobs.finish(session, first, JobState.FAILED, "no", now=START)
+        catalog.register(session, arrival(9))
+        second = session.scalars(select(Job.id).where(Job.state == JobState.WAITING)).one()
+    lease = claimed(database, second, JobState.WAITING)
+    with database.session() as session:
+        assert jobs.enqueue(session, lease, [old], START) == [second]
+
+
+def test_no_pair_is_a_mistake(sqlite_database: Database) -> None:
+    job_id = waiting_job(sqlite_database)
+    lease = claimed(sqlite_database, job_id, JobState.WAITING)
+    with sqlite_database.session() as session, pytest.raises(ValueError, match="without pairs"):
+        jobs.enqueue(session, lease, [], START)
