@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset, dcmread
+from pydicom import Dataset, config, dcmread
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
     HTJ2K,
@@ -103,11 +103,18 @@ def decode(path: Path, header: Dataset, element: PixelElement | None = None) -> 
         element = read_header(path).pixels
         if element is None:
             raise PixelError(f"{_who(header)} has no Pixel Data (7FE0,0010).")
-    syntax = UID(header.file_meta.TransferSyntaxUID)
+    syntax = UID(header.file_meta.TransferSyntaxUID, config.IGNORE)
     layout = _Layout.of(header)
-    if syntax in _NATIVE and layout.is_plain and element.offset is not None:
-        return StoredPixels(_read_native(path, header, element, layout), layout.photometric)
-    return _decode_by_pydicom(path, header, syntax, layout)
+    try:
+        if syntax in _NATIVE and layout.is_plain and element.offset is not None:
+            return StoredPixels(_read_native(path, header, element, layout), layout.photometric)
+        with quiet_pydicom():
+            return _decode_by_pydicom(path, header, syntax, layout)
+    except MemoryError as error:
+        raise PixelError(
+            f"{_who(header)} is larger than memory: Rows (0028,0010) {layout.rows} x Columns "
+            f"(0028,0011) {layout.columns}."
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +141,13 @@ class _Layout:
         high = number(header, "HighBit")
         if stored > allocated:
             raise PixelError(
-                f"Bits Stored (0028,0101) of {_who(header)} is {stored}, more than Bits Allocated "
-                f"(0028,0100), {allocated}."
+                f"Bits Stored (0028,0101) of {_who(header, first=False)} is {stored}, more than "
+                f"Bits Allocated (0028,0100), {allocated}."
             )
         if samples not in (1, 3):
             raise PixelError(
-                f"Samples per Pixel (0028,0002) of {_who(header)} is {samples}: only 1 and 3 exist "
-                "(colour with an alpha channel was retired from DICOM)."
+                f"Samples per Pixel (0028,0002) of {_who(header, first=False)} is {samples}: only "
+                "1 and 3 exist (colour with an alpha channel was retired from DICOM)."
             )
         return cls(
             rows=_positive(header, "Rows", "0028,0010"),
@@ -169,18 +176,18 @@ class _Layout:
 def _positive(header: Dataset, keyword: str, tag: str) -> int:
     value = number(header, keyword)
     if value is None or value < 1:
-        raise PixelError(f"{keyword} ({tag}) of {_who(header)} is absent or zero.")
+        raise PixelError(f"{keyword} ({tag}) of {_who(header, first=False)} is absent or zero.")
     return int(value)
 
 
-def _who(header: Dataset) -> str:
-    return f"instance {header.get('SOPInstanceUID', 'without UID')}"
+def _who(header: Dataset, *, first: bool = True) -> str:
+    return f"{'I' if first else 'i'}nstance {header.get('SOPInstanceUID', 'without UID')}"
 
 
 def _too_short(header: Dataset, needed: int, there: int) -> PixelError:
     return PixelError(
-        f"Pixel Data (7FE0,0010) of {_who(header)} is too short: its attributes promise {needed} "
-        f"bytes, {there} are there. The file was cut off; send it again."
+        f"Pixel Data (7FE0,0010) of {_who(header, first=False)} is too short: its attributes "
+        f"promise {needed} bytes, {there} are there. The file was cut off; send it again."
     )
 
 
@@ -252,8 +259,7 @@ def _decode_by_pydicom(path: Path, header: Dataset, syntax: UID, layout: _Layout
     reasons = []
     for plugin in wanted or [""]:
         try:
-            with quiet_pydicom():
-                values, meta = decoder.as_array(dataset, decoding_plugin=plugin)
+            values, meta = decoder.as_array(dataset, decoding_plugin=plugin)
         except (*PARSE_ERRORS, RuntimeError) as error:
             reasons.append(_reason(error))
             continue
@@ -288,14 +294,17 @@ def _decode_by_gdcm(path: Path, header: Dataset, syntax: UID, layout: _Layout) -
 def _whole(path: Path, header: Dataset) -> Dataset:
     """Read a file with its pixel data."""
     try:
-        with quiet_pydicom():
-            dataset = dcmread(path, force=True)
+        dataset = dcmread(path, force=True)
     except OSError as error:
-        raise RetriableError(f"The file {path} could not be read: {error.strerror}.") from error
+        if error.errno is not None:
+            raise RetriableError(f"The file {path} could not be read: {error.strerror}.") from error
+        raise PixelError(f"The file of {_who(header, first=False)} is damaged: {error}.") from error
     except PARSE_ERRORS as error:
-        raise PixelError(f"The file of {_who(header)} is damaged: {_reason(error)}.") from error
+        raise PixelError(
+            f"The file of {_who(header, first=False)} is damaged: {_reason(error)}."
+        ) from error
     if "PixelData" not in dataset:
-        raise PixelError(f"{_who(header).capitalize()} has no Pixel Data (7FE0,0010).")
+        raise PixelError(f"{_who(header)} has no Pixel Data (7FE0,0010).")
     dataset.file_meta.TransferSyntaxUID = header.file_meta.TransferSyntaxUID
     return dataset
 
@@ -303,7 +312,8 @@ def _whole(path: Path, header: Dataset) -> Dataset:
 def _undecodable(header: Dataset, syntax: UID, reason: str) -> PixelError:
     name = syntax.name if syntax.name == str(syntax) else f"{syntax.name}, {syntax}"
     return PixelError(
-        f"The pixel data of {_who(header)} cannot be decoded (transfer syntax {name}): {reason}."
+        f"The pixel data of {_who(header, first=False)} cannot be decoded (transfer syntax "
+        f"{name}): {reason}."
     )
 
 

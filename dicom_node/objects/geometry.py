@@ -25,6 +25,7 @@ EVEN_PART = 0.05
 WHOLE_TOLERANCE = 0.15
 LEAST_REGULAR_PART = 0.25
 TILT_DEGREES = 0.5
+TILT_MM = 0.1
 
 
 def unit_orientation(cosines: Sequence[float]) -> Orientation | None:
@@ -211,7 +212,10 @@ def build_geometry(
         positions, orientation, spacing, step, rows, columns, frame_of_reference_uid,
         uniform=uniform, missing=missing,
     )  # fmt: skip
-    if plain.tilt_degrees <= TILT_DEGREES:
+    path = positions[-1] - positions[0]
+    sideways = path - (path @ plain.normal) * plain.normal
+    # Rounded positions of a thin stack look like a tilt: the offset must be one that matters.
+    if plain.tilt_degrees <= TILT_DEGREES or float(np.linalg.norm(sideways)) <= TILT_MM:
         return plain
     return Geometry(
         positions, orientation, spacing, step, rows, columns, frame_of_reference_uid,

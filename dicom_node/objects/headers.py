@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pydicom import Dataset
+from pydicom import Dataset, config
+from pydicom.datadict import dictionary_description, dictionary_has_tag
+from pydicom.dataelem import RawDataElement
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
@@ -138,6 +140,8 @@ def read_header(path: Path) -> Header:
             dropped = _convert_all(dataset)
             syntax = _settle_transfer_syntax(dataset)
     except OSError as error:
+        if error.errno is None:  # pydicom's own, on elements that break off
+            raise UnreadableError(_plain(error)) from error
         raise RetriableError(f"The file {path} could not be read: {error.strerror}.") from error
     except PARSE_ERRORS as error:
         raise UnreadableError(_plain(error)) from error
@@ -172,9 +176,17 @@ def _require_sense(dataset: Dataset, size: int) -> None:
 
 
 def _convert_all(dataset: Dataset) -> tuple[str, ...]:
-    """Convert every value now, so that none can fail later; take out those that cannot be."""
+    """Convert every value now, so that none can fail later; take out those that cannot be.
+
+    Elements that were passed over for their size go too: nothing here needs them.
+    """
     dropped: list[str] = []
     for tag in list(dataset.keys()):
+        raw: object = dataset.get_item(tag)
+        # Typed as bytes, but None where reading was put off.
+        if isinstance(raw, RawDataElement) and not raw.value and raw.length > _LARGE:
+            del dataset[tag]
+            continue
         try:
             element = dataset[tag]
             if element.VR == "SQ":
@@ -188,8 +200,6 @@ def _convert_all(dataset: Dataset) -> tuple[str, ...]:
 
 def _name(tag: BaseTag) -> str:
     """Return an attribute's name and tag as PS3.6 prints them."""
-    from pydicom.datadict import dictionary_description, dictionary_has_tag
-
     number = f"({tag.group:04X},{tag.element:04X})"
     return f"{dictionary_description(tag)} {number}" if dictionary_has_tag(tag) else number
 
@@ -198,8 +208,9 @@ def _settle_transfer_syntax(dataset: Dataset) -> UID:
     """Return the transfer syntax, filled in from the encoding that was found where it is absent."""
     stated = dataset.file_meta.get("TransferSyntaxUID")
     if stated:
-        return UID(stated)
+        return UID(stated, config.IGNORE)
     implicit, little = dataset.original_encoding
     found = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
-    dataset.file_meta.TransferSyntaxUID = found if little else ExplicitVRBigEndian
-    return UID(dataset.file_meta.TransferSyntaxUID)
+    found = found if little else ExplicitVRBigEndian
+    dataset.file_meta.TransferSyntaxUID = found
+    return found

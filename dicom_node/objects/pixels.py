@@ -84,7 +84,13 @@ def _read_grayscale(source: Source, first: StoredPixels) -> PixelValues:
     """Return rescaled values; unit by modality."""
     unit, factor, description = _unit(source)
     frames, rows, columns = source.shape
-    values = np.empty((frames, rows, columns), dtype=np.float32)
+    try:
+        values = np.empty((frames, rows, columns), dtype=np.float32)
+    except MemoryError as error:
+        raise PixelError(
+            f"This {source.modality} source of {frames} frames of {columns} x {rows} is larger "
+            "than memory."
+        ) from error
     for frame in range(frames):
         stored = first if frame == 0 else _decode(source, frame)
         if stored.values.shape != (rows, columns):

@@ -6,6 +6,7 @@ that a PACS administrator understands.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from dicom_node.objects.stacks import Stack, build_stacks
 from dicom_node.objects.storage_classes import IMAGE_CLASSES, VOLUME_CLASSES, why_not_read
 
 _LARGEST_SIDE: Final = 65535
+_UID: Final = re.compile(r"[0-9.]{1,64}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,8 +160,11 @@ def _why_aside(header: Header, seen: set[str]) -> str | None:
         ("StudyInstanceUID", "Study Instance UID (0020,000D)"),
         ("SeriesInstanceUID", "Series Instance UID (0020,000E)"),
     ):
-        if not str(dataset.get(keyword) or "").strip():
+        text = str(dataset.get(keyword) or "").strip()
+        if not text:
             return f"{name} is absent or empty: a result could not refer to this object."
+        if not _UID.fullmatch(text):
+            return f"{name} is no UID: a result could not refer to this object."
     why = why_not_read(str(dataset.SOPClassUID))
     if why is not None:
         return f"This object is {why}."

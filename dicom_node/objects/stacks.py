@@ -113,11 +113,26 @@ def describe_geometry(geometry: Geometry) -> list[str]:
             f"The slices are stacked at {geometry.tilt_degrees:.1f} degrees to their normal "
             "(gantry tilt): a sheared volume, measured in its own planes."
         )
+    if _zigzag(geometry) > max(geometry.spacing):
+        notes.append(
+            f"The slices are shifted against each other by up to {_zigzag(geometry):.1f} mm in "
+            "their plane: every slice is placed by its own position."
+        )
     if geometry.frames == 1 and not geometry.slice_spacing:
         notes.append("One slice without Slice Thickness (0018,0050): areas, but no volumes.")
     elif geometry.frames == 1:
         notes.append("A volume of one slice: its thickness is Slice Thickness (0018,0050).")
     return notes
+
+
+def _zigzag(geometry: Geometry) -> float:
+    """Return how far a position lies off the line from the first to the last one, mm."""
+    distances = geometry.distances()
+    if geometry.frames < 3:
+        return 0.0
+    part = (distances - distances[0]) / (distances[-1] - distances[0])
+    line = geometry.positions[0] + part[:, None] * (geometry.positions[-1] - geometry.positions[0])
+    return float(np.linalg.norm(geometry.positions - line, axis=1).max())
 
 
 def _unplaced_image(header: Header) -> Stack:

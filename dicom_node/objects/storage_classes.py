@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from pydicom import config
 from pydicom.uid import UID
 
 _STORAGE: Final = "1.2.840.10008.5.1.4.1.1."
@@ -97,7 +98,7 @@ def why_not_read(sop_class_uid: str) -> str | None:
         return f"{RESULT_CLASSES[sop_class_uid]}: a result, not an image to interpret"
     if sop_class_uid in NOT_YET_CLASSES:
         return f"{NOT_YET_CLASSES[sop_class_uid]}, which this version does not interpret yet"
-    name = UID(sop_class_uid).name
+    name = UID(sop_class_uid, config.IGNORE).name
     if name == sop_class_uid:
         return f"of the unknown storage class {sop_class_uid!r}: nothing is known of its pixels"
     if name.endswith("Image Storage") or "Image Storage -" in name:
