@@ -10,7 +10,7 @@ The rules stand in a registry, `rules`: each has an id, a text and a source.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pydicom import dcmread
@@ -22,11 +22,23 @@ from dicom_node.objects import (
     conformance_segmentation,
     conformance_tools,
 )
+from dicom_node.objects.conformance_header import source_uids
 from dicom_node.objects.conformance_rules import Kind, Problem, Rule, Severity, Subject, kind_of
 from dicom_node.objects.encoding import encode
+from dicom_node.objects.headers import quiet_pydicom
+from dicom_node.objects.provenance import COPIED_KEYWORDS, copied
 
 # So many frames with the same fault say no more than a few.
 MOST_PROBLEMS_PER_RULE = 5
+
+_ENTITY_KEYWORDS = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "Modality",
+    "FrameOfReferenceUID",
+)
 
 
 def rules() -> tuple[Rule, ...]:
@@ -58,15 +70,16 @@ def check(
     list of Problem
         Empty when nothing is wrong. `passes` says whether the objects may be sent.
     """
-    datasets = tuple(_read(item) for item in objects)
     headers = {str(source.SOPInstanceUID): source for source in sources}
     problems: list[Problem] = []
-    for dataset, item in zip(datasets, objects, strict=True):
-        label = item.name if isinstance(item, Path) else str(dataset.SOPInstanceUID)
-        subject = Subject(dataset, kind_of(dataset), datasets, headers)
-        problems += _own(subject, label)
-    if tools:
-        problems += _outside(objects, datasets, sources)
+    with quiet_pydicom():
+        datasets = tuple(_read(item) for item in objects)
+        for dataset, item in zip(datasets, objects, strict=True):
+            label = item.name if isinstance(item, Path) else str(dataset.SOPInstanceUID)
+            subject = Subject(dataset, kind_of(dataset), datasets, headers)
+            problems += _own(subject, label)
+        if tools:
+            problems += _outside(objects, datasets, headers)
     return problems
 
 
@@ -96,10 +109,11 @@ def _own(subject: Subject, label: str) -> Iterator[Problem]:
 
 
 def _outside(
-    objects: Sequence[Dataset | Path], datasets: Sequence[Dataset], sources: Sequence[Dataset]
+    objects: Sequence[Dataset | Path], datasets: Sequence[Dataset], sources: Mapping[str, Dataset]
 ) -> list[Problem]:
     """Run the outside validators over the objects as files."""
     problems: list[Problem] = []
+    given = source_uids(sources)
     with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
         paths = []
         for number, (item, dataset) in enumerate(zip(objects, datasets, strict=True)):
@@ -109,14 +123,35 @@ def _outside(
                 path, label = Path(folder) / f"object{number}.dcm", str(dataset.SOPInstanceUID)
                 path.write_bytes(encode(dataset))
             paths.append(path)
-            problems += conformance_tools.validate(path, label)
+            problems += conformance_tools.validate(path, label, given)
         if sources and conformance_tools.program("dcentvfy") is not None:
-            for number, source in enumerate(sources):
+            images = []
+            for number, source in enumerate(sources.values()):
                 path = Path(folder) / f"source{number}.dcm"
-                path.write_bytes(encode(source))
-                paths.append(path)
-            problems += conformance_tools.validate_together(paths, "all objects together")
+                path.write_bytes(encode(_entities(source)))
+                images.append(path)
+            problems += _new_disagreements(paths, images)
     return problems
+
+
+def _entities(source: Dataset) -> Dataset:
+    """Return what of a source says which patient, study, series and frame of reference it is of."""
+    kept = Dataset()
+    for keyword in (*COPIED_KEYWORDS, *_ENTITY_KEYWORDS):
+        if keyword in source:
+            kept.add(copied(source[keyword]))
+    kept.SpecificCharacterSet = "ISO_IR 192"
+    return kept
+
+
+def _new_disagreements(results: list[Path], images: list[Path]) -> list[Problem]:
+    """Run dcentvfy over all, and leave out in what the sources do not agree among themselves."""
+    label = "all objects together"
+    found = conformance_tools.validate_together([*results, *images], label)
+    if not found:
+        return []
+    known = {problem.text for problem in conformance_tools.validate_together(images, label)}
+    return [problem for problem in found if problem.text not in known]
 
 
 __all__ = ["Kind", "Problem", "Rule", "Severity", "check", "passes", "rules"]

@@ -17,6 +17,7 @@ from dicom_node.objects.conformance_rules import (
     content_items,
     elements,
     first_code,
+    is_inherited,
 )
 from dicom_node.objects.provenance import COPIED_KEYWORDS, REQUIRED_KEYWORDS
 
@@ -90,8 +91,19 @@ def no_private(subject: Subject) -> Iterator[str]:
 
 
 def within_lengths(subject: Subject) -> Iterator[str]:
-    """Hold each value to the length of its representation."""
+    """Hold each value that is ours to the length of its representation."""
+    yield from _too_long(subject, inherited=False)
+
+
+def source_within_lengths(subject: Subject) -> Iterator[str]:
+    """Look at the lengths of what the source gave."""
+    yield from _too_long(subject, inherited=True)
+
+
+def _too_long(subject: Subject, *, inherited: bool) -> Iterator[str]:
     for path, element in elements(subject.dataset):
+        if is_inherited(path) is not inherited:
+            continue
         limit = LENGTHS.get(element.VR)
         if limit is None or element.value is None:
             continue
@@ -121,13 +133,27 @@ def written_in_utf8(subject: Subject) -> Iterator[str]:
 
 
 def valid_uids(subject: Subject) -> Iterator[str]:
-    """Hold each UID to PS3.5 section 9."""
+    """Hold each UID that is ours to PS3.5 section 9."""
+    given = source_uids(subject.sources)
     for path, element in elements(subject.dataset):
         if element.VR != "UI" or not element.value:
             continue
         for uid in element.value if element.VM > 1 else [element.value]:
+            if uid in given:
+                continue
             if len(uid) > 64 or UID_PATTERN.fullmatch(str(uid)) is None:
                 yield f"{path} is not a valid UID"
+
+
+def source_uids(sources: Mapping[str, Dataset]) -> frozenset[str]:
+    """Return the UIDs that the sources brought along."""
+    keywords = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
+    return frozenset(
+        str(source.get(keyword))
+        for source in sources.values()
+        for keyword in keywords
+        if source.get(keyword)
+    )
 
 
 def names_the_node(subject: Subject) -> Iterator[str]:
@@ -254,6 +280,14 @@ RULES: tuple[Rule, ...] = (
         "PS3.5 table 6.2-1",
         ALL_KINDS,
         within_lengths,
+    ),
+    Rule(
+        "header.inherited-lengths",
+        "No value that was copied from the source is longer than its representation allows.",
+        "PS3.5 table 6.2-1",
+        ALL_KINDS,
+        source_within_lengths,
+        "warning",
     ),
     Rule(
         "header.character-set",

@@ -10,6 +10,8 @@ from typing import Literal
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from dicom_node.objects.provenance import COPIED_KEYWORDS
+
 Severity = Literal["error", "warning"]
 
 
@@ -35,6 +37,21 @@ _TITLES: Mapping[str, Kind] = {
     "126000": Kind.MEASUREMENT_REPORT,
     "18748-4": Kind.GROUNDED_REPORT,
 }
+
+
+INHERITED_KEYWORDS = frozenset(
+    {
+        *COPIED_KEYWORDS,
+        "BodyPartExamined",
+        "FrameOfReferenceUID",
+        "Laterality",
+        "LossyImageCompressionMethod",
+        "LossyImageCompressionRatio",
+        "PatientOrientation",
+        "PositionReferenceIndicator",
+        "ReferencedRequestSequence",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +153,15 @@ def first_code(dataset: Dataset, keyword: str) -> str:
     if not items:
         return ""
     return str(items[0].get("CodeValue") or items[0].get("LongCodeValue") or "")
+
+
+def is_inherited(path: str) -> bool:
+    """Whether an attribute, by its path, is copied from the source as it is there.
+
+    Its faults are the source's. It is not repaired, because archives match on exact values, so they
+    are told as warnings: an object is not held back for them.
+    """
+    return path.split("/")[0].split("[")[0].split("(")[0] in INHERITED_KEYWORDS
 
 
 def elements(dataset: Dataset, path: str = "") -> Iterator[tuple[str, DataElement]]:

@@ -6,13 +6,15 @@ on files in a temporary folder, with a deadline.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from dicom_node.objects.conformance_rules import Problem
+from dicom_node.objects.conformance_rules import Problem, is_inherited
 
 # A SEG of thousands of frames takes seconds: the deadline grows with the size.
 DEADLINE_SECONDS = 30.0
@@ -26,6 +28,10 @@ KNOWN_WARNINGS = frozenset(
     }
 )
 
+# "[LO] = <Doe^Jane>": a value as dciodvfy prints it. Problems go into logs, patients do not.
+_VALUE = re.compile(r"(\[[A-Z]{2}\] = )<.*?>(?= - |$)")
+_NOT_A_UID = re.compile(r"<(?![\d.]*>)[^<>]*>")
+
 
 def program(name: str) -> Path | None:
     """Return a program that lies beside the interpreter or on the path, else ``None``."""
@@ -36,7 +42,7 @@ def program(name: str) -> Path | None:
     return Path(found) if found else None
 
 
-def validate(path: Path, label: str) -> list[Problem]:
+def validate(path: Path, label: str, given: frozenset[str] = frozenset()) -> list[Problem]:
     """Run ``dciodvfy -new`` over one file.
 
     Parameters
@@ -45,6 +51,9 @@ def validate(path: Path, label: str) -> list[Problem]:
         The object as a DICOM file.
     label
         What the problems name as their object.
+    given
+        UIDs of the sources: what is wrong with those, or with any attribute that is copied from the
+        source, is a warning.
 
     Returns
     -------
@@ -52,13 +61,24 @@ def validate(path: Path, label: str) -> list[Problem]:
         Each line that starts with Error or Warning, known warnings left out. Where the program is
         not installed, one warning that says so.
     """
-    return _run("dciodvfy", ["-new", str(path)], [path], label)
+    found = _run("dciodvfy", ["-new", str(path)], [path], label)
+    return [_attributed(problem, given) for problem in found]
+
+
+def _attributed(problem: Problem, given: frozenset[str]) -> Problem:
+    """Say of a problem that the source brought it along, where that is so; hide patient values."""
+    path = problem.text.split("<", 1)[-1].lstrip("/").split(">", 1)[0]
+    inherited = is_inherited(path)
+    text = _VALUE.sub(r"\1<not shown>", problem.text) if inherited else problem.text
+    if given and (inherited or any(f"<{uid}>" in text for uid in given)):
+        return replace(problem, severity="warning", text=f"inherited from the source: {text}")
+    return replace(problem, text=text)
 
 
 def validate_together(paths: Sequence[Path], label: str) -> list[Problem]:
     """Run ``dcentvfy`` over the files of a study, which must agree in what they share."""
     return [
-        problem
+        replace(problem, text=_NOT_A_UID.sub("<not shown>", problem.text))
         for problem in _run("dcentvfy", [str(path) for path in paths], paths, label)
         # It warns that Accession Number belongs to different entities in SR and image.
         if problem.severity == "error"

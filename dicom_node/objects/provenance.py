@@ -19,6 +19,7 @@ from typing import Self
 
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.sr import CodedConcept
+from pydicom import config
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
@@ -229,7 +230,10 @@ def complete_header(
 
 
 def copied(element: DataElement) -> DataElement:
-    """Return a deep copy of an element, decoded so that it can be written in another charset."""
+    """Return a deep copy of an element, decoded so that it can be written in another charset.
+
+    Values that break their representation are copied as they are: archives match on them.
+    """
     if element.VR == "SQ":
         items = [_copied_item(item) for item in element.value]
         return DataElement(element.tag, "SQ", DicomSequence(items))
@@ -238,7 +242,7 @@ def copied(element: DataElement) -> DataElement:
         value = [str(name) for name in value] if element.VM > 1 else str(value or "")
     elif element.VM > 1:
         value = list(value)
-    return DataElement(element.tag, element.VR, value)
+    return DataElement(element.tag, element.VR, value, validation_mode=config.IGNORE)
 
 
 def _copied_item(item: Dataset) -> Dataset:
@@ -299,7 +303,7 @@ def _write_series(
     if kind == "segmentation":
         for keyword in ("BodyPartExamined", "Laterality"):
             if source.get(keyword):
-                setattr(dataset, keyword, source.get(keyword))
+                dataset.add(copied(source[keyword]))
 
 
 def _write_times(dataset: Dataset, source: Dataset, created: datetime) -> None:

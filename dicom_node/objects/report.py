@@ -229,16 +229,17 @@ def _referenced_requests(header: Dataset) -> list[Dataset]:
         item = Dataset()
         item.StudyInstanceUID = header.StudyInstanceUID
         item.ReferencedStudySequence = DicomSequence()
-        item.AccessionNumber = attributes.get("AccessionNumber") or header.get(
-            "AccessionNumber", ""
-        )
         for keyword in (
+            "AccessionNumber",
             "PlacerOrderNumberImagingServiceRequest",
             "FillerOrderNumberImagingServiceRequest",
             "RequestedProcedureID",
             "RequestedProcedureDescription",
         ):
-            setattr(item, keyword, attributes.get(keyword) or header.get(keyword, ""))
+            setattr(item, keyword, "")
+            for holder in (header, attributes):
+                if holder.get(keyword):
+                    item.add(copied(holder[keyword]))
         item.RequestedProcedureCodeSequence = DicomSequence()
         for holder in (attributes, header):
             if holder.get("RequestedProcedureCodeSequence"):

@@ -39,6 +39,7 @@ from dicom_node.objects.provenance import (
     AlgorithmIdentity,
     NodeIdentity,
     complete_header,
+    copied,
     single_line,
 )
 from dicom_node.objects.references import FrameReference, frame_references, referenced_series
@@ -221,10 +222,14 @@ def _write_image_attributes(dataset: Dataset, source: Source, *, overlap: bool) 
     plane = plane_of(source)
     if plane.frame_of_reference_uid is not None:
         dataset.FrameOfReferenceUID = plane.frame_of_reference_uid
-        dataset.PositionReferenceIndicator = header.get("PositionReferenceIndicator") or ""
+        dataset.PositionReferenceIndicator = ""
+        if header.get("PositionReferenceIndicator"):
+            dataset.add(copied(header["PositionReferenceIndicator"]))
     else:
         # Type 2C where no plane orientation says where the patient lies (PS3.3 C.7.6.1).
-        dataset.PatientOrientation = header.get("PatientOrientation") or ""
+        dataset.PatientOrientation = ""
+        if header.get("PatientOrientation"):
+            dataset.add(copied(header["PatientOrientation"]))
 
 
 def _inherit_lossy_compression(dataset: Dataset, headers: Sequence[Dataset]) -> None:
@@ -234,7 +239,7 @@ def _inherit_lossy_compression(dataset: Dataset, headers: Sequence[Dataset]) -> 
     if lossy:
         for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
             if lossy[0].get(keyword) not in (None, ""):
-                setattr(dataset, keyword, lossy[0].get(keyword))
+                dataset.add(copied(lossy[0][keyword]))
 
 
 def _description(
