@@ -98,7 +98,8 @@ def dial(
         if association.is_established:
             association.abort()
         raise
-    if association.is_established:
+    # An abort that its thread has not seen yet would make the release wait for its deadline.
+    if association.is_established and not association.acse.is_aborted():
         association.release()
 
 

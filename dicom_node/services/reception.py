@@ -36,6 +36,7 @@ SUCCESS: Final = 0x0000
 OUT_OF_RESOURCES: Final = 0xA700
 DOES_NOT_MATCH: Final = 0xA900
 CANNOT_UNDERSTAND: Final = 0xC000
+CLASS_NOT_SUPPORTED: Final = 0x0122
 
 
 class Answer(NamedTuple):
@@ -87,6 +88,24 @@ class StoreRequest(NamedTuple):
     sop_instance_uid: str
     transfer_syntax_uid: str
     abstract_syntax_uid: str
+
+
+class NoStorage:
+    """Answers a C-STORE on a context that is not one for storage: 0122, nothing is kept."""
+
+    def __init__(self, record: AssociationRecord) -> None:
+        self._record = record
+
+    def write(self, data: ByteSource) -> None:
+        """Drop the bytes."""
+
+    def finish(self) -> Answer:
+        """Return "SOP class not supported"."""
+        self._record.refused += 1
+        return Answer(CLASS_NOT_SUPPORTED, "not a presentation context for storage")
+
+    def abandon(self) -> None:
+        """Have nothing to forget."""
 
 
 class Reception:

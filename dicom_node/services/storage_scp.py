@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
-from pynetdicom.transport import ThreadedAssociationServer
 
 from dicom_node.archive import Archive
 from dicom_node.errors import DicomNodeError
@@ -36,9 +36,19 @@ from dicom_node.services.association import (
     listener_contexts,
 )
 from dicom_node.services.events import AssociationEnded, Quarantined, ReceivedInstance
-from dicom_node.services.reception import AssociationRecord, Reception, StoreRequest
+from dicom_node.services.listening import DirectServer
+from dicom_node.services.reactor import DirectAssociation, StoreSink
+from dicom_node.services.reception import (
+    AssociationRecord,
+    NoStorage,
+    Reception,
+    StoreRequest,
+)
 
 LOGGER = logging.getLogger(__name__)
+
+# What a cut-off association gets to come to its end.
+_CUT_OFF: Final = 5.0
 
 QueryHandler = Callable[[Dataset], Iterator[Dataset]]
 
@@ -90,7 +100,8 @@ class StorageScp:
         }
         self._guard = threading.Lock()
         self._records: dict[Association, AssociationRecord] = {}
-        self._server: ThreadedAssociationServer | None = None
+        self._server: DirectServer | None = None
+        self._thread: threading.Thread | None = None
 
     @property
     def port(self) -> int:
@@ -118,33 +129,41 @@ class StorageScp:
         # Admission is decided in _admit, which can say why; pynetdicom's own limit comes later.
         entity.maximum_associations = 1_000_000
         self._archive.sweep_incoming()
-        server = entity.start_server(
-            (settings.host, settings.port),
-            block=False,
-            contexts=list(self._contexts.values()),
-            evt_handlers=[
-                (evt.EVT_REQUESTED, self._admit),
-                (evt.EVT_C_STORE, self._store),
-                (evt.EVT_C_FIND, self._find),
-                (evt.EVT_RELEASED, self._released),
-                (evt.EVT_ABORTED, self._aborted),
-                (evt.EVT_CONN_CLOSE, self._aborted),
-            ],
+        server = DirectServer(
+            entity,
+            settings,
+            open_sink=self._open_sink,
+            on_end=self._ended,
+            evt_handlers=[(evt.EVT_REQUESTED, self._admit), (evt.EVT_C_FIND, self._find)],
         )
-        assert isinstance(server, ThreadedAssociationServer)  # noqa: S101  block=False
+        # pynetdicom's server takes itself off this list when it shuts down.
+        entity._servers.append(server)
         self._server = server
+        self._thread = threading.Thread(
+            target=server.serve_forever, name="listener", kwargs={"poll_interval": 0.1}
+        )
+        self._thread.start()
         LOGGER.info("%s listens on %s:%d", settings.ae_title, settings.host, self.port)
 
     def stop(self, timeout: float) -> None:
-        """Take no more associations, give the running ones ``timeout`` seconds, then abort them."""
+        """Take no more associations and end the running ones, each after its current message.
+
+        What is still running after ``timeout`` seconds is cut off; nothing unanswered is filed.
+        """
         server, self._server = self._server, None
         if server is None:
             return
+        until = time.monotonic() + timeout
         server.shutdown()
-        for association in server.active_associations:
-            association.join(timeout)
-            if association.is_alive():
-                association.abort()
+        server.stopping.set()
+        for association in server.running():
+            association.join(max(0.0, until - time.monotonic()))
+        for association in server.running():
+            association.connection._shutdown_socket()
+            association.join(_CUT_OFF)
+        if self._thread is not None:
+            self._thread.join(_CUT_OFF)
+        server.stopping.close()
 
     def _admit(self, event: Event) -> None:
         association = event.assoc
@@ -153,7 +172,9 @@ class StorageScp:
         calling = request.calling_ae_title.strip()
         called = request.called_ae_title.strip()
         host = association.requestor.address
-        refusal = self._refusal(calling, called, host)
+        peer = self._peers().find(calling, host)
+        record = AssociationRecord(uuid.uuid4().hex, calling, called, host, peer)
+        refusal = self._refusal(calling, called, host) or self._enter(association, record)
         if refusal is not None:
             LOGGER.warning("Association refused: %s", refusal.sentence)
             association.is_rejected = True
@@ -161,11 +182,7 @@ class StorageScp:
             association.kill()
             self._on_refused(refusal)
             return
-        peer = self._peers().find(calling, host)
         allowed = peer.allow if peer is not None else frozenset()
-        record = AssociationRecord(uuid.uuid4().hex, calling, called, host, peer)
-        with self._guard:
-            self._records[association] = record
         association.acceptor.supported_contexts = in_callers_order(
             {
                 uid: context
@@ -190,41 +207,38 @@ class StorageScp:
                 f"{names[0]} at {host} called {names[1]}, but this node is {settings.ae_title}. "
                 "Correct the called AE title at the sender, or node.ae_title in node.yaml.",
             )
-        with self._guard:
-            busy = len(self._records)
-        if busy >= settings.max_associations:
-            return Refusal(
-                *names,
-                REJECTED_TRANSIENT,
-                SOURCE_PRESENTATION,
-                LOCAL_LIMIT_EXCEEDED,
-                f"{names[0]} at {host} called while {busy} associations were open, the most that "
-                "listener.max_associations in node.yaml allows. The sender may try again later.",
-            )
         return None
 
-    def _store(self, event: Event) -> Dataset:
-        request = event.request
-        assert isinstance(request, C_STORE) and request.DataSet is not None  # noqa: S101
-        reception = Reception(
+    def _enter(self, association: Association, record: AssociationRecord) -> Refusal | None:
+        """Count the association in, or say that there are too many."""
+        most = self._settings.max_associations
+        with self._guard:
+            if len(self._records) < most:
+                self._records[association] = record
+                return None
+        calling = printable_ae_title(record.calling_ae_title)
+        return Refusal(
+            calling,
+            printable_ae_title(record.called_ae_title),
+            record.host,
+            REJECTED_TRANSIENT,
+            SOURCE_PRESENTATION,
+            LOCAL_LIMIT_EXCEEDED,
+            f"{calling} at {record.host} called while {most} associations were open, the most "
+            "that listener.max_associations in node.yaml allows. It may try again later.",
+        )
+
+    def _open_sink(self, association: DirectAssociation, request: StoreRequest) -> StoreSink:
+        record = self._records[association]
+        if _service_of(request.abstract_syntax_uid) != "store":
+            return NoStorage(record)
+        return Reception(
             self._archive,
-            StoreRequest(
-                str(request.AffectedSOPClassUID),
-                str(request.AffectedSOPInstanceUID),
-                str(event.context.transfer_syntax),
-                str(event.context.abstract_syntax),
-            ),
-            self._records[event.assoc],
+            request,
+            record,
             on_stored=self._on_stored,
             on_quarantined=self._on_quarantined,
         )
-        reception.write(request.DataSet.getvalue())
-        answer = reception.finish()
-        status = Dataset()
-        status.Status = answer.status
-        if answer.comment:
-            status.ErrorComment = answer.comment
-        return status
 
     def _find(self, event: Event) -> Iterator[tuple[int, Dataset | None]]:
         """Answer a Study Root C-FIND (PS3.4 C.4.1): pending for each match, then success."""
@@ -241,17 +255,11 @@ class StorageScp:
             LOGGER.warning("C-FIND failed: %s", error.sentence)
             yield 0xA700, None
 
-    def _released(self, event: Event) -> None:
+    def _ended(self, association: DirectAssociation) -> None:
         with self._guard:
-            record = self._records.pop(event.assoc, None)
+            record = self._records.pop(association, None)
         if record is not None:
-            self._on_released(record.ended("released"))
-
-    def _aborted(self, event: Event) -> None:
-        with self._guard:
-            record = self._records.pop(event.assoc, None)
-        if record is not None:
-            self._on_released(record.ended("aborted"))
+            self._on_released(record.ended("released" if association.is_released else "aborted"))
 
 
 def _service_of(class_uid: str) -> str:
