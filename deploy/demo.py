@@ -7,16 +7,9 @@ and from the objects that the node sent.
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,38 +21,21 @@ from rich.text import Text
 from db.states import END_STATES
 from deploy.demo_pacs import LOOPBACK, start_pacs
 from deploy.job_display import findings_table, results_table, stages_table, state_text
-from deploy.node_database import open_database
-from deploy.supervisor import die_with_parent
+from deploy.node_process import NodeProcess, NodeStartError
 
 if TYPE_CHECKING:
     from deploy.demo_pacs import OrthancPacs, OwnPacs
 
-__all__ = ["DemoError", "run", "running_node", "watch", "write_configuration"]
+__all__ = ["DemoError", "run", "watch", "write_configuration"]
 
 SCANNER = "DEMO-SCANNER"
 NODE = "UNIBIOMED"
-START_SECONDS = 120.0
-STOP_SECONDS = 60.0
 MARK = ".unibiomed-demo"
 _ENDS = frozenset(str(state) for state in END_STATES)
 
 
 class DemoError(Exception):
     """The demo did not reach its end; the text is a sentence."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunningNode:
-    """A node that accepts associations."""
-
-    home: Path
-    port: int
-    pid: int
-
-    @property
-    def address(self) -> str:
-        """Where to send studies, as ``AE@host:port``."""
-        return f"{NODE}@{LOOPBACK}:{self.port}"
 
 
 def run(study: Path | None, home: Path, seconds: float) -> None:
@@ -92,8 +68,8 @@ def run(study: Path | None, home: Path, seconds: float) -> None:
             console.print(f"PACS     {pacs.name}, {pacs.ae_title} at {LOOPBACK}:{pacs.port}")
             node_home = home / "node"
             write_configuration(node_home, pacs)
-            with running_node(node_home) as node:
-                console.print(f"node     {NODE} at {LOOPBACK}:{node.port}, home {node_home}")
+            with NodeProcess(node_home) as node:
+                console.print(f"node     {node.address}, home {node_home}", soft_wrap=True)
                 sent = send_folder(
                     files[0].parent if study is None else study.expanduser(),
                     node.address,
@@ -101,11 +77,9 @@ def run(study: Path | None, home: Path, seconds: float) -> None:
                     console.print,
                 )
                 console.print(f"scanner  {SCANNER} sent {sent.stored} of {sent.total} objects\n")
-                jobs = watch(node_home, console, seconds)
+                jobs = watch(node, console, seconds)
             _show(console, jobs, node_home, files, home, pacs)
-    except SendError as error:
-        raise DemoError(str(error)) from error
-    except RuntimeError as error:
+    except (SendError, NodeStartError, RuntimeError) as error:
         raise DemoError(str(error)) from error
     _judge(jobs, node_home)
 
@@ -163,66 +137,16 @@ def write_configuration(
     (home / "node.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
 
 
-@contextmanager
-def running_node(home: Path) -> Iterator[RunningNode]:
-    """Run ``unibiomed-node up`` on `home` until the block ends.
-
-    Raises
-    ------
-    DemoError
-        The node did not start; the text has the end of what it said.
-    """
-    said = home / "up.log"
-    home.mkdir(parents=True, exist_ok=True)
-    parent = os.getpid()
-    with said.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "deploy.cli", "up", "--home", str(home)],
-            cwd=Path(__file__).parent.parent,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=lambda: die_with_parent(parent),
-        )
-    try:
-        yield _await_ready(home, process, said)
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _await_ready(home: Path, process: subprocess.Popen[bytes], said: Path) -> RunningNode:
-    ready = home / "run" / "ready.json"
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            told = json.loads(ready.read_text())
-        except (FileNotFoundError, ValueError):
-            time.sleep(0.1)
-            continue
-        if told["pid"] == process.pid:
-            return RunningNode(home, int(told["port"]), process.pid)
-        time.sleep(0.1)
-    tail = "\n".join(said.read_text(errors="replace").splitlines()[-8:])
-    raise DemoError(f"The node did not start. It said:\n{tail}")
-
-
 # ---------------------------------------------------------------------- watching
 
 
-def watch(home: Path, console: Console, seconds: float) -> list[dict[str, Any]]:
+def watch(node: NodeProcess, console: Console, seconds: float) -> list[dict[str, Any]]:
     """Show the jobs of a node as they go from stage to stage, until all have ended.
 
     Parameters
     ----------
-    home
-        The node's home.
+    node
+        The node.
     console
         Where to show them; a terminal is redrawn, a file gets a line for each new stage.
     seconds
@@ -243,7 +167,7 @@ def watch(home: Path, console: Console, seconds: float) -> list[dict[str, Any]]:
     jobs: list[dict[str, Any]] = []
     with Live(console=console, transient=True, auto_refresh=False) as live:
         while time.monotonic() < end:
-            jobs = _jobs(home)
+            jobs = node.jobs()
             if console.is_terminal:
                 live.update(_progress(jobs), refresh=True)
             else:
@@ -253,15 +177,6 @@ def watch(home: Path, console: Console, seconds: float) -> list[dict[str, Any]]:
             time.sleep(0.2)
     waits = "; ".join(f"job {job['id']} is {job['state']}: {job['wait_reason']}" for job in jobs)
     raise DemoError(f"Not delivered within {seconds:.0f} s. {waits or 'No study arrived.'}")
-
-
-def _jobs(home: Path) -> list[dict[str, Any]]:
-    from db.reports import job_list, job_report
-
-    with open_database(home) as session:
-        numbers = sorted(job["id"] for job in job_list(session, limit=1000))
-        reports = [job_report(session, number) for number in numbers]
-    return [report for report in reports if report is not None]
 
 
 def _progress(jobs: Sequence[dict[str, Any]]) -> Table:
