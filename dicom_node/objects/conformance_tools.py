@@ -30,7 +30,9 @@ KNOWN_WARNINGS = frozenset(
 
 # "[LO] = <Doe^Jane>": a value as dciodvfy prints it. Problems go into logs, patients do not.
 _VALUE = re.compile(r"(\[[A-Z]{2}\] = )<.*?>(?= - |$)")
-_NOT_A_UID = re.compile(r"<(?![\d.]*>)[^<>]*>")
+# "Value 1 <Doe^Jane> versus <Doe^Joan>" and "for file </tmp/x/a.dcm>": as dcentvfy prints them.
+_VALUES = re.compile(r"Value \d+ <.*?> versus <.*?>(?=\s|$)")
+_FOLDER = re.compile(r"<(/[^<>]*/)")
 
 
 def program(name: str) -> Path | None:
@@ -77,12 +79,14 @@ def _attributed(problem: Problem, given: frozenset[str]) -> Problem:
 
 def validate_together(paths: Sequence[Path], label: str) -> list[Problem]:
     """Run ``dcentvfy`` over the files of a study, which must agree in what they share."""
-    return [
-        replace(problem, text=_NOT_A_UID.sub("<not shown>", problem.text))
-        for problem in _run("dcentvfy", [str(path) for path in paths], paths, label)
-        # It warns that Accession Number belongs to different entities in SR and image.
+    # It warns that Accession Number belongs to different entities in SR and image: left out.
+    found = _run("dcentvfy", [str(path) for path in paths], paths, label)
+    texts = [
+        _FOLDER.sub("<", _VALUES.sub("values not shown", problem.text))
+        for problem in found
         if problem.severity == "error"
     ]
+    return [Problem("tool.dcentvfy", "error", text, label) for text in dict.fromkeys(texts)]
 
 
 def _run(name: str, arguments: list[str], paths: Sequence[Path], label: str) -> list[Problem]:
