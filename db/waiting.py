@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db.models import Job, ResultRecord, Study
+from db.models import Job, ResultRecord, Series, Study
 from db.states import JobState
 
 
@@ -39,4 +39,11 @@ def own_series_of(session: Session, study_id: int) -> frozenset[str]:
             .join(Job, Job.id == ResultRecord.job_id)
             .where(Job.study_id == study_id)
         )
+    )
+
+
+def series_of(session: Session, study_id: int) -> list[Series]:
+    """List the series of a study."""
+    return list(
+        session.scalars(select(Series).where(Series.study_id == study_id).order_by(Series.id))
     )

@@ -17,7 +17,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from workflows.yaml_positions import (
@@ -69,6 +69,9 @@ def _name(value: str) -> str:
 
 
 def _network(value: str) -> str:
+    """Let host names and addresses pass; check what is written as a network."""
+    if "/" not in value:
+        return value
     try:
         return str(ipaddress.ip_network(value, strict=True))
     except ValueError as error:
@@ -115,8 +118,10 @@ def _url(*schemes: str) -> AfterValidator:
 
 AeTitle = Annotated[str, AfterValidator(_ae_title)]
 Name = Annotated[str, AfterValidator(_name)]
-Network = Annotated[str, AfterValidator(_network)]
 Host = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9_.:-]+$")]
+PeerHost = Annotated[
+    str, Field(max_length=253, pattern=r"^[A-Za-z0-9_.:/-]+$"), AfterValidator(_network)
+]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Count = Annotated[int, Field(strict=True, ge=1, le=100_000)]
 Seconds = Annotated[float, Field(strict=True, gt=0, le=7 * 86400)]
@@ -155,6 +160,7 @@ class ListenerLimits(Settings):
     """``listener``: limits of the DICOM listener; times in seconds, PDU in bytes."""
 
     max_associations: Count = 20
+    check_called_ae_title: Flag = True
     max_pdu: Annotated[int, Field(strict=True, ge=4096, le=2**27)] = 131072
     acse_timeout_seconds: Seconds = 30.0
     dimse_timeout_seconds: Seconds = 60.0
@@ -213,7 +219,7 @@ class JobSettings(Settings):
     deadline_seconds: Seconds = 3600.0
     attempts: Annotated[int, Field(strict=True, ge=1, le=100)] = 3
     sweep_seconds: Annotated[float, Field(strict=True, ge=0.2, le=300)] = 5.0
-    resend_seconds: Seconds = 120.0
+    resend_seconds: Seconds = 30.0
 
     @property
     def heartbeat_seconds(self) -> float:
@@ -249,19 +255,11 @@ class PeerSettings(Settings):
 
     name: Name
     ae_title: AeTitle
-    host: Host | None = None
-    network: Network | None = None
+    host: PeerHost | None = None
     port: Port | None = None
     allow: tuple[Literal["echo", "store", "query"], ...] = ("echo", "store")
     quiet_seconds: Seconds | None = None
     release_completes: Flag = True
-
-    @model_validator(mode="after")
-    def _one_place(self) -> PeerSettings:
-        if self.host is not None and self.network is not None:
-            text = "has both a host and a network"
-            raise PydanticCustomError("peer", text, {"mend": "keep one of the two"})
-        return self
 
 
 class DestinationSettings(Settings):
@@ -275,6 +273,7 @@ class DestinationSettings(Settings):
     garbles_unaligned: Flag = False
     confirm: Literal["find", "none"] = "find"
     confirm_seconds: Seconds = 60.0
+    connection_timeout_seconds: Seconds = 10.0
     acse_timeout_seconds: Seconds = 30.0
     dimse_timeout_seconds: Seconds = 60.0
     network_timeout_seconds: Seconds = 60.0
@@ -404,18 +403,18 @@ def default_rules_text() -> str:
 
 
 def load(path: Path) -> NodeSettings:
-    """Read ``node.yaml``.
+    """Read ``node.yaml``; raises as `settings_of`."""
+    return settings_of(read_marked(path))
+
+
+def settings_of(marked: MarkedYaml) -> NodeSettings:
+    """Build the settings from ``node.yaml``.
 
     Raises
     ------
     ConfigurationError
         With file, line and mend of every mistake.
     """
-    return settings_of(read_marked(path))
-
-
-def settings_of(marked: MarkedYaml) -> NodeSettings:
-    """Build the settings from a document that was read; raises as `load`."""
     settings = validate(NodeSettings, marked)
     problems = [*_duplicates(settings, marked), *_clashes(settings, marked)]
     if problems:
@@ -436,9 +435,9 @@ def _duplicates(settings: NodeSettings, marked: MarkedYaml) -> Iterable[Configur
             if first != index:
                 text = f"the name {name!r} is already used by {section}[{first}]"
                 yield marked.problem((section, index, "name"), text, "give each its own name")
-    senders: dict[tuple[str, str | None, str | None], int] = {}
+    senders: dict[tuple[str, str | None], int] = {}
     for index, peer in enumerate(settings.peers):
-        first = senders.setdefault((peer.ae_title, peer.host, peer.network), index)
+        first = senders.setdefault((peer.ae_title, peer.host), index)
         if first != index:
             text = f"the AE title {peer.ae_title!r} at this address is already peers[{first}]"
             mend = "delete one of the two, or give them different hosts"

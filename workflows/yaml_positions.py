@@ -61,7 +61,7 @@ class ConfigurationProblem:
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}: {self.severity}: "
         subject = f"{self.key}: " if self.key else ""
-        return f"{where}{subject}{self.text}. Mend: {self.mend}."
+        return f"{where}{subject}{self.text}. Mend: {self.mend.removesuffix('.')}."
 
 
 class ConfigurationError(Exception):
@@ -240,10 +240,14 @@ def _text(error: ErrorDetails) -> str:
         return "is not a setting that exists"
     if error["type"] == "missing":
         return "is missing"
-    text = error["msg"].removeprefix("Value error, ")
+    if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return "should hold settings of its own"
+    text = error["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
     shown = error["input"]
-    if isinstance(shown, str | int | float) and error["type"] not in ("value_error",):
-        return f"{text} (it says {shown!r})" if repr(shown) not in text else text
+    # URLs may hold passwords, and this text goes to logs and screens.
+    secret = isinstance(shown, str) and "://" in shown
+    if isinstance(shown, str | int | float) and not secret and repr(shown) not in text:
+        return f"{text} (it says {shown!r})"
     return text
 
 
@@ -261,7 +265,7 @@ def _mend(model: type[BaseModel], error: ErrorDetails) -> str:
 def _suggestion(key: str, fields: Sequence[str]) -> str:
     close = difflib.get_close_matches(key, fields, n=1)
     if close:
-        return f"did you mean '{close[0]}'?"
+        return f"it is probably meant to be '{close[0]}'"
     return f"delete it, or use one of: {', '.join(sorted(fields))}" if fields else "delete it"
 
 

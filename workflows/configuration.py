@@ -1,0 +1,100 @@
+"""Read both configuration files of a node, and say what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from workflows.rules import Rules, rules_of
+from workflows.settings import Home, NodeSettings, load, settings_of
+from workflows.yaml_positions import (
+    ConfigurationError,
+    ConfigurationProblem,
+    MarkedYaml,
+    read_marked,
+    validate,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What the administrator decided: the settings and the rules of the node in `home`."""
+
+    home: Home
+    settings: NodeSettings
+    rules: Rules
+
+    @property
+    def database_url(self) -> str:
+        """URL of the database."""
+        return self.home.database_url(self.settings)
+
+    @property
+    def broker_url(self) -> str:
+        """URL of the broker."""
+        return self.home.broker_url(self.settings)
+
+    @property
+    def destination_names(self) -> tuple[str, ...]:
+        """Names that ``destinations: all`` stands for."""
+        return tuple(destination.name for destination in self.settings.destinations)
+
+
+def load_configuration(home: Home) -> Configuration:
+    """Read ``node.yaml`` and ``rules.yaml``.
+
+    Raises
+    ------
+    ConfigurationError
+        With file, line and mend of every mistake.
+    """
+    settings = load(home.node_yaml)
+    return Configuration(home, settings, rules_of(read_marked(home.rules_yaml), settings))
+
+
+def check_configuration(home: Home) -> list[ConfigurationProblem]:
+    """Return every mistake in ``node.yaml`` and ``rules.yaml``, and what is worth a look."""
+    try:
+        node = read_marked(home.node_yaml)
+        settings = settings_of(node)
+    except ConfigurationError as error:
+        # Rules cannot be held against destinations that are not known.
+        return [*error.problems, *_rules_alone(home)]
+    try:
+        marked_rules = read_marked(home.rules_yaml)
+        rules = rules_of(marked_rules, settings)
+    except ConfigurationError as error:
+        return list(error.problems)
+    return list(_worth_a_look(settings, rules, node, marked_rules))
+
+
+def _rules_alone(home: Home) -> tuple[ConfigurationProblem, ...]:
+    try:
+        validate(Rules, read_marked(home.rules_yaml))
+    except ConfigurationError as error:
+        return error.problems
+    return ()
+
+
+def _worth_a_look(
+    settings: NodeSettings, rules: Rules, node: MarkedYaml, marked_rules: MarkedYaml
+) -> Iterable[ConfigurationProblem]:
+    """Find what is allowed but seldom meant."""
+    if not any("store" in peer.allow for peer in settings.peers):
+        text, mend = "nobody may send images to this node", "list the senders under peers"
+        yield node.problem(("peers",), text, mend, "warning")
+    if not settings.destinations:
+        text, mend = "results are kept here but sent nowhere", "list the PACS under destinations"
+        yield node.problem(("destinations",), text, mend, "warning")
+    used: set[str] = set()
+    for rule in rules.rules:
+        everywhere = [destination.name for destination in settings.destinations]
+        used.update(everywhere if rule.destinations == "all" else rule.destinations)
+    for index, destination in enumerate(settings.destinations):
+        if destination.name not in used:
+            text = f"no rule sends anything to {destination.name!r}"
+            mend = "name it under destinations of a rule in rules.yaml, or delete it"
+            yield node.problem(("destinations", index), text, mend, "warning")
+    if not rules.rules:
+        text, mend = "without a rule nothing is interpreted", "add a rule"
+        yield marked_rules.problem(("rules",), text, mend, "warning")

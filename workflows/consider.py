@@ -1,0 +1,204 @@
+"""Look at a study that waits: whether it is complete, and what it becomes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy.orm import Session
+
+from db.catalog import associations_of, instances_of
+from db.jobs import JobState, Lease, enqueue, finish, note_event, pairing_key, postpone
+from db.jobs import Pair as JobPair
+from db.models import Instance, Job, Series, Study, StudyAssociation
+from db.waiting import hold_study, own_series_of, series_of, waiting_job_of
+from dicom_node.objects.series import read_sources
+from dicom_node.peers import Peers
+from workflows.boundary import attend
+from workflows.completion import AssociationEvidence, Decision, Ending, Evidence, Timing, weigh
+from workflows.dispatch import Dispatch
+from workflows.interpret import node_identity
+from workflows.lease_keeper import LeaseKeeper
+from workflows.network import peers_of
+from workflows.node import Node
+from workflows.rules import Pair, Plan, StudyFacts, plan, series_words
+from workflows.settings import NodeSettings
+
+_LOG = logging.getLogger(__name__)
+_ENDINGS: Final[Mapping[str, Ending]] = {"released": "released", "aborted": "aborted"}
+_NOTED_REASONS: Final = 50
+
+
+def consider_study(node: Node, study_id: int) -> list[Dispatch]:
+    """Decide whether a study is complete; if it is, let the rules make its jobs.
+
+    Returns
+    -------
+    list of Dispatch
+        The new jobs, or the same study again at the time when the decision may change.
+    """
+    with node.database.reading() as session:
+        job = waiting_job_of(session, study_id)
+        job_id = None if job is None else job.id
+    if job_id is None:
+        return []
+
+    def work(lease: Lease, keeper: LeaseKeeper) -> list[Dispatch]:
+        with node.database.session() as session:
+            study = session.get_one(Study, study_id)
+            evidence = evidence_of(session, session.get_one(Job, lease.job_id), node.settings)
+            decision = weigh(evidence, timing_of(node.settings), node.now())
+            if not decision.complete:
+                return [_wait(session, node, lease, study_id, decision)]
+            arrivals = study.arrivals
+            instances = instances_of(session, study_id)
+            facts = _facts(session, node, study)
+        files = {node.archive.absolute(instance.path): instance for instance in instances}
+        sources, set_aside = read_sources(list(files))
+        keeper.check()
+        chosen = plan(
+            facts,
+            sources,
+            set_aside,
+            node.configuration.rules,
+            node.model,
+            destinations=node.configuration.destination_names,
+        )
+        return _settle(node, lease, study_id, arrivals, chosen, files, decision)
+
+    return attend(node, job_id, JobState.WAITING, work)
+
+
+def timing_of(settings: NodeSettings) -> Timing:
+    """Return the node's times for `weigh`."""
+    completion = settings.completion
+    return Timing(
+        completion.quiet_seconds,
+        completion.after_release_seconds,
+        completion.open_association_seconds,
+        completion.expected_seconds,
+    )
+
+
+def evidence_of(session: Session, job: Job, settings: NodeSettings) -> Evidence:
+    """Collect what is known of a study since its job began to wait."""
+    study = job.study
+    peers = peers_of(settings)
+    associations = [
+        _association_evidence(one, peers)
+        for one in associations_of(session, study.id)
+        if one.last_received_at >= job.received_at
+    ]
+    return Evidence(
+        instances=study.number_of_instances,
+        last_received_at=study.last_received_at,
+        associations=associations,
+        expected=expected_instances(series_of(session, study.id)),
+    )
+
+
+def expected_instances(series: Iterable[Series]) -> int | None:
+    """Return how many instances the study should have, where its images say so.
+
+    Number of Study Related Instances (0020,1208) is meant for query answers, but some senders
+    put it into the images too. The largest number counts: it is raised as a study grows.
+    """
+    numbers = [
+        int(text)
+        for one in series
+        if (text := one.attributes.get("NumberOfStudyRelatedInstances", "").strip()).isdecimal()
+        and len(text) <= 6
+    ]
+    return max(numbers, default=None)
+
+
+def _association_evidence(association: StudyAssociation, peers: Peers) -> AssociationEvidence:
+    peer = peers.find(association.calling_ae_title, association.peer_host)
+    ending: Ending = "open"
+    if association.ended_at is not None:
+        ending = _ENDINGS.get(association.outcome, "lost")
+    return AssociationEvidence(
+        calling_ae_title=association.calling_ae_title,
+        ending=ending,
+        last_received_at=association.last_received_at,
+        ended_at=association.ended_at,
+        quiet_seconds=None if peer is None else peer.quiet_seconds,
+        release_completes=True if peer is None else peer.release_completes,
+    )
+
+
+def _wait(
+    session: Session, node: Node, lease: Lease, study_id: int, decision: Decision
+) -> Dispatch:
+    now = node.now()
+    again = decision.look_again_at
+    postpone(session, lease, JobState.WAITING, decision.reason, again, now=now)
+    # A little late rather than a little early: a message that comes early finds nothing to do.
+    seconds = max(0.0, (again - now).total_seconds()) + 0.05
+    return Dispatch(lease.job_id, JobState.WAITING, study_id, after_seconds=seconds)
+
+
+def _facts(session: Session, node: Node, study: Study) -> StudyFacts:
+    identity = node_identity(node.settings)
+    return StudyFacts(
+        study.study_instance_uid,
+        own_series_of(session, study.id),
+        (identity.manufacturer, identity.model_name),
+    )
+
+
+def _settle(
+    node: Node,
+    lease: Lease,
+    study_id: int,
+    arrivals: int,
+    chosen: Plan,
+    files: Mapping[Path, Instance],
+    decision: Decision,
+) -> list[Dispatch]:
+    """Make the jobs, unless more of the study came in while its files were read."""
+    with node.database.session() as session:
+        study = hold_study(session, study_id)
+        now = node.now()
+        if study.arrivals != arrivals:
+            again = now + timedelta(seconds=node.settings.completion.after_release_seconds)
+            reason = "more instances came in while the study was looked at"
+            return [_wait(session, node, lease, study_id, Decision(False, reason, again))]
+        for left_out in chosen.reasons[:_NOTED_REASONS]:
+            note_event(session, lease.job_id, f"left out: {left_out}", now)
+        if not chosen.pairs:
+            finish(session, lease, JobState.NOT_APPLICABLE, chosen.sentence, now=now)
+            return []
+        pairs = [_job_pair(pair, files, node.model.digest) for pair in chosen.pairs]
+        made = enqueue(session, lease, pairs, now, decision.reason)
+        return [
+            Dispatch(job.id, JobState.QUEUED, study_id, job.priority)
+            for job in (session.get_one(Job, job_id) for job_id in made)
+        ]
+
+
+def _job_pair(pair: Pair, files: Mapping[Path, Instance], digest: str) -> JobPair:
+    source = pair.source
+    instances = [files[path] for path in source.paths]
+    key = pairing_key(
+        pair.rule.name,
+        digest,
+        pair.targets,
+        ((instance.sop_instance_uid, instance.sha256) for instance in instances),
+    )
+    return JobPair(
+        key=key,
+        rule=pair.rule.name,
+        instance_ids=[instance.id for instance in instances],
+        series_instance_uid=source.series_instance_uid,
+        modality=source.modality,
+        source_kind=source.kind,
+        description=series_words(source),
+        targets=pair.targets,
+        destinations=pair.destinations,
+        priority=pair.priority,
+        notes=source.notes,
+    )

@@ -1,0 +1,78 @@
+"""Which job should be looked at next, and by which task.
+
+A message carries nothing but a number: what to do stands in the database. A message that is
+lost, late or doubled therefore does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from db.jobs import Due, JobState
+
+TASKS: Final[Mapping[JobState, str]] = MappingProxyType(
+    {
+        JobState.WAITING: "unibiomed.consider_study",
+        JobState.QUEUED: "unibiomed.interpret_job",
+        JobState.ENCODING: "unibiomed.encode_job",
+        JobState.DELIVERING: "unibiomed.deliver_job",
+    }
+)
+"""The task for each state in which a job rests."""
+SWEEP_TASK: Final = "unibiomed.sweep"
+RETENTION_TASK: Final = "unibiomed.clean_up"
+
+QUEUES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        TASKS[JobState.WAITING]: "io",
+        TASKS[JobState.QUEUED]: "gpu",
+        TASKS[JobState.ENCODING]: "io",
+        TASKS[JobState.DELIVERING]: "io",
+        SWEEP_TASK: "io",
+        RETENTION_TASK: "io",
+    }
+)
+ROUTINE: Final = 6
+
+
+class Dispatch(NamedTuple):
+    """One message to send.
+
+    Attributes
+    ----------
+    job_id
+        The job; None where only the study is known, before it has jobs.
+    state
+        The state in which it rests.
+    study_id
+        Its study.
+    priority
+        0 first.
+    after_seconds
+        Not before so many seconds have passed.
+    """
+
+    job_id: int | None
+    state: JobState
+    study_id: int
+    priority: int = ROUTINE
+    after_seconds: float = 0.0
+
+    @classmethod
+    def of(cls, due: Due) -> Dispatch:
+        """Return the message for a job that is due."""
+        return cls(due.job_id, due.state, due.study_id, due.priority)
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return TASKS[self.state]
+
+    @property
+    def argument(self) -> int:
+        """The number that the message carries."""
+        if self.state is JobState.WAITING or self.job_id is None:
+            return self.study_id
+        return self.job_id

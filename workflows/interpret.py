@@ -1,0 +1,288 @@
+"""From a source's files to checked result objects, without queue and database.
+
+The stages of a job as plain functions: `prepare`, `infer`, `encode`, `validate`. The tasks call
+them one by one, and ``unibiomed-node interpret`` calls them in a row. The model is only imported
+by `load_engine`; nothing else here needs torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from pydicom import Dataset
+
+from dicom_node.errors import FinalError
+from dicom_node.objects import conformance
+from dicom_node.objects import encoding as files
+from dicom_node.objects.identifiers import ResultIdentifiers
+from dicom_node.objects.measurements import Measurements, measure
+from dicom_node.objects.pixels import PixelValues, read_pixels
+from dicom_node.objects.provenance import NodeIdentity
+from dicom_node.objects.report import build_grounded_report, build_measurement_report
+from dicom_node.objects.segmentation import build_segmentation, choose_encoding
+from dicom_node.objects.segments import segments_of
+from dicom_node.objects.series import Source, read_sources
+from inference.card import ModelCard
+from inference.findings import Interpretation
+from workflows.engine_thread import Engine, Question, steps_of
+from workflows.model_card import model_folder
+from workflows.settings import DestinationSettings, NodeSettings
+
+Progress = Callable[[float], None]
+ResultKind = Literal["segmentation", "measurement_report", "grounded_report"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Prepared:
+    """A source with its pixels in physical units."""
+
+    source: Source
+    pixels: PixelValues
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class EncodedObject:
+    """One result object, as data set and as the bytes of its file."""
+
+    kind: ResultKind
+    dataset: Dataset
+    data: bytes
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file among the job's results."""
+        return f"{self.kind}.dcm"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Encoded:
+    """All result objects of a job, in the order of sending, and what they state.
+
+    Attributes
+    ----------
+    objects
+        The segmentation first, if there is one; then the reports that refer to it.
+    measurements
+        By index of the finding.
+    segment_numbers
+        By index of the finding; those without a mask have none.
+    encoding_note
+        Why the segmentation is encoded as it is; empty without one.
+    """
+
+    objects: tuple[EncodedObject, ...]
+    measurements: Mapping[int, Measurements]
+    segment_numbers: Mapping[int, int]
+    encoding_note: str
+
+
+def node_identity(settings: NodeSettings) -> NodeIdentity:
+    """Return who the node is in the objects that it writes."""
+    return NodeIdentity(
+        software_version=version("unibiomed-node"),
+        serial_number=settings.node.serial_number,
+        station_name=settings.node.station,
+        institution_name=settings.node.institution,
+    )
+
+
+def one_source(paths: Sequence[Path], sop_instance_uids: Sequence[str]) -> Source:
+    """Read the source of a job again from its files.
+
+    Parameters
+    ----------
+    paths
+        The files of the job's instances.
+    sop_instance_uids
+        Those of the job, in the order in which it was planned (and its masks were made).
+
+    Returns
+    -------
+    Source
+        Frames in just that order.
+
+    Raises
+    ------
+    FinalError
+        When the files are not what was planned any more.
+    RetriableError
+        When the operating system could not read them.
+    """
+    sources, set_aside = read_sources(paths)
+    for source in sources:
+        if source.sop_instance_uids == tuple(sop_instance_uids):
+            return source
+    missing = sum(not path.exists() for path in paths)
+    if missing:
+        raise FinalError(
+            f"{missing} of {len(paths)} files of this series are missing from the archive; "
+            "send the series again"
+        )
+    reasons = "; ".join(dict.fromkeys(entry.reason for entry in set_aside))
+    raise FinalError(
+        "the files of this series do not form the stack any more that was planned"
+        + (f" ({reasons})" if reasons else "")
+        + "; send the study again"
+    )
+
+
+def prepare(source: Source) -> Prepared:
+    """Read the pixels of a source; raises PixelError (final) or RetriableError."""
+    return Prepared(source, read_pixels(source))
+
+
+def load_engine(settings: NodeSettings) -> Engine:
+    """Load the model that the settings name; imports torch.
+
+    Raises
+    ------
+    CheckpointError, FinalInferenceError
+        With a sentence that says what is wrong with the folder or the device.
+    """
+    from inference.engine import Engine as LoadedEngine
+
+    return LoadedEngine.load(model_folder(settings), settings.model.device, settings.model.threads)
+
+
+def question_of(prepared: Prepared, targets: Sequence[str], card: ModelCard) -> Question:
+    """Put what is asked of a source into the words of the model card.
+
+    Raises
+    ------
+    FinalError
+        When the card does not list the modality.
+    """
+    source = prepared.source
+    modality = card.modality_for(source.modality)
+    if modality is None:
+        raise FinalError(f"the model was not made for images of modality {source.modality}")
+    return Question(
+        images=prepared.pixels.values,
+        modality=modality.name,
+        kind="volume" if source.kind == "volume" else "images",
+        targets=tuple(targets),
+        spacing=_spacing(source),
+    )
+
+
+def _spacing(source: Source) -> tuple[float, float, float] | None:
+    """Return mm between frames, rows, columns; None where one of them is not known."""
+    if source.geometry is None or source.geometry.slice_spacing <= 0:
+        return None
+    rows, columns = source.geometry.spacing
+    return source.geometry.slice_spacing, rows, columns
+
+
+def infer(engine: Engine, question: Question, progress: Progress) -> Interpretation:
+    """Let the model answer in this thread.
+
+    Parameters
+    ----------
+    engine, question
+        Who is asked, and what.
+    progress
+        Called with the fraction done after each small batch of slices; what it raises ends the
+        work.
+    """
+    steps = steps_of(engine, question)
+    while True:
+        try:
+            progress(next(steps))
+        except StopIteration as finished:
+            interpretation: Interpretation = finished.value
+            return interpretation
+
+
+def measure_findings(
+    prepared: Prepared, interpretation: Interpretation, progress: Progress
+) -> dict[int, Measurements]:
+    """Measure every finding that has a mask; keys are indices of findings, from 0."""
+    measurements: dict[int, Measurements] = {}
+    segments = segments_of(interpretation)
+    for done, segment in enumerate(segments):
+        key_frame = segment.finding.key_frame or 0
+        measurements[segment.index] = measure(
+            segment.mask, prepared.source, prepared.pixels, key_frame
+        )
+        progress((done + 1) / len(segments))
+    return measurements
+
+
+def encoding_for(
+    destinations: Iterable[DestinationSettings], source: Source, interpretation: Interpretation
+) -> tuple[Literal["binary", "labelmap"], str]:
+    """Choose how the segmentation is encoded, for all destinations of a job together.
+
+    A job has one segmentation, because one SOP Instance UID means one object wherever it lies.
+    Where destinations differ, LABELMAP wins: a viewer that cannot read it shows nothing, whereas
+    a viewer that garbles BINARY frames shows a wrong mask and does not say so.
+    """
+    choices = [
+        choose_encoding(
+            entry.seg_encoding, source, interpretation, garbles_unaligned=entry.garbles_unaligned
+        )
+        for entry in destinations
+    ]
+    if not choices:
+        return choose_encoding("auto", source, interpretation)
+    return next((choice for choice in choices if choice[0] == "labelmap"), choices[0])
+
+
+def encode(
+    prepared: Prepared,
+    interpretation: Interpretation,
+    identifiers: ResultIdentifiers,
+    node: NodeIdentity,
+    *,
+    destinations: Sequence[DestinationSettings] = (),
+    progress: Progress,
+) -> Encoded:
+    """Measure the findings and build the three objects.
+
+    Parameters
+    ----------
+    prepared, interpretation
+        What was looked at, and what was found.
+    identifiers
+        UIDs of the job: drawn once, the same ones give the same objects again.
+    node
+        Who writes.
+    destinations
+        Where the objects go.
+    progress
+        Called with the fraction done.
+
+    Raises
+    ------
+    FinalError
+        When masks and source do not go together.
+    """
+    source = prepared.source
+    measurements = measure_findings(prepared, interpretation, lambda part: progress(part / 2))
+    encoding, note = encoding_for(destinations, source, interpretation)
+    segmentation = build_segmentation(source, interpretation, identifiers, node, encoding=encoding)
+    progress(0.7)
+    arguments = (source, interpretation, measurements, segmentation, identifiers, node)
+    built: list[tuple[ResultKind, Dataset | None]] = [
+        ("segmentation", segmentation),
+        ("measurement_report", build_measurement_report(*arguments)),
+        ("grounded_report", build_grounded_report(*arguments)),
+    ]
+    progress(0.9)
+    objects = tuple(
+        EncodedObject(kind, dataset, files.encode(dataset))
+        for kind, dataset in built
+        if dataset is not None
+    )
+    numbers = {segment.index: segment.number for segment in segments_of(interpretation)}
+    progress(1.0)
+    return Encoded(objects, measurements, numbers, note if segmentation is not None else "")
+
+
+def validate(paths: Sequence[Path], source: Source) -> list[conformance.Problem]:
+    """Hold result files against the node's own rules and dciodvfy; errors forbid sending."""
+    return conformance.check(list(paths), source.headers)

@@ -1,0 +1,214 @@
+"""The listener process: ``python -m workflows.listener``.
+
+Composes the DICOM services with the catalog: what comes in is stored, registered, acknowledged;
+what is released is announced to the workers. Reads the folder from UNIBIOMED_HOME, writes
+``run/listener.json`` once it accepts associations, ends with 0 on SIGTERM and SIGINT, and reads
+the peers anew on SIGHUP.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue as queues
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from types import FrameType
+from typing import Final
+
+from celery import Celery
+
+from db.jobs import JobState
+from dicom_node.peers import Peers
+from dicom_node.services.storage_scp import StorageScp
+from workflows import queue
+from workflows.dispatch import Dispatch
+from workflows.intake import Registrar
+from workflows.network import listener_settings_of, peers_of
+from workflows.node import Node, open_node
+from workflows.process import HomeNotSetError, WorkerProcess
+from workflows.reconciliation import reconcile
+from workflows.settings import Home, load
+from workflows.yaml_positions import ConfigurationError
+
+_LOG = logging.getLogger(__name__)
+CANNOT_START: Final = 2
+
+
+class Announcer:
+    """Sends "look at this study" from a thread of its own.
+
+    A broker that is away then holds up nobody; what cannot be sent is found by the sweep.
+    """
+
+    def __init__(self, app: Celery, after_seconds: float) -> None:
+        self._app = app
+        self._after_seconds = after_seconds
+        self._studies: queues.SimpleQueue[Sequence[int] | None] = queues.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="announcer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """Send what waits, and end."""
+        self._studies.put(None)
+        self._thread.join(timeout)
+
+    def released(self, study_ids: Sequence[int]) -> None:
+        """Announce studies that nobody sends any more; returns at once."""
+        self._studies.put(study_ids)
+
+    def _run(self) -> None:
+        while (study_ids := self._studies.get()) is not None:
+            # A little late rather than a little early: early, the study would still wait.
+            seconds = self._after_seconds + 0.05
+            queue.send(
+                self._app,
+                [
+                    Dispatch(None, JobState.WAITING, study_id, after_seconds=seconds)
+                    for study_id in study_ids
+                ],
+            )
+
+
+class PeerTable:
+    """The peers in force; replaced as a whole when ``node.yaml`` is read again."""
+
+    def __init__(self, peers: Peers, home: Home) -> None:
+        self._peers = peers
+        self._home = home
+
+    def __call__(self) -> Peers:
+        """Return the table."""
+        return self._peers
+
+    def reload(self) -> None:
+        """Read ``node.yaml`` again; with a mistake in it, the peers stay as they were."""
+        try:
+            self._peers = peers_of(load(self._home.node_yaml))
+        except ConfigurationError as error:
+            _LOG.error("the peers stay as they were: %s", error)
+            return
+        _LOG.info("peers read again: %d", len(self._peers.entries))
+
+
+class Listener:
+    """One listening process.
+
+    Parameters
+    ----------
+    node
+        What it works with.
+    """
+
+    def __init__(self, node: Node) -> None:
+        settings = node.settings
+        self._node = node
+        self._stop_seconds = settings.listener.stop_timeout_seconds
+        app = Celery("unibiomed")
+        app.conf.update(queue.options(node.configuration))
+        self._announcer = Announcer(app, settings.completion.after_release_seconds)
+        self._registrar = Registrar(
+            node.database,
+            listener=f"{socket.gethostname()}:{node.home.root.resolve()}"[-128:],
+            on_released=self._announcer.released,
+        )
+        self.peers = PeerTable(peers_of(settings), node.home)
+        self._scp = StorageScp(
+            listener_settings_of(settings),
+            node.archive,
+            self.peers,
+            on_stored=self._registrar.on_stored,
+            on_quarantined=self._registrar.on_quarantined,
+            on_released=self._registrar.on_released,
+            on_refused=self._registrar.on_refused,
+        )
+
+    def start(self) -> None:
+        """Accept associations.
+
+        Raises
+        ------
+        OSError
+            When the port cannot be had.
+        """
+        reconcile(self._node.database, self._node.archive)
+        self._announcer.start()
+        self._registrar.start()
+        self._scp.start()
+        self._write_ready()
+
+    def stop(self) -> None:
+        """Take no more, let running associations end within their time, and write the rest."""
+        self._node.home.listener_json.unlink(missing_ok=True)
+        self._scp.stop(self._stop_seconds)
+        self._registrar.stop()
+        self._announcer.stop(self._stop_seconds)
+        self._node.database.dispose()
+
+    @property
+    def port(self) -> int:
+        """The port, also where the settings let the system choose."""
+        return self._scp.port
+
+    def _write_ready(self) -> None:
+        """Say that associations are accepted, in a file that is there whole or not at all."""
+        node = self._node.settings.node
+        ready = {
+            "pid": os.getpid(),
+            "host": node.host,
+            "port": self.port,
+            "ae_title": node.ae_title,
+        }
+        path = self._node.home.listener_json
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps(ready), encoding="utf-8")
+        temporary.replace(path)
+
+
+def main() -> int:
+    """Run until SIGTERM; returns the exit code."""
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stdout,
+    )
+    stopping = threading.Event()
+    reloading = threading.Event()
+    wake = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        (reloading if number == signal.SIGHUP else stopping).set()
+        wake.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    try:
+        listener = Listener(open_node(WorkerProcess().home, role="listener"))
+        listener.start()
+    except (ConfigurationError, HomeNotSetError) as error:
+        print(f"The listener cannot start: {error}", file=sys.stderr)
+        return CANNOT_START
+    except OSError as error:
+        port = "node.port in node.yaml may be taken by another program"
+        print(f"The listener cannot start: {error} ({port}).", file=sys.stderr)
+        return CANNOT_START
+    while not stopping.is_set():
+        wake.wait()
+        wake.clear()
+        if reloading.is_set():
+            reloading.clear()
+            listener.peers.reload()
+    _LOG.info("stopping: no new associations")
+    listener.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""What the stages of a job work with: configuration, database, archive, model card."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+
+from db.session import Database
+from dicom_node.archive import Archive
+from workflows.configuration import Configuration, load_configuration
+from workflows.model_card import KnownModel, look_at_model
+from workflows.settings import Home, NodeSettings
+
+
+def utc_now() -> datetime:
+    """Return the time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One process's view of the node.
+
+    Attributes
+    ----------
+    configuration
+        Settings and rules.
+    database, archive
+        Where jobs and objects live.
+    role
+        What the process does, for the owner of leases.
+    now
+        Clock, for tests.
+    """
+
+    configuration: Configuration
+    database: Database
+    archive: Archive
+    role: str = "worker"
+    now: Callable[[], datetime] = field(default=utc_now)
+
+    @property
+    def settings(self) -> NodeSettings:
+        """The settings."""
+        return self.configuration.settings
+
+    @property
+    def home(self) -> Home:
+        """The node's folder."""
+        return self.configuration.home
+
+    @property
+    def owner(self) -> str:
+        """Name of this process among all workers; stands in its leases."""
+        return f"{self.role}@{socket.gethostname()}:{os.getpid()}"
+
+    @cached_property
+    def model(self) -> KnownModel:
+        """What the model knows; read once, without torch."""
+        return look_at_model(self.settings)
+
+
+def open_node(home: Home, *, role: str = "worker") -> Node:
+    """Open the node in a folder.
+
+    Raises
+    ------
+    workflows.yaml_positions.ConfigurationError
+        A configuration file has a mistake.
+    """
+    configuration = load_configuration(home)
+    home.make_folders()
+    return Node(
+        configuration,
+        Database(configuration.database_url),
+        Archive(home.archive, reserve_bytes=configuration.settings.storage.reserve),
+        role,
+    )

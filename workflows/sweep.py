@@ -1,0 +1,68 @@
+"""The safety net: free jobs whose worker fell silent, and announce jobs that nobody took up.
+
+Runs each few seconds. It also looks at the studies that wait, because a waiting job becomes due
+like any other. A job that was announced is left alone for a while, so that a long backlog does
+not fill the queue with copies of itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from db.jobs import JobState, announced, due, release_expired
+from workflows.dispatch import Dispatch
+from workflows.node import Node
+
+_LOG = logging.getLogger(__name__)
+
+_MOST_AT_ONCE: Final = 5000
+Send = Callable[[Sequence[Dispatch]], list[Dispatch]]
+"""Sends messages and returns those that the broker took."""
+
+
+def sweep(node: Node, send: Send) -> int:
+    """Free and announce what is due.
+
+    Parameters
+    ----------
+    node
+        The node.
+    send
+        Publishes; what it does not return is announced again by the next sweep.
+
+    Returns
+    -------
+    int
+        Messages sent.
+    """
+    now = node.now()
+    with node.database.session() as session:
+        for job_id, state in release_expired(session, now, node.settings.jobs.attempts):
+            level = logging.ERROR if state is JobState.FAILED else logging.WARNING
+            _LOG.log(level, "job %d lost its worker; it is %s now", job_id, state)
+    with node.database.reading() as session:
+        found = due(
+            session,
+            now,
+            announce_again_seconds=node.settings.jobs.resend_seconds,
+            limit=_MOST_AT_ONCE,
+        )
+    if not found:
+        return 0
+    return announce(node, [Dispatch.of(one) for one in found], send)
+
+
+def announce(node: Node, dispatches: Sequence[Dispatch], send: Send) -> int:
+    """Send messages and note which were taken, so that the sweep does not send them again."""
+    if not dispatches:
+        return 0
+    taken = send(dispatches)
+    # What should only be looked at later is left to the sweep too: a worker that holds such a
+    # message may be killed before its time has come.
+    job_ids = [one.job_id for one in taken if one.job_id is not None and not one.after_seconds]
+    if job_ids:
+        with node.database.session() as session:
+            announced(session, job_ids, node.now())
+    return len(taken)

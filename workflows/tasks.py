@@ -1,0 +1,112 @@
+"""The Celery application: ``celery -A workflows.tasks:app worker --queues io`` (or ``gpu``).
+
+Configured from the folder in the environment variable UNIBIOMED_HOME. Each task carries one
+number and does one step; what it is about stands in the database. A stage turns what goes wrong
+into a state of its job, so tasks do not fail; what a task could not write, the sweep finds.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from celery import Celery
+from celery.signals import celeryd_after_setup, worker_shutting_down
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.jobs import JobState
+from db.session import is_passing
+from workflows import consider, delivery, queue, retention, stages
+from workflows.dispatch import RETENTION_TASK, SWEEP_TASK, TASKS, Dispatch
+from workflows.process import WorkerProcess
+from workflows.sweep import announce
+from workflows.sweep import sweep as sweep_once
+
+_LOG = logging.getLogger(__name__)
+_STOP_SECONDS: Final = 15.0
+"""What a stopping gpu worker gives the running jobs; its supervisor waits a little longer."""
+
+process = WorkerProcess()
+app = Celery("unibiomed")
+# Read when first needed: importing this file asks nothing of the environment.
+app.add_defaults(lambda: queue.options(process.configuration))
+
+
+def send(dispatches: Sequence[Dispatch]) -> list[Dispatch]:
+    """Publish messages; return those that the broker took."""
+    return queue.send(app, dispatches)
+
+
+def _step(task: Callable[[int], Sequence[Dispatch]]) -> Callable[[int], None]:
+    """Send what follows a step at once; leave it to the sweep when the database is away."""
+
+    @functools.wraps(task)
+    def run(number: int) -> None:
+        try:
+            announce(process.node, task(number), send)
+        except SQLAlchemyError as error:
+            if not is_passing(error):
+                raise
+            _LOG.warning("the database is away (%s); the sweep goes on", type(error).__name__)
+
+    return run
+
+
+@app.task(name=TASKS[JobState.WAITING])
+@_step
+def consider_study(study_id: int) -> Sequence[Dispatch]:
+    """Look whether a study is complete, and let it become jobs."""
+    return consider.consider_study(process.node, study_id)
+
+
+@app.task(name=TASKS[JobState.QUEUED])
+@_step
+def interpret_job(job_id: int) -> Sequence[Dispatch]:
+    """Do preparing and inferring."""
+    return stages.interpret_job(process.node, job_id, process.engine, abandon=process.leave)
+
+
+@app.task(name=TASKS[JobState.ENCODING])
+@_step
+def encode_job(job_id: int) -> Sequence[Dispatch]:
+    """Do encoding and validating."""
+    return stages.encode_job(process.node, job_id)
+
+
+@app.task(name=TASKS[JobState.DELIVERING])
+@_step
+def deliver_job(job_id: int) -> Sequence[Dispatch]:
+    """Do delivering and confirming."""
+    return delivery.deliver_job(process.node, job_id)
+
+
+@app.task(name=SWEEP_TASK)
+def sweep() -> None:
+    """Free expired leases and announce what is due."""
+    sweep_once(process.node, functools.partial(queue.send_within_depth, app))
+
+
+@app.task(name=RETENTION_TASK)
+def clean_up() -> None:
+    """Delete what is older than the settings say."""
+    retention.clean_up(process.node)
+
+
+@celeryd_after_setup.connect(weak=False)
+def load_model_early(instance: Any, **_: object) -> None:
+    """Let the worker that interprets load the model before the first job comes."""
+    if "gpu" in instance.app.amqp.queues.consume_from:
+        process.engine.start()
+
+
+@worker_shutting_down.connect(weak=False)
+def hand_jobs_back(**_: object) -> None:
+    """Give running jobs a moment; then let them go back to the queue, for another worker."""
+    if "engine" not in vars(process):
+        return
+    timer = threading.Timer(_STOP_SECONDS, process.engine.stop)
+    timer.daemon = True
+    timer.start()
