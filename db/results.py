@@ -247,10 +247,30 @@ def plan_deliveries(session: Session, lease: Lease, destinations: Sequence[str])
     session.flush()
 
 
+def hope_again(session: Session, lease: Lease) -> None:
+    """Lift the refusals of the job's results: a person asked for another try.
+
+    Raises
+    ------
+    LostLease
+        When the job is not this worker's any more.
+    """
+    guard(session, lease)
+    of_job = select(ResultRecord.id).where(ResultRecord.job_id == lease.job_id)
+    session.execute(
+        update(DeliveryRecord)
+        .where(
+            DeliveryRecord.result_id.in_(of_job),
+            DeliveryRecord.state == DeliveryState.REFUSED,
+        )
+        .values(state=DeliveryState.PENDING)
+    )
+
+
 def record_sending(
     session: Session,
     lease: Lease,
-    delivery_id: int,
+    delivery_ids: Sequence[int],
     state: DeliveryState,
     sentence: str,
     now: datetime,
@@ -273,7 +293,10 @@ def record_sending(
     }
     if state is DeliveryState.SENT:
         values["sent_at"] = now
-    session.execute(update(DeliveryRecord).where(DeliveryRecord.id == delivery_id).values(**values))
+    if delivery_ids:
+        session.execute(
+            update(DeliveryRecord).where(DeliveryRecord.id.in_(list(delivery_ids))).values(**values)
+        )
 
 
 def record_confirmation(

@@ -120,7 +120,7 @@ def test_a_job_tells_all_as_json(database: Database) -> None:
         [seg, _] = results.results_of(session, lease.job_id)
         delivery = seg.deliveries[0].id
         results.record_sending(
-            session, lease, delivery, DeliveryState.SENT, "stored", later(1), status=0
+            session, lease, [delivery], DeliveryState.SENT, "stored", later(1), status=0
         )
         results.record_confirmation(session, lease, [delivery], "find", "found", later(2))
     with database.reading() as session:

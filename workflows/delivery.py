@@ -1,0 +1,285 @@
+"""Delivering and confirming: a job's results reach each destination, and prove to be there.
+
+Free of Celery. What was sent and what was proven is written after each object, so that an attempt
+that breaks off, or a worker that dies, repeats as little as possible; what is repeated are the
+same bytes under the same UIDs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from db.jobs import JobState, Lease, advance, finish
+from db.models import DeliveryState, Job
+from db.results import (
+    hope_again,
+    plan_deliveries,
+    record_sending,
+    results_of,
+)
+from dicom_node.errors import FinalError, RetriableError
+from dicom_node.services.storage_scu import StoreStatus, send
+from workflows.boundary import attend
+from workflows.confirming import prove_at
+from workflows.dispatch import Dispatch
+from workflows.lease_keeper import LeaseKeeper
+from workflows.network import destination_of
+from workflows.node import Node
+from workflows.parcels import Outcome, Parcel, parcels_for, pause
+from workflows.settings import DestinationSettings
+
+_LOG = logging.getLogger(__name__)
+
+SEGMENTATION: Final = "segmentation"
+
+
+def deliver_job(node: Node, job_id: int) -> list[Dispatch]:
+    """Send a job's results to its destinations and have them proven there.
+
+    Parameters
+    ----------
+    node
+        What the stage works with.
+    job_id
+        A job that rests in delivering; anything else is left alone.
+
+    Returns
+    -------
+    list of Dispatch
+        What should be looked at next.
+    """
+
+    def work(lease: Lease, keeper: LeaseKeeper) -> list[Dispatch]:
+        deliver(node, lease, keeper)
+        return []
+
+    return attend(node, job_id, JobState.DELIVERING, work)
+
+
+def deliver(node: Node, lease: Lease, keeper: LeaseKeeper) -> None:
+    """Do one attempt at all destinations; ends the job as delivered when all is proven.
+
+    Raises
+    ------
+    RetriableError
+        Some destination was away, busy, or cannot prove yet that it has an object.
+    FinalError
+        Some destination refuses for good; the others have theirs.
+    db.jobs.LostLease, workflows.lease_keeper.DeadlineError
+        The attempt must stop.
+    """
+    names, study_instance_uid = _planned(node, lease)
+    _require_same_bytes(node, lease)
+    outcome = Outcome()
+    reachable = _reachable(node, names, outcome)
+    for destination in reachable:
+        keeper.check()
+        _send_to(node, lease, keeper, destination, outcome)
+    with node.database.session() as session:
+        advance(session, lease, JobState.CONFIRMING, node.now(), _sent_note(reachable))
+    for destination in reachable:
+        keeper.check()
+        prove_at(node, lease, keeper, destination, study_instance_uid, outcome)
+    outcome.settle()
+    with node.database.session() as session:
+        finish(session, lease, JobState.DELIVERED, _delivered_words(reachable), now=node.now())
+
+
+def _planned(node: Node, lease: Lease) -> tuple[list[str], str]:
+    """Plan a delivery of each result to each destination; returns these and the study's UID."""
+    with node.database.session() as session:
+        job = session.get_one(Job, lease.job_id)
+        names = list(dict.fromkeys(job.destinations))
+        if job.attempts == 0:
+            # Refusals stand between the attempts of one go; an operator's retry lifts them.
+            hope_again(session, lease)
+        plan_deliveries(session, lease, names)
+        return names, job.study.study_instance_uid
+
+
+def _require_same_bytes(node: Node, lease: Lease) -> None:
+    """Check that the files are what was encoded and validated.
+
+    Raises
+    ------
+    FinalError
+        A file is missing or changed, or there is none.
+    """
+    with node.database.reading() as session:
+        results = results_of(session, lease.job_id)
+    if not results:
+        raise FinalError("this job has no results to deliver; retry it from the start")
+    for result in results:
+        path = node.archive.absolute(result.path)
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError as error:
+            raise FinalError(
+                f"the result {result.path} is missing from the archive; restore it from a backup, "
+                "or send the study again"
+            ) from error
+        except OSError as error:
+            raise RetriableError(
+                f"the result {result.path} cannot be read: {error.strerror}"
+            ) from error
+        if digest != result.sha256:
+            raise FinalError(
+                f"the result {result.path} is not what was validated (its SHA-256 differs); it is "
+                "not sent. Restore it from a backup, or send the study again"
+            )
+
+
+def _reachable(node: Node, names: Sequence[str], outcome: Outcome) -> list[DestinationSettings]:
+    """Look the destinations up; those that were removed since are final."""
+    found = []
+    for name in names:
+        destination = node.settings.destination(name)
+        if destination is None:
+            outcome.never.append(
+                f"the destination {name!r} is not in node.yaml any more; list it again, then retry "
+                "the job"
+            )
+        else:
+            found.append(destination)
+    return found
+
+
+def _send_to(
+    node: Node,
+    lease: Lease,
+    keeper: LeaseKeeper,
+    destination: DestinationSettings,
+    outcome: Outcome,
+) -> None:
+    """Send what the destination lacks, again after a moment when the network fails."""
+    retries = node.settings.retries
+    for attempt in range(1, retries.fast_attempts + 1):
+        try:
+            _send_pending(node, lease, keeper, destination, outcome)
+            return
+        except RetriableError as error:
+            sentence = error.sentence
+            _LOG.warning("job %d: %s", lease.job_id, sentence)
+        except FinalError as error:
+            _refuse(node, lease, destination, error.sentence)
+            outcome.never.append(error.sentence)
+            return
+        if attempt < retries.fast_attempts:
+            pause(keeper, retries.fast_seconds)
+    _note_failed_attempt(node, lease, destination, sentence)
+    outcome.again.append(sentence)
+
+
+def _send_pending(
+    node: Node,
+    lease: Lease,
+    keeper: LeaseKeeper,
+    destination: DestinationSettings,
+    outcome: Outcome,
+) -> None:
+    """Send in order, over one association unless an object is refused.
+
+    Raises
+    ------
+    RetriableError, FinalError
+        From the association as a whole.
+    """
+    while True:
+        parcels = parcels_for(node, lease, destination.name)
+        for parcel in parcels:
+            if parcel.state is DeliveryState.REFUSED:
+                outcome.never.append(parcel.sentence)
+        pending = [parcel for parcel in parcels if parcel.state is DeliveryState.PENDING]
+        if not pending:
+            return
+        by_path = {parcel.path: parcel for parcel in pending}
+
+        def note(status: StoreStatus, by_path: Mapping[Path, Parcel] = by_path) -> None:
+            # Not sent, because one before it failed: nothing to tell.
+            if status.verdict != "retry" or status.status is not None:
+                _record(node, lease, by_path[status.path], status)
+            keeper.check()
+
+        statuses = send(
+            [parcel.path for parcel in pending],
+            destination_of(destination),
+            calling_ae_title=node.settings.node.ae_title,
+            on_status=note,
+        )
+        failed = next((status for status in statuses if not status.is_stored), None)
+        if failed is None:
+            return
+        if failed.verdict == "retry":
+            outcome.again.append(failed.sentence)
+            return
+        if by_path[failed.path].kind == SEGMENTATION:
+            # The reports point to the segmentation; without it they would point to nothing.
+            sentence = f"{failed.sentence}; its reports are not sent without it"
+            _refuse(node, lease, destination, sentence)
+            outcome.never.append(sentence)
+            return
+
+
+def _record(node: Node, lease: Lease, parcel: Parcel, status: StoreStatus) -> None:
+    state = DeliveryState.PENDING
+    if status.is_stored:
+        state = DeliveryState.SENT
+    elif status.verdict == "final":
+        state = DeliveryState.REFUSED
+    with node.database.session() as session:
+        record_sending(
+            session,
+            lease,
+            [parcel.delivery_id],
+            state,
+            status.sentence,
+            node.now(),
+            status=status.status,
+        )
+
+
+def _refuse(node: Node, lease: Lease, destination: DestinationSettings, sentence: str) -> None:
+    """Note that the destination takes none of what it still lacks."""
+    _note_pending(node, lease, destination, sentence, DeliveryState.REFUSED)
+
+
+def _note_failed_attempt(
+    node: Node, lease: Lease, destination: DestinationSettings, sentence: str
+) -> None:
+    _note_pending(node, lease, destination, sentence, DeliveryState.PENDING)
+
+
+def _note_pending(
+    node: Node,
+    lease: Lease,
+    destination: DestinationSettings,
+    sentence: str,
+    state: DeliveryState,
+) -> None:
+    pending = [
+        parcel.delivery_id
+        for parcel in parcels_for(node, lease, destination.name)
+        if parcel.state is DeliveryState.PENDING
+    ]
+    with node.database.session() as session:
+        record_sending(session, lease, pending, state, sentence, node.now())
+
+
+def _sent_note(destinations: Sequence[DestinationSettings]) -> str:
+    names = ", ".join(destination.name for destination in destinations)
+    return f"sent to {names}" if names else "nothing to send"
+
+
+def _delivered_words(destinations: Sequence[DestinationSettings]) -> str:
+    if not destinations:
+        return "kept in the node's own archive; no destination is configured"
+    proven = []
+    for destination in destinations:
+        how = "C-FIND" if destination.confirm == "find" else "its C-STORE status alone"
+        proven.append(f"{destination.name} (by {how})")
+    return "stored and proven at " + ", ".join(proven)

@@ -1,0 +1,78 @@
+"""What one attempt to deliver works with: results on their way, and what it came to."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from db.jobs import Lease
+from db.models import DeliveryState
+from db.results import results_of
+from dicom_node.errors import FinalError, RetriableError
+from workflows.lease_keeper import LeaseKeeper
+from workflows.node import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """One result on its way to one destination."""
+
+    delivery_id: int
+    kind: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    path: Path
+    state: DeliveryState
+    sentence: str
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What an attempt came to: reasons to try again, and reasons not to."""
+
+    again: list[str] = field(default_factory=list)
+    never: list[str] = field(default_factory=list)
+
+    def settle(self) -> None:
+        """Raise what the attempt came to, unless all is well.
+
+        Raises
+        ------
+        RetriableError
+            Something may succeed later, whatever else was refused.
+        FinalError
+            All that can be sent is sent; the rest is refused for good.
+        """
+        if self.again:
+            raise RetriableError("; ".join(dict.fromkeys(self.again)))
+        if self.never:
+            raise FinalError("; ".join(dict.fromkeys(self.never)))
+
+
+def parcels_for(node: Node, lease: Lease, destination: str) -> list[Parcel]:
+    """List what goes to a destination, in the order of sending."""
+    with node.database.reading() as session:
+        return [
+            Parcel(
+                delivery.id,
+                result.kind,
+                result.sop_instance_uid,
+                result.series_instance_uid,
+                node.archive.absolute(result.path),
+                delivery.state,
+                delivery.sentence,
+            )
+            for result in results_of(session, lease.job_id)
+            for delivery in result.deliveries
+            if delivery.destination == destination
+        ]
+
+
+def pause(keeper: LeaseKeeper, seconds: float) -> None:
+    """Wait, but not longer than the lease allows."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        keeper.check()
+        time.sleep(min(left, 0.5))
+    keeper.check()
