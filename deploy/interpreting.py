@@ -15,8 +15,9 @@ from deploy.sending import SendError, files_under
 from dicom_node.errors import DicomNodeError
 from dicom_node.objects.identifiers import ResultIdentifiers
 from dicom_node.objects.series import Source, read_sources
+from inference.errors import InferenceError
 from workflows import interpret
-from workflows.model_card import read_card
+from workflows.model_card import KnownModel, look_at_model
 from workflows.rules import Rule, choose_targets, series_words
 from workflows.settings import NodeSettings
 
@@ -64,32 +65,33 @@ def interpret_folder(
     """
     settings = NodeSettings.model_validate({"model": {"folder": str(model) if model else None}})
     try:
+        known = look_at_model(settings)
         sources, set_aside = read_sources(files_under(path))
         for aside in set_aside:
             say(f"Set aside {len(aside.paths)} files: {aside.reason}")
         wanted = [
             (source, chosen)
             for source in sources
-            if (chosen := _targets(source, targets, settings, say))
+            if (chosen := _targets(source, targets, known, say))
         ]
         if not wanted:
             raise InterpretError(f"There is nothing in {path} that the model can interpret.")
         engine = interpret.load_engine(settings)
         return [
-            _interpret(source, chosen, engine, settings, out / f"{number:03d}", say)
+            _interpret(source, chosen, (engine, known), settings, out / f"{number:03d}", say)
             for number, (source, chosen) in enumerate(wanted, start=1)
         ]
     except SendError as error:
         raise InterpretError(str(error)) from error
-    except DicomNodeError as error:
-        raise InterpretError(error.sentence) from error
+    except (DicomNodeError, InferenceError) as error:
+        raise InterpretError(str(error)) from error
 
 
 def _targets(
-    source: Source, targets: Sequence[str] | None, settings: NodeSettings, say: Say
+    source: Source, targets: Sequence[str] | None, known: KnownModel, say: Say
 ) -> tuple[str, ...]:
     rule = Rule.model_validate({"name": "interpret", "targets": list(targets or ()) or "all"})
-    chosen, reason = choose_targets(rule, source, read_card(settings))
+    chosen, reason = choose_targets(rule, source, known)
     if not chosen:
         say(f"Left out {series_words(source)}: {reason}")
     return chosen
@@ -98,7 +100,7 @@ def _targets(
 def _interpret(
     source: Source,
     targets: Sequence[str],
-    engine: Engine,
+    model: tuple[Engine, KnownModel],
     settings: NodeSettings,
     out: Path,
     say: Say,
@@ -107,8 +109,9 @@ def _interpret(
         return
 
     prepared = interpret.prepare(source)
-    steps = engine.segment_steps(prepared.pixels, source.modality, targets)
-    found = interpret.infer(steps, quiet)
+    engine, known = model
+    question = interpret.question_of(prepared, targets, known.card)
+    found = interpret.infer(engine, question, quiet)
     identifiers = ResultIdentifiers.draw(datetime.now(UTC))
     encoded = interpret.encode(
         prepared, found, identifiers, interpret.node_identity(settings), progress=quiet
