@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from celery import Celery
-from kombu.entity import Queue
+from kombu.entity import Exchange, Queue
 from kombu.exceptions import KombuError
 from kombu.exceptions import OperationalError as BrokerError
 
@@ -89,8 +89,13 @@ def options(configuration: Configuration) -> dict[str, Any]:
 
 
 def _queues() -> list[Any]:
+    # Exchange and key are named: Celery binds a queue without them to the default queue's, and
+    # each message would then lie in both queues.
     make: Any = Queue  # kombu has no hints
-    return [make(name) for name in dict.fromkeys(QUEUES.values())]
+    return [
+        make(name, exchange=Exchange(name, type="direct"), routing_key=name)
+        for name in dict.fromkeys(QUEUES.values())
+    ]
 
 
 def _schedule(configuration: Configuration) -> dict[str, Any]:
