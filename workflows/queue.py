@@ -92,8 +92,9 @@ def _queues() -> list[Any]:
     # Exchange and key are named: Celery binds a queue without them to the default queue's, and
     # each message would then lie in both queues.
     make: Any = Queue  # kombu has no hints
+    exchange: Any = Exchange
     return [
-        make(name, exchange=Exchange(name, type="direct"), routing_key=name)
+        make(name, exchange=exchange(name, type="direct"), routing_key=name)
         for name in dict.fromkeys(QUEUES.values())
     ]
 
