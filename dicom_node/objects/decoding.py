@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +33,6 @@ from pydicom.uid import (
 from dicom_node.errors import FinalError, RetriableError
 from dicom_node.objects.calibration import number
 from dicom_node.objects.headers import PARSE_ERRORS, PixelElement, quiet_pydicom, read_header
-
-logger = logging.getLogger(__name__)
 
 _NATIVE: Final = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian})
 
@@ -198,7 +195,7 @@ def _read_native(
     try:
         with path.open("rb") as file:
             file.seek(element.offset or 0)
-            data = file.read(min(layout.byte_count, element.length))
+            data = file.read(min(layout.byte_count + layout.byte_count % 2, element.length))
     except OSError as error:
         raise RetriableError(f"The file {path} could not be read: {error.strerror}.") from error
     if len(data) < layout.byte_count:
@@ -207,10 +204,10 @@ def _read_native(
     # 8-bit values of a big endian OW element are swapped in pairs (PS3.5 8.1.2).
     swapped = big and layout.allocated == 8 and _is_word(path, element)
     if swapped:
-        data = np.frombuffer(data + b"\0" * (len(data) % 2), "<u2").byteswap().tobytes()
+        data = np.frombuffer(data, "<u2", count=len(data) // 2).byteswap().tobytes()
     dtype = np.dtype(f"{'>' if big else '<'}u{layout.allocated // 8}")
     values = np.frombuffer(data, dtype, count=layout.byte_count // dtype.itemsize)
-    values = _used_bits(values.astype(dtype.newbyteorder("=")), layout)
+    values = _used_bits(values.astype(dtype.newbyteorder("="), copy=False), layout)
     return _arrange(values, layout)
 
 

@@ -7,12 +7,14 @@ taken out of the header that is handed on and named in a note; the file itself i
 
 from __future__ import annotations
 
+import logging
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +23,7 @@ from pydicom.datadict import dictionary_description, dictionary_has_tag
 from pydicom.dataelem import RawDataElement
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_partial
+from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 from pydicom.uid import (
     UID,
@@ -108,10 +111,22 @@ class Header:
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Silence pydicom's remarks on nonconformant values: foreign files are full of them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Silence pydicom's remarks on nonconformant values: foreign files are full of them.
+
+    Its log lines quote the values, so they could carry a patient's name.
+    """
+
+    def drop(record: logging.LogRecord) -> bool:
+        return False
+
+    log = logging.getLogger("pydicom")
+    log.addFilter(drop)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.removeFilter(drop)
 
 
 def read_header(path: Path) -> Header:
@@ -192,10 +207,18 @@ def _convert_all(dataset: Dataset) -> tuple[str, ...]:
             if element.VR == "SQ":
                 for item in element.value or ():
                     dropped.extend(_convert_all(item))
+            elif element.VR in ("DS", "IS") and not _is_number(element.value):
+                raise ValueError("not a number")
         except PARSE_ERRORS:
             del dataset[tag]
             dropped.append(_name(tag))
     return tuple(dropped)
+
+
+def _is_number(value: object) -> bool:
+    """Return whether a DS or IS value is empty or numbers: pydicom lets some text pass."""
+    values = value if isinstance(value, MultiValue) else [value]
+    return all(v is None or v == "" or isinstance(v, (int, float, Decimal)) for v in values)
 
 
 def _name(tag: BaseTag) -> str:

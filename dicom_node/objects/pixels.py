@@ -158,9 +158,10 @@ def _rescale(
     scale, shift = slope * factor, intercept * factor
     # Up to 24 bits float32 is exact; larger stored values go the long way.
     working = stored if stored.dtype.itemsize <= 2 else stored.astype(np.float64)
-    np.multiply(working, scale, out=out, casting="unsafe", dtype=_working_type(stored))
-    if shift:
-        out += np.float32(shift)
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.multiply(working, scale, out=out, casting="unsafe", dtype=_working_type(stored))
+        if shift:
+            out += np.float32(shift)
     limit = float(np.iinfo(stored.dtype).max) if stored.dtype.kind in "iu" else _LARGEST_VALUE
     if abs(scale) * limit + abs(shift) > _LARGEST_VALUE and not np.isfinite(out).all():
         raise PixelError(
