@@ -1,9 +1,8 @@
 """The node in one process tree: Redis, listener, workers, periodic tasks; `unibiomed-node up`.
 
 Order of the start: own the home, write the configuration a first start lacks, migrate the
-database, then Redis, then the workers and the listener. ``run/ready.json`` appears once the
-listener accepts associations; results wait in the database until the workers have loaded the
-model. The stop goes the other way round.
+database, then Redis, the listener, the workers. ``run/ready.json`` appears once the listener
+accepts associations; studies wait in the database until the workers have loaded the model. The stop goes the other way round.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ REDIS_SECONDS = 30.0
 LISTENER_SECONDS = 90.0
 WORKER_STOP_SECONDS = 30.0  # a task cut off here is taken up again by the next start
 STARTS_BEFORE_GIVING_UP = 3
+CANNOT_START = 2  # exit code of a program that says why it will never start like this
 
 
 class StartError(Exception):
@@ -96,6 +96,7 @@ def run(folder: Path, say: Callable[[str], None]) -> None:
             finally:
                 home.ready_json.unlink(missing_ok=True)
                 _stop(supervisor)
+                _forget_last_run(home)
         say("Stopped.")
 
 
@@ -109,8 +110,8 @@ def _start(tree: _Tree, supervisor: Supervisor, say: Callable[[str], None]) -> N
             REDIS_SECONDS,
         )
         _insist(answered and not _given_up(supervisor, "redis"), supervisor, "redis")
-    for program in (*_workers(tree), _beat(tree), _listener(tree)):
-        supervisor.start(program)
+    # The listener alone at first: when it cannot have its port, nothing else need start.
+    supervisor.start(_listener(tree))
     supervisor.wait(
         lambda: _listening(tree, supervisor) is not None or _given_up(supervisor, "listener"),
         LISTENER_SECONDS,
@@ -119,6 +120,8 @@ def _start(tree: _Tree, supervisor: Supervisor, say: Callable[[str], None]) -> N
         return
     listening = _listening(tree, supervisor)
     _insist(listening is not None, supervisor, "listener")
+    for program in (*_workers(tree), _beat(tree)):
+        supervisor.start(program)
     ready = _write_ready(home, listening or {})
     say(
         f"Ready: {ready['ae_title']} takes studies at {ready['host']}:{ready['port']} "
@@ -268,6 +271,9 @@ def _listening(tree: _Tree, supervisor: Supervisor) -> dict[str, Any] | None:
 
 
 def _given_up(supervisor: Supervisor, name: str) -> bool:
+    """Say whether another start would end as the ones before."""
+    if supervisor.last_code(name) == CANNOT_START:
+        return True
     return supervisor.starts(name) > STARTS_BEFORE_GIVING_UP
 
 

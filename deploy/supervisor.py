@@ -109,6 +109,7 @@ class _Child:
     restart_at: float | None = None
     delay: float = FIRST_DELAY
     starts: int = 0
+    last_code: int | None = None
     tail: bytes = b""  # the end of what it wrote
 
     @property
@@ -279,6 +280,7 @@ class Supervisor:
             self._selector.unregister(child.output)
         process.stdout.close()
         child.process = None
+        child.last_code = process.returncode
         # Its own children (a worker's pool) must not outlive it and work beside the next run.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -303,6 +305,13 @@ class Supervisor:
     def starts(self, name: str) -> int:
         """Return how often the program has been started."""
         return self._children[name].starts
+
+    def last_code(self, name: str) -> int | None:
+        """Return the exit code of the program's last run that ended, None before the first end.
+
+        Negative for the signal that ended it.
+        """
+        return self._children[name].last_code
 
     def last_lines(self, name: str) -> list[str]:
         """Return the last lines the program wrote."""

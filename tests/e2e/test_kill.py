@@ -13,7 +13,7 @@ import psutil
 import pydicom
 import pytest
 from pynetdicom import AE
-from pynetdicom.sop_class import CTImageStorage
+from pydicom.uid import CTImageStorage
 
 from db.models import Instance
 from deploy.demo import write_configuration
