@@ -1,0 +1,183 @@
+"""From answers per slice to one mask of a series.
+
+Presence decides which slices may carry a mask; logits are smoothed across slices by physical
+distance; what is too small to be the target is dropped by physical size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK
+import torch
+from numpy.typing import NDArray
+
+from inference.card import CardTarget, VolumeRules
+from inference.findings import Mask, Presence
+from inference.presence import Probabilities, decide, probability, smoothed
+from inference.tiling import to_source
+
+Spacing = tuple[float, float, float]
+_CHUNK = 16
+"""Slices brought to the source grid at a time; bounds the memory of large series."""
+_SMALLEST_WEIGHT = 0.02
+"""Neighbouring slices of less weight are left out of the smoothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class SliceAnswers:
+    """What the decoder said of one target in each of F slices.
+
+    Attributes
+    ----------
+    logits
+        ``(F, h, w)`` mask logits at the decoder's size, float16.
+    score
+        ``(F,)`` object scores.
+    predicted_iou
+        ``(F,)`` 0..1.
+    blank
+        ``(F,)`` slices without any contrast: nothing can be seen there.
+    """
+
+    logits: NDArray[np.float16]
+    score: NDArray[np.float32]
+    predicted_iou: NDArray[np.float32]
+    blank: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """One target's answer for a series."""
+
+    presence: Presence
+    confidence: float
+    mask: Mask | None
+    key_frame: int | None
+    predicted_iou: float | None
+
+
+def assemble(
+    answers: SliceAnswers,
+    target: CardTarget,
+    *,
+    kind: str,
+    grid: tuple[int, int],
+    spacing: Spacing | None,
+) -> Assembled:
+    """Decide presence and build the mask on the source grid.
+
+    Parameters
+    ----------
+    answers
+        Of all slices, in order.
+    target
+        Its calibration and rules.
+    kind
+        ``volume``: neighbouring slices inform each other; ``images``: each stands alone.
+    grid
+        Rows and columns of the source.
+    spacing
+        mm between frames, rows, columns, or ``None`` where it is unknown.
+    """
+    values = probability(answers.score, target.presence)
+    values[answers.blank] = 0.0
+    if kind == "volume":
+        values = smoothed(values)
+    confidence = float(values.max())
+    presence = decide(confidence, target.presence)
+    if presence is Presence.ABSENT:
+        return Assembled(presence, confidence, None, None, None)
+    shown = values >= target.presence.absent_below
+    logits = answers.logits
+    if kind == "volume" and spacing is not None:
+        logits = smooth_across(logits, spacing[0], target.rules.smoothing_mm)
+    mask = on_source(logits, shown, grid)
+    mask = clean(mask, target.rules, spacing, whole=kind == "volume")
+    if not mask.any():
+        # The object score says yes, but nothing is left that could be it: a reader would be
+        # shown a finding without a place. It counts as not found.
+        below = float(np.nextafter(target.presence.absent_below, 0.0))
+        return Assembled(Presence.ABSENT, min(confidence, below), None, None, None)
+    key = key_frame(mask, values)
+    return Assembled(presence, confidence, mask, key, float(answers.predicted_iou[key]))
+
+
+def smooth_across(
+    logits: NDArray[np.float16], distance: float, sigma: float
+) -> NDArray[np.float16]:
+    """Weighted mean of each slice's logits with its neighbours.
+
+    Parameters
+    ----------
+    distance
+        mm between slices.
+    sigma
+        Standard deviation of the weights, mm; slices that are far apart are left as they are.
+    """
+    if sigma <= 0 or distance <= 0 or logits.shape[0] == 1:
+        return logits
+    reach = int(sigma * math.sqrt(-2.0 * math.log(_SMALLEST_WEIGHT)) / distance)
+    reach = min(reach, 5, logits.shape[0] - 1)
+    if reach == 0:
+        return logits
+    count = logits.shape[0]
+    result = np.empty_like(logits)
+    for index in range(count):
+        first, last = max(0, index - reach), min(count, index + reach + 1)
+        offset = (np.arange(first, last) - index) * distance
+        weight = np.exp(-0.5 * (offset / sigma) ** 2).astype(np.float32)
+        part = logits[first:last].astype(np.float32)
+        result[index] = np.tensordot(weight / weight.sum(), part, axes=1)
+    return result
+
+
+def on_source(logits: NDArray[np.float16], shown: NDArray[np.bool_], grid: tuple[int, int]) -> Mask:
+    """Threshold at the source's size; slices that are not shown stay empty."""
+    mask: Mask = np.zeros((logits.shape[0], *grid), np.bool_)
+    frames = np.flatnonzero(shown)
+    for start in range(0, frames.size, _CHUNK):
+        chosen = frames[start : start + _CHUNK]
+        upsampled = to_source(torch.from_numpy(logits[chosen].astype(np.float32)), *grid)
+        mask[chosen] = (upsampled > 0).numpy()
+    return mask
+
+
+def clean(mask: Mask, rules: VolumeRules, spacing: Spacing | None, *, whole: bool) -> Mask:
+    """Drop parts that are too small, and all but the largest where the target is one body.
+
+    Parameters
+    ----------
+    whole
+        The frames are one volume; otherwise each is cleaned alone.
+    """
+    if not mask.any():
+        return mask
+    if whole:
+        return _clean_part(mask, rules, spacing)
+    return np.concatenate([_clean_part(frame[None], rules, spacing) for frame in mask])
+
+
+def _clean_part(mask: Mask, rules: VolumeRules, spacing: Spacing | None) -> Mask:
+    image = SimpleITK.GetImageFromArray(mask.astype(np.uint8))
+    parts = SimpleITK.ConnectedComponent(image, True)  # type: ignore[no-untyped-call]
+    labels = SimpleITK.GetArrayFromImage(parts)
+    sizes = np.bincount(labels.reshape(-1)).astype(np.float64)
+    sizes[0] = 0
+    smallest = float(rules.min_pixels)
+    if spacing is not None and mask.shape[0] > 1:
+        smallest = max(1.0, rules.min_mm3 / math.prod(spacing))
+    keep = sizes >= smallest
+    if rules.single_component:
+        keep &= np.arange(sizes.size) == sizes.argmax()
+    keep[0] = False
+    kept: Mask = keep[labels]
+    return kept
+
+
+def key_frame(mask: Mask, values: Probabilities) -> int:
+    """Pick the frame with the largest area, weighed by how surely the target is there."""
+    area = mask.sum(axis=(1, 2)).astype(np.float64)
+    return int(np.argmax(area * (0.05 + values)))

@@ -1,0 +1,1 @@
+"""Data sets, training, calibration and evaluation of the shipped models."""

@@ -1,0 +1,206 @@
+"""From measurements to a model card: thresholds, calibration, and what may be listed at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from inference.card import (
+    CardModality,
+    CardTarget,
+    Interval,
+    MeasuredScore,
+    ModelCard,
+    NotListed,
+    PresenceCalibration,
+    VolumeRules,
+)
+from learning import metrics
+from learning.recipe import Concept, Recipe
+
+MARGIN = 0.03
+"""A target is listed if its Dice beats the best constant mask by this much."""
+LEAST_DICE = 0.4
+LEAST_AUC = 0.8
+_KEPT_POSITIVES = 0.97
+"""Share of positives that must not be called absent."""
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ConceptMeasurement:
+    """Everything measured of one concept on held-out groups.
+
+    Attributes
+    ----------
+    dice, floor, groups
+        One entry for each image that shows the concept: Dice of the model, of the best constant
+        mask, and the patient or cluster.
+    positive, negative_own, negative_other
+        Object scores of images that show it, of empty images of its own source, and of others.
+    """
+
+    concept: Concept
+    dice: Scores
+    floor: Scores
+    groups: tuple[str, ...]
+    positive: Scores
+    negative_own: Scores
+    negative_other: Scores
+
+    @property
+    def negative(self) -> Scores:
+        """All negatives."""
+        return np.concatenate([self.negative_own, self.negative_other])
+
+
+def fit_logistic(positive: Scores, negative: Scores, weight: Scores) -> tuple[float, float]:
+    """Slope and offset of Platt's calibration, both sides given the same weight.
+
+    Platt's smoothed targets keep the fit finite where the scores are perfectly separated.
+
+    Parameters
+    ----------
+    weight
+        Of each negative.
+    """
+    scores = np.concatenate([positive, negative])
+    truth = np.concatenate(
+        [
+            np.full(positive.size, (positive.size + 1) / (positive.size + 2)),
+            np.full(negative.size, 1 / (negative.size + 2)),
+        ]
+    )
+    weights = np.concatenate(
+        [np.full(positive.size, 0.5 / positive.size), 0.5 * weight / weight.sum()]
+    )
+
+    def loss(parameters: NDArray[np.float64]) -> float:
+        logit = np.exp(parameters[0]) * scores + parameters[1]
+        return float((weights * (np.logaddexp(0.0, logit) - truth * logit)).sum())
+
+    found = minimize(loss, np.zeros(2), method="Nelder-Mead")
+    return float(np.clip(np.exp(found.x[0]), 0.05, 10.0)), float(np.clip(found.x[1], -20, 20))
+
+
+def calibrate(measured: ConceptMeasurement) -> PresenceCalibration:
+    """Fit probability and thresholds; empty images of the own source weigh half of all."""
+    own, other = measured.negative_own, measured.negative_other
+    weight = np.concatenate(
+        [np.full(part.size, 1.0 / part.size) for part in (own, other) if part.size]
+    )
+    slope, offset = fit_logistic(measured.positive, measured.negative, weight)
+    harder = own if own.size >= 5 else measured.negative
+    present = metrics.best_threshold(measured.positive, harder)
+    absent = min(present, float(np.quantile(measured.positive, 1.0 - _KEPT_POSITIVES)))
+
+    def chance(score: float) -> float:
+        return float(1.0 / (1.0 + np.exp(-np.clip(slope * score + offset, -30, 30))))
+
+    return PresenceCalibration(
+        slope=round(slope, 5),
+        offset=round(offset, 5),
+        absent_below=round(min(chance(absent), 0.5), 4),
+        present_from=round(chance(present), 4),
+    )
+
+
+def measured_score(
+    measured: ConceptMeasurement,
+    calibration: PresenceCalibration,
+    seed: int,
+    volumes: tuple[float, ...] = (),
+) -> MeasuredScore:
+    """Sum up one concept for the card."""
+    low, high = metrics.bootstrap_mean(measured.dice.tolist(), measured.groups, seed)
+    p, slope, offset = calibration.present_from, calibration.slope, calibration.offset
+    threshold = (np.log(p / (1.0 - p)) - offset) / slope if 0 < p < 1 else np.inf
+    own = measured.negative_own
+    return MeasuredScore(
+        dice=round(float(measured.dice.mean()), 4),
+        dice_interval=Interval(low=round(low, 4), high=round(high, 4)),
+        images=measured.dice.size,
+        groups=len(set(measured.groups)),
+        floor=round(float(measured.floor.mean()), 4),
+        presence_auc=round(metrics.roc_auc(measured.positive, measured.negative), 4),
+        presence_auc_own=round(metrics.roc_auc(measured.positive, own), 4) if own.size else None,
+        negatives=measured.negative.size,
+        negatives_own=own.size,
+        sensitivity=round(metrics.sensitivity(measured.positive, threshold), 4),
+        specificity=round(metrics.specificity(measured.negative, threshold), 4),
+        volume_dice=round(float(np.mean(volumes)), 4) if volumes else None,
+        volumes=len(volumes),
+    )
+
+
+def refusal(score: MeasuredScore) -> str | None:
+    """Why a target must not be listed; ``None`` where it may."""
+    figures = f"Dice {score.dice:.2f} on {score.images} held-out images"
+    if score.dice < score.floor + MARGIN:
+        return f"{figures} does not beat a constant mask ({score.floor:.2f}) by {MARGIN}"
+    if score.dice < LEAST_DICE:
+        return f"{figures} is below {LEAST_DICE}"
+    if score.presence_auc < LEAST_AUC:
+        return f"presence AUC {score.presence_auc:.2f} is below {LEAST_AUC}"
+    return None
+
+
+def build_card(
+    recipe: Recipe,
+    measured: list[ConceptMeasurement],
+    volumes: dict[str, tuple[float, ...]],
+) -> ModelCard:
+    """Write down what was measured; what does not hold is named as not listed.
+
+    Parameters
+    ----------
+    volumes
+        Concept key to the Dice of whole volumes, where they were measured.
+    """
+    targets: list[CardTarget] = []
+    refused: list[NotListed] = []
+    for item in measured:
+        concept = item.concept
+        calibration = calibrate(item)
+        score = measured_score(item, calibration, recipe.seed, volumes.get(concept.key, ()))
+        reason = refusal(score)
+        if reason is not None:
+            refused.append(NotListed(name=concept.target, modality=concept.modality, reason=reason))
+            continue
+        targets.append(
+            CardTarget(
+                name=concept.target,
+                modality=concept.modality,
+                body_parts=concept.body_parts,
+                score=score,
+                presence=calibration,
+                rules=VolumeRules(
+                    single_component=concept.single_component,
+                    min_mm3=concept.min_mm3,
+                    min_pixels=concept.min_pixels,
+                ),
+            )
+        )
+    used = {target.modality for target in targets}
+    text = recipe.card
+    return ModelCard(
+        name=text.name,
+        version=text.version,
+        licence=text.licence,
+        intended_use=text.intended_use,
+        limitations=text.limitations,
+        training_data=tuple(source.folder for source in recipe.sources),
+        modalities=tuple(
+            CardModality(
+                name=name, dicom=item.dicom, kind=item.kind, intensity=recipe.intensity[name]
+            )
+            for name, item in recipe.modalities.items()
+            if name in used
+        ),
+        targets=tuple(targets),
+        not_listed=tuple(refused),
+    )

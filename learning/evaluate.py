@@ -1,0 +1,231 @@
+"""Make a model folder of a training run: measure, calibrate, write the card and the report.
+
+Everything is measured on groups that training never saw, at the images' own size. Thresholds are
+chosen on the same images, and the report says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from tokenizers import Tokenizer
+
+from inference.card import ModelCard, write_card
+from inference.checkpoints import TOKENIZER_FILE, load_checkpoint, save_weights
+from inference.engine import Engine
+from learning import metrics
+from learning.calibrate import ConceptMeasurement, build_card
+from learning.datasets import Sample, Split, load_split, with_concept
+from learning.phantom import generate_phantom
+from learning.predict import Prediction, predict
+from learning.recipe import Recipe, load_recipe
+from learning.report import write_report
+from learning.train import TrainingModel, model_config
+
+_LOG = logging.getLogger(__name__)
+_MEAN_SIDE = 64
+_VOLUME_SLICE_STEP = 3
+"""Of volumes every third slice is scored: neighbours hardly differ."""
+_PHANTOM_SEEDS = range(90_000, 90_006)
+_VOLUMES = 16
+
+
+def export(run: Path, recipe: Recipe, out: Path) -> str:
+    """Write the averaged weights of a training checkpoint as a model folder, still without card."""
+    tokenizer = Tokenizer.from_file(str(run / TOKENIZER_FILE))
+    net = TrainingModel(model_config(recipe, tokenizer), len(recipe.concepts))
+    state = torch.load(run / "checkpoint.pt", weights_only=True)
+    net.load_state_dict(state["average"])
+    return save_weights(net.model, tokenizer, out)
+
+
+def measure(
+    predictions: Sequence[Prediction], training: Sequence[Sample], recipe: Recipe
+) -> list[ConceptMeasurement]:
+    """Score every concept that held-out images show."""
+    result = []
+    for index, concept in enumerate(recipe.concepts):
+        shown = [p for p in predictions if index in p.masks]
+        if not shown:
+            _LOG.warning("%s: no held-out image shows it; it is left out", concept.key)
+            continue
+        constant = constant_mask(with_concept(training, index), index)
+        truths = [np.isin(p.sample.mask, p.sample.present[index]) for p in shown]
+        own = [p.score[index] for p in predictions if index in p.sample.absent_own]
+        other = [p.score[index] for p in predictions if index in p.sample.absent_other]
+        result.append(
+            ConceptMeasurement(
+                concept=concept,
+                dice=np.array(
+                    [metrics.dice(p.masks[index], t) for p, t in zip(shown, truths, strict=True)]
+                ),
+                floor=np.array([metrics.dice(_resized(constant, t.shape), t) for t in truths]),
+                groups=tuple(p.sample.group for p in shown),
+                positive=np.array([p.score[index] for p in shown]),
+                negative_own=np.array(own),
+                negative_other=np.array(other),
+            )
+        )
+    return result
+
+
+def constant_mask(samples: Sequence[Sample], concept: int) -> NDArray[np.bool_]:
+    """Find the constant mask that scores best on the training images: what position gives."""
+    masks = np.stack(
+        [
+            _resized(np.isin(sample.mask, sample.present[concept]), (_MEAN_SIDE, _MEAN_SIDE))
+            for sample in samples
+        ]
+    )
+    mean = masks.mean(axis=0)
+    best: NDArray[np.bool_] = mean >= mean.max()
+    highest = 0.0
+    for threshold in mean.max() * np.linspace(0.1, 0.8, 15):
+        candidate = mean >= threshold
+        score = float(np.mean([metrics.dice(candidate, mask) for mask in masks]))
+        if score > highest:
+            best, highest = candidate, score
+    return best
+
+
+def _resized(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    picture = Image.fromarray(mask.astype(np.uint8) * 255)
+    resized = picture.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
+    enough: NDArray[np.bool_] = np.asarray(resized) > 127
+    return enough
+
+
+def thinned(samples: Sequence[Sample]) -> list[Sample]:
+    """All single images, and every third slice of volumes."""
+    chosen, seen = [], dict[str, int]()
+    for sample in samples:
+        seen[sample.series] = seen.get(sample.series, -1) + 1
+        if not sample.series or seen[sample.series] % _VOLUME_SLICE_STEP == 0:
+            chosen.append(sample)
+    return chosen
+
+
+def measure_volumes(engine: Engine, split: Split, recipe: Recipe) -> dict[str, tuple[float, ...]]:
+    """Dice over whole volumes, through the engine with its gates: what a user gets.
+
+    A target that is called absent scores 0.
+    """
+    result: dict[str, list[float]] = {}
+    series: dict[str, list[Sample]] = {}
+    for sample in split.validation:
+        if sample.series:
+            series.setdefault(sample.series, []).append(sample)
+    for slices in list(series.values())[:_VOLUMES]:
+        modality = slices[0].modality
+        names = [t.name for t in engine.card.targets if t.modality == modality]
+        found = engine.segment(
+            np.stack([s.image for s in slices]).astype(np.float32),
+            modality=modality,
+            kind="volume",
+            targets=names,
+            spacing=(1.0, 1.0, 1.0),
+        )
+        labels = np.stack([s.mask for s in slices])
+        for finding in found.findings:
+            index = recipe.index(f"{finding.target}, {modality}")
+            values = {v for s in slices for v in s.present.get(index, ())}
+            truth = np.isin(labels, sorted(values))
+            if truth.any():
+                mask = finding.mask if finding.mask is not None else np.zeros_like(truth)
+                result.setdefault(recipe.concepts[index].key, []).append(metrics.dice(mask, truth))
+    return {key: tuple(values) for key, values in result.items()}
+
+
+def measure_phantoms(engine: Engine) -> list[tuple[int, float, float]]:
+    """Seed, Dice and relative volume error on phantoms that were never trained on."""
+    if engine.card.target("CT", "phantom insert") is None:
+        return []
+    rows = []
+    for seed in _PHANTOM_SEEDS:
+        phantom = generate_phantom(seed, inserts=2)
+        finding = engine.segment(
+            phantom.volume,
+            modality="CT",
+            kind="volume",
+            targets=["phantom insert"],
+            spacing=phantom.spacing,
+        ).findings[0]
+        truth = phantom.labels > 0
+        mask = finding.mask if finding.mask is not None else np.zeros_like(truth)
+        voxel = float(np.prod(phantom.spacing))
+        known = sum(insert.volume for insert in phantom.inserts)
+        rows.append(
+            (seed, metrics.dice(mask, truth), metrics.volume_error(mask.sum() * voxel, known))
+        )
+    return rows
+
+
+def evaluate(
+    run: Path, config: Path, data: Path, out: Path, report: Path | None = None
+) -> ModelCard:
+    """Export, measure, calibrate and describe a training run.
+
+    Parameters
+    ----------
+    run
+        Folder of `learning.train`.
+    config
+        The recipe of the run.
+    data
+        Folder of the training sets.
+    out
+        Model folder to write: weights, configuration, tokenizer, card.
+    report
+        Where to write the results table; ``None`` writes none.
+    """
+    recipe = load_recipe(config)
+    export(run, recipe, out)
+    split = load_split(recipe, data)
+    # A first card, without volumes, because the engine refuses to work without one.
+    write_card(build_card(recipe, [], {}), out)
+    # The stored weights are rounded: what is measured is what is shipped.
+    checkpoint = load_checkpoint(out)
+    samples = thinned(split.validation)
+    predictions = list(predict(checkpoint.model, checkpoint.tokenizer, recipe, samples))
+    measured = measure(predictions, split.train, recipe)
+    write_card(build_card(recipe, measured, {}), out)
+    engine = Engine.load(out)
+    volumes = measure_volumes(engine, split, recipe)
+    phantoms = measure_phantoms(engine)
+    if phantoms:
+        volumes["phantom insert, CT"] = tuple(dice for _, dice, _ in phantoms)
+    card = build_card(recipe, measured, volumes)
+    write_card(card, out)
+    if report is not None:
+        write_report(report, card, engine.digest, split, phantoms)
+    return card
+
+
+def main(checkpoint: Path | None = None, data: Path | None = None, out: Path | None = None) -> None:
+    """Command line: ``python -m learning.evaluate RUN --config YAML --data DIR --out DIR``."""
+    parser = argparse.ArgumentParser(description="Make a model folder of a training run.")
+    parser.add_argument("run", type=Path, nargs="?", default=checkpoint or Path("runs/nano"))
+    parser.add_argument("--config", type=Path, default=Path("configs/nano.yaml"))
+    parser.add_argument("--data", type=Path, default=data or Path("../shared/data/train"))
+    parser.add_argument("--out", type=Path, default=out or Path("inference/weights/nano"))
+    parser.add_argument("--report", type=Path, default=None)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    torch.set_num_threads(arguments.threads)
+    card = evaluate(
+        arguments.run, arguments.config, arguments.data, arguments.out, arguments.report
+    )
+    for target in card.targets:
+        _LOG.info("%s in %s: %s", target.name, target.modality, target.score)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""How good is a mask, how good is a score: plain numpy, no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scores = NDArray[np.floating]
+
+
+def dice(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    """Dice coefficient; 1 where both are empty.
+
+    Raises
+    ------
+    ValueError
+        When the masks lie on different grids.
+    """
+    if found.shape != truth.shape:
+        raise ValueError(f"masks of shape {found.shape} and {truth.shape} cannot be compared")
+    total = int(found.sum()) + int(truth.sum())
+    return 1.0 if total == 0 else 2.0 * int((found & truth).sum()) / total
+
+
+def roc_auc(positive: Scores, negative: Scores) -> float:
+    """Area under the ROC curve: how often a positive outscores a negative, ties counted half.
+
+    0.5 where one side is empty: nothing was shown.
+    """
+    if positive.size == 0 or negative.size == 0:
+        return 0.5
+    ordered = np.sort(negative)
+    below = np.searchsorted(ordered, positive, side="left")
+    equal = np.searchsorted(ordered, positive, side="right") - below
+    return float((below + 0.5 * equal).mean() / negative.size)
+
+
+def sensitivity(positive: Scores, threshold: float) -> float:
+    """Share of positives at or above a threshold; 0 without positives."""
+    return float((positive >= threshold).mean()) if positive.size else 0.0
+
+
+def specificity(negative: Scores, threshold: float) -> float:
+    """Share of negatives below a threshold; 0 without negatives."""
+    return float((negative < threshold).mean()) if negative.size else 0.0
+
+
+def best_threshold(positive: Scores, negative: Scores) -> float:
+    """Threshold with the largest sum of sensitivity and specificity (Youden's index).
+
+    Midway between the two scores around it, so that it does not sit on a sample. The lowest of
+    equals: a finding too many is put before a reader, a finding too few is not.
+    """
+    values = np.unique(np.concatenate([positive, negative]))
+    if values.size < 2:
+        return float(values[0]) if values.size else 0.0
+    candidates = (values[1:] + values[:-1]) / 2.0
+    sums = [sensitivity(positive, t) + specificity(negative, t) for t in candidates]
+    return float(candidates[int(np.argmax(sums))])
+
+
+def bootstrap_mean(
+    values: Sequence[float], groups: Sequence[str], seed: int, draws: int = 1000
+) -> tuple[float, float]:
+    """95 % interval of a mean, drawing whole groups: images of a patient are no new evidence."""
+    names, place = np.unique(np.asarray(groups), return_inverse=True)
+    sums = np.bincount(place, weights=np.asarray(values, np.float64))
+    counts = np.bincount(place).astype(np.float64)
+    random = np.random.default_rng(seed)
+    chosen = random.integers(names.size, size=(draws, names.size))
+    means = sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def volume_error(found: float, truth: float) -> float:
+    """Relative error of a volume; positive where too much was found.
+
+    Raises
+    ------
+    ValueError
+        When the true volume is not positive.
+    """
+    if truth <= 0:
+        raise ValueError(f"true volume is {truth}, so no relative error exists")
+    return found / truth - 1.0

@@ -1,0 +1,65 @@
+"""Run a model over held-out images and keep what it said, before any threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from inference import decoding, tasks
+from inference.architecture import UniBiomed
+from inference.tiling import squash, to_source
+from learning.datasets import Sample
+from learning.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A model's answers to every concept for one image.
+
+    Attributes
+    ----------
+    sample
+        The image.
+    score
+        ``(K,)`` object scores.
+    masks
+        Concept index to the mask at the image's own size, for concepts that the image shows.
+    """
+
+    sample: Sample
+    score: NDArray[np.float64]
+    masks: dict[int, NDArray[np.bool_]]
+
+
+@torch.inference_mode()
+def predict(
+    model: UniBiomed, tokenizer: Tokenizer, recipe: Recipe, samples: Sequence[Sample]
+) -> Iterator[Prediction]:
+    """Ask every concept of every image, eight images at a time."""
+    prompts = [tasks.SegmentationTask(c.target, c.modality).prompt for c in recipe.concepts]
+    batch = decoding.encode(tokenizer, prompts, model.config.image_tokens)
+    size = model.config.grounding.image_size
+    count = len(prompts)
+    for start in range(0, len(samples), 8):
+        chosen = samples[start : start + 8]
+        pixels = torch.cat([squash(sample.image[None], size) for sample in chosen])
+        tokens = model.image_tokens(pixels).repeat_interleave(count, dim=0)
+        vectors = model.seg_vectors(
+            tokens, batch.ids.repeat(len(chosen), 1), batch.seg_position.repeat(len(chosen))
+        )
+        image = torch.arange(len(chosen)).repeat_interleave(count)
+        decoded = model.grounding.decode(model.grounding.encode(pixels), vectors, image)
+        scores = decoded.object_score.reshape(len(chosen), count).double().numpy()
+        logits = decoded.logits.reshape(len(chosen), count, *decoded.logits.shape[1:])
+        for number, sample in enumerate(chosen):
+            rows, columns = sample.mask.shape
+            masks = {
+                concept: (to_source(logits[number, concept][None], rows, columns)[0] > 0).numpy()
+                for concept in sample.present
+            }
+            yield Prediction(sample, scores[number], masks)

@@ -1,0 +1,28 @@
+"""The small model's tokenizer: a byte-level BPE learned from the prompts it will see."""
+
+from __future__ import annotations
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from inference import tasks
+from learning.recipe import Recipe
+
+
+def train_tokenizer(recipe: Recipe) -> Tokenizer:
+    """Learn merges from every wording of every concept; any other text falls back to bytes."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=recipe.architecture.bpe_vocabulary,
+        special_tokens=list(tasks.SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    texts = [
+        wording.format(phrase=f"{concept.target} in {concept.modality}") + "\nIt is "
+        for concept in recipe.concepts
+        for wording in tasks.WORDINGS
+    ]
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
