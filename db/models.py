@@ -372,7 +372,10 @@ class ResultRecord(Base):
     """An object that a job wrote; `position` is its place in the order of sending."""
 
     __tablename__ = "result"
-    __table_args__ = (UniqueConstraint("job_id", "position"),)
+    __table_args__ = (
+        UniqueConstraint("job_id", "position"),
+        Index("ix_result_kept_created_at", "created_at", sqlite_where=KEPT, postgresql_where=KEPT),
+    )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     job_id: Mapped[int] = mapped_column(BigId, ForeignKey("job.id", ondelete="CASCADE"))
@@ -387,6 +390,7 @@ class ResultRecord(Base):
     state: Mapped[ResultState] = mapped_column(words(ResultState), default=ResultState.READY)
     problems: Mapped[list[dict[str, str]]] = mapped_column(Json, default=list)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
     deliveries: Mapped[list[DeliveryRecord]] = relationship(order_by="DeliveryRecord.id")
 

@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from db import catalog
 from db.catalog import Arrival
 from db.session import Database, is_passing
+from dicom_node.archive import Archive
 from dicom_node.errors import FinalError, RetriableError
 from dicom_node.peers import Refusal
 from dicom_node.services.events import AssociationEnded, Quarantined, ReceivedInstance
@@ -60,6 +61,9 @@ class Registrar:
     listener
         Name of the listening process, the same at each start and no other process's: what it
         left open when it died is closed under this name.
+    archive
+        Where the files lie: an instance that the archive had already is looked for again after
+        its commit, because retention may have deleted it in between.
     on_released
         Called from the writer thread, after the commit, with the studies that no association
         sends any more. It must return at once: the listener puts the message for the completion
@@ -78,6 +82,7 @@ class Registrar:
         database: Database,
         *,
         listener: str,
+        archive: Archive | None = None,
         on_released: Callable[[Sequence[int]], None] | None = None,
         batch: int = 256,
         deadline_seconds: float = 20.0,
@@ -85,6 +90,7 @@ class Registrar:
     ) -> None:
         self._database = database
         self._listener = listener
+        self._archive = archive
         self._tell_released = on_released
         self._batch = batch
         self._deadline_seconds = deadline_seconds
@@ -103,6 +109,11 @@ class Registrar:
     def alive(self) -> bool:
         """Whether the writer runs; a listener whose writer died should end and be restarted."""
         return self._thread.is_alive()
+
+    @property
+    def backlog(self) -> int:
+        """Entries that wait for the writer, about."""
+        return self._queue.qsize()
 
     def stop(self, timeout: float = 10.0) -> None:
         """Write what is queued and end; call it when the listener takes no more."""
@@ -123,6 +134,11 @@ class Registrar:
             When the database will never take it.
         """
         self._wait(self._submit(as_arrival(instance, self._listener, self._now())))
+        stored = instance.file
+        if stored.outcome == "same" and self._archive is not None:
+            # Deleting holds the study until its commit; so it was before ours, and shows by now.
+            if not self._archive.absolute(stored.path).exists():
+                raise RetriableError("the earlier copy was just deleted by age; send it again")
 
     def on_quarantined(self, quarantined: Quarantined) -> None:
         """Note an object in quarantine.
@@ -210,8 +226,9 @@ class Registrar:
                     "database unavailable (%s), %d entries wait", _cause(error), len(entries)
                 )
             entries = self._without_overdue(entries)
-            self._stopping.wait(pause)
-            pause = min(2 * pause, 1.0)
+            if entries:
+                self._stopping.wait(pause)
+                pause = min(2 * pause, 1.0)
 
     def _commit(self, entries: Sequence[_Waiting]) -> None:
         with self._database.session() as session:

@@ -389,12 +389,21 @@ def _create_result() -> None:
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("problems", Json, nullable=False),
         sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.Column("purged_at", UtcDateTime(), nullable=True),
         sa.ForeignKeyConstraint(
             ["job_id"], ["job.id"], name="fk_result_job_id_job", ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name="pk_result"),
         sa.UniqueConstraint("job_id", "position", name="uq_result_job_id_position"),
         sa.UniqueConstraint("sop_instance_uid", name="uq_result_sop_instance_uid"),
+    )
+    op.create_index(
+        "ix_result_kept_created_at",
+        "result",
+        ["created_at"],
+        unique=False,
+        sqlite_where=KEPT,
+        postgresql_where=KEPT,
     )
 
 

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from db import jobs
+from db.jobs import JobState
+from db.session import Database
+from tests.workflows.nodes import Clock, destination, encoded_job, make_node, told
+from tests.workflows.pacs import COMPREHENSIVE_3D_SR, ENHANCED_SR, SEG, Pacs
+from workflows.delivery import deliver_job
+from workflows.node import Node
+
+# pynetdicom leaves the socket of a refused connection to the garbage collector.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in.*socket:pytest.PytestUnraisableExceptionWarning"
+)
+
+SEG_UID, MEASURED_UID, GROUNDED_UID = "2.25.11", "2.25.12", "2.25.13"
+ALL = [SEG_UID, MEASURED_UID, GROUNDED_UID]
+
+
+@pytest.fixture
+def node(tmp_path: Path, sqlite_database: Database, clock: Clock, pacs: Pacs) -> Node:
+    return make_node(tmp_path, sqlite_database, clock, destinations=[destination(pacs)])
+
+
+@pytest.fixture
+def other() -> Iterator[Pacs]:
+    pacs = Pacs()
+    pacs.start()
+    yield pacs
+    pacs.stop()
+
+
+def confirmed(job: dict[str, object]) -> list[bool]:
+    results = job["results"]
+    assert isinstance(results, list)
+    return [line["confirmed"] for line in results]
+
+
+def test_results_arrive_in_order_on_one_association_and_are_proven(
+    tmp_path: Path, database: Database, clock: Clock, pacs: Pacs
+) -> None:
+    node = make_node(tmp_path, database, clock, destinations=[destination(pacs)])
+    job_id = encoded_job(node, ["pacs"])
+    deliver_job(node, job_id)
+    job = told(node, job_id)
+    assert (job["state"], confirmed(job)) == ("delivered", [True] * 3)
+    assert job["wait_reason"] == "stored and proven at pacs (by C-FIND)"
+    assert pacs.received == ALL
+    assert len({association for association, _ in pacs.stored}) == 1
+    for line in job["results"]:
+        sent = dcmread(node.archive.absolute(line["file"]))
+        kept = (node.archive.absolute(line["file"])).read_bytes()
+        assert kept.endswith(pacs.data[str(sent.SOPInstanceUID)][0])
+    assert [stage["stage"] for stage in job["stages"]][-3:] == [
+        "delivering",
+        "confirming",
+        "delivered",
+    ]
+
+
+def test_a_second_message_does_no_harm(node: Node, pacs: Pacs) -> None:
+    job_id = encoded_job(node, ["pacs"])
+    deliver_job(node, job_id)
+    assert deliver_job(node, job_id) == []
+    assert pacs.received == ALL
+
+
+def test_one_destination_down_does_not_keep_the_other_waiting(
+    tmp_path: Path, sqlite_database: Database, clock: Clock, pacs: Pacs, other: Pacs
+) -> None:
+    destinations = [destination(pacs), destination(other, "research")]
+    node = make_node(tmp_path, sqlite_database, clock, destinations=destinations)
+    pacs.stop()
+    job_id = encoded_job(node, ["pacs", "research"])
+    deliver_job(node, job_id)
+    job = told(node, job_id)
+    assert (job["state"], job["attempts"]) == ("delivering", 1)
+    assert "no connection" in job["wait_reason"]
+    assert other.received == ALL
+    deliver_job(node, job_id)  # too early: the pause is not over
+    assert told(node, job_id)["attempts"] == 1
+    pacs.start()
+    clock.forward(60)
+    deliver_job(node, job_id)
+    assert told(node, job_id)["state"] == "delivered"
+    assert (pacs.received, other.received) == (ALL, ALL)
+
+
+@pytest.mark.parametrize("how", ["A700", "drop"])
+def test_an_attempt_goes_on_where_the_last_one_broke_off(
+    node: Node, pacs: Pacs, clock: Clock, how: str
+) -> None:
+    if how == "A700":
+        pacs.statuses[MEASURED_UID] = [0xA700]
+    else:
+        pacs.drops.add(MEASURED_UID)
+    job_id = encoded_job(node, ["pacs"])
+    deliver_job(node, job_id)
+    job = told(node, job_id)
+    assert job["state"] == "delivering"
+    assert confirmed(job) == [True, False, False]
+    clock.forward(60)
+    deliver_job(node, job_id)
+    assert told(node, job_id)["state"] == "delivered"
+    assert pacs.received == ALL
+
+
+def test_a_refused_report_fails_the_job_and_the_rest_is_there(
+    tmp_path: Path, sqlite_database: Database, clock: Clock
+) -> None:
+    pacs = Pacs(classes=(SEG, ENHANCED_SR))
+    pacs.start()
+    node = make_node(tmp_path, sqlite_database, clock, destinations=[destination(pacs)])
+    job_id = encoded_job(node, ["pacs"])
+    deliver_job(node, job_id)
+    job = told(node, job_id)
+    assert job["state"] == "failed"
+    assert "does not take Comprehensive 3D SR" in job["error"]
+    assert confirmed(job) == [True, False, True]
+    pacs.stop()
+    # The administrator allows the class and retries the job.
+    pacs.classes = (SEG, COMPREHENSIVE_3D_SR, ENHANCED_SR)
+    pacs.start()
+    with node.database.session() as session:
+        assert jobs.reopen(session, job_id, "retried", now=clock()) is JobState.DELIVERING
+    deliver_job(node, job_id)
+    pacs.stop()
+    assert told(node, job_id)["state"] == "delivered"
+    assert pacs.received == [SEG_UID, GROUNDED_UID, MEASURED_UID]
+
+
+def test_reports_do_not_go_without_their_segmentation(node: Node, pacs: Pacs) -> None:
+    pacs.statuses[SEG_UID] = [0xC000]
+    job_id = encoded_job(node, ["pacs"])
+    deliver_job(node, job_id)
+    job = told(node, job_id)
+    assert job["state"] == "failed"
+    assert "its reports are not sent without it" in job["error"]
+    assert pacs.received == []
+
+
+def test_what_the_pacs_does_not_know_is_sent_again(node: Node, pacs: Pacs, clock: Clock) -> None:
+    pacs.forgets[GROUNDED_UID] = 1000
+    job_id = encoded_job(node, ["pacs"])
+    deliver_job(node, job_id)
+    job = told(node, job_id)
+    assert (job["state"], confirmed(job)) == ("delivering", [True, True, False])
+    assert "its C-FIND does not know the object" in job["wait_reason"]
+    pacs.forgets.clear()
+    clock.forward(60)
+    deliver_job(node, job_id)
+    assert told(node, job_id)["state"] == "delivered"
+    assert pacs.received == [*ALL, GROUNDED_UID]
+    first, second = pacs.data[GROUNDED_UID]
+    assert first == second
+
+
+def test_a_pacs_that_indexes_late_is_asked_again(node: Node, pacs: Pacs) -> None:
+    pacs.forgets[SEG_UID] = 3
+    job_id = encoded_job(node, ["pacs"])
+    deliver_job(node, job_id)
+    assert told(node, job_id)["state"] == "delivered"
+    assert pacs.received == ALL
+
+
+def test_a_pacs_that_cannot_be_asked_is_not_sent_twice(
+    tmp_path: Path, sqlite_database: Database, clock: Clock
+) -> None:
+    pacs = Pacs(finds=False)
+    pacs.start()
+    node = make_node(tmp_path, sqlite_database, clock, destinations=[destination(pacs)])
+    job_id = encoded_job(node, ["pacs"])
+    deliver_job(node, job_id)
+    job = told(node, job_id)
+    assert job["state"] == "failed"
+    assert "set confirm: none" in job["error"]
+    with node.database.session() as session:
+        jobs.reopen(session, job_id, "retried", now=clock())
+    lenient = make_node(
+        tmp_path, sqlite_database, clock, destinations=[destination(pacs, confirm="none")]
+    )
+    deliver_job(lenient, job_id)
+    pacs.stop()
+    job = told(node, job_id)
+    assert (job["state"], pacs.received) == ("delivered", ALL)
+    assert job["wait_reason"] == "stored and proven at pacs (by its C-STORE status alone)"
+
+
+def test_without_destinations_the_results_stay_in_the_nodes_archive(
+    tmp_path: Path, sqlite_database: Database, clock: Clock
+) -> None:
+    node = make_node(tmp_path, sqlite_database, clock)
+    job_id = encoded_job(node, [])
+    deliver_job(node, job_id)
+    job = told(node, job_id)
+    assert job["state"] == "delivered"
+    assert job["wait_reason"] == "kept in the node's own archive; no destination is configured"
+
+
+@pytest.mark.parametrize("mishap", ["changed", "missing"])
+def test_other_bytes_than_were_validated_are_never_sent(
+    node: Node, pacs: Pacs, mishap: str
+) -> None:
+    job_id = encoded_job(node, ["pacs"])
+    path = node.archive.absolute(told(node, job_id)["results"][1]["file"])
+    if mishap == "changed":
+        path.write_bytes(path.read_bytes()[:-1] + b"y")
+    else:
+        path.unlink()
+    deliver_job(node, job_id)
+    job = told(node, job_id)
+    assert job["state"] == "failed"
+    assert "restore it from a backup" in job["error"].lower()
+    assert pacs.received == []
+
+
+def test_a_destination_that_was_removed_is_named(node: Node, pacs: Pacs) -> None:
+    job_id = encoded_job(node, ["pacs", "gone"])
+    deliver_job(node, job_id)
+    job = told(node, job_id)
+    assert job["state"] == "failed"
+    assert "'gone' is not in node.yaml any more" in job["error"]
+    assert confirmed(job)[0::2] == [True, True, True]
+
+
+def test_a_cancelled_job_stops_sending(node: Node, pacs: Pacs, clock: Clock) -> None:
+    job_id = encoded_job(node, ["pacs"])
+
+    def cancel(uid: str) -> None:
+        with node.database.session() as session:
+            jobs.finish(session, job_id, JobState.CANCELLED, "by an operator", now=clock())
+
+    pacs.on_store = cancel
+    deliver_job(node, job_id)
+    assert told(node, job_id)["state"] == "cancelled"
+    assert pacs.received == [SEG_UID]
+
+
+def test_it_gives_up_after_the_last_attempt(
+    tmp_path: Path, sqlite_database: Database, clock: Clock, pacs: Pacs
+) -> None:
+    pacs.stop()
+    node = make_node(
+        tmp_path,
+        sqlite_database,
+        clock,
+        destinations=[destination(pacs)],
+        retries={"fast_attempts": 2, "fast_seconds": 0.01, "attempts": 3},
+    )
+    job_id = encoded_job(node, ["pacs"])
+    for _ in range(3):
+        deliver_job(node, job_id)
+        clock.forward(3600)
+    job = told(node, job_id)
+    assert job["state"] == "failed"
+    assert "given up after 3 attempts" in job["error"]
+    assert {line["attempts"] for line in job["results"]} == {3}

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+
+from db import catalog, jobs
+from db.jobs import JobState
+from db.models import Instance, Job, Quarantine, Study
+from db.session import Database
+from tests.workflows.nodes import Clock, destination, encoded_job, make_node, store_source, told
+from tests.workflows.pacs import Pacs
+from workflows.delivery import deliver_job
+from workflows.node import Node
+from workflows.reconciliation import reconcile
+from workflows.retention import clean_up
+
+DAY = 86400.0
+
+
+@pytest.fixture
+def node(tmp_path: Path, database: Database, clock: Clock, pacs: Pacs) -> Node:
+    return make_node(tmp_path, database, clock, destinations=[destination(pacs)])
+
+
+def sources(node: Node) -> list[str]:
+    return [node.archive.relative(path) for path in node.archive.walk()]
+
+
+def results(node: Node, job_id: int) -> list[bool]:
+    return [node.archive.absolute(line["file"]).exists() for line in told(node, job_id)["results"]]
+
+
+def count(node: Node, model: type) -> int:
+    with node.database.reading() as session:
+        return session.execute(select(func.count()).select_from(model)).scalar_one()
+
+
+def test_sources_go_by_age_and_results_later(node: Node, clock: Clock) -> None:
+    job_id = encoded_job(node, ["pacs"])
+    deliver_job(node, job_id)
+    clock.forward(13 * DAY)
+    clean_up(node)
+    assert len(sources(node)) == 1
+    clock.forward(2 * DAY)
+    clean_up(node)
+    assert sources(node) == []
+    assert list((node.archive.root / "studies").iterdir()) == []
+    with node.database.reading() as session:
+        assert session.scalars(select(Instance.purged_at)).one() == clock()
+    assert results(node, job_id) == [True] * 3
+    assert reconcile(node.database, node.archive).instances == 0
+    clock.forward(90 * DAY)
+    clean_up(node)
+    assert results(node, job_id) == [False] * 3
+    assert told(node, job_id)["state"] == "delivered"
+    clock.forward(365 * DAY)
+    clean_up(node)
+    assert (count(node, Job), count(node, Study), count(node, Instance)) == (0, 0, 0)
+
+
+def test_what_a_live_or_failed_job_reads_stays(node: Node, clock: Clock) -> None:
+    live = encoded_job(node, ["pacs"], study="1.1")
+    failed = encoded_job(node, ["pacs"], study="1.2")
+    with node.database.session() as session:
+        jobs.finish(session, failed, JobState.FAILED, "refused", now=clock())
+    clock.forward(100 * DAY)
+    clean_up(node)
+    assert len(sources(node)) == 2
+    assert results(node, live) == results(node, failed) == [True] * 3
+    clock.forward(300 * DAY)
+    clean_up(node)
+    assert [path.split("/")[1] for path in sources(node)] == ["1.1"]
+    assert told(node, live)["state"] == "delivering"
+    assert not (node.archive.root / "results" / str(failed)).exists()
+
+
+def test_unproven_results_and_those_without_destination_stay(node: Node, clock: Clock) -> None:
+    kept = encoded_job(node, [], study="1.1")
+    deliver_job(node, kept)
+    clock.forward(1000 * DAY)
+    clean_up(node)
+    assert results(node, kept) == [True] * 3
+    assert sources(node) == []
+    assert count(node, Job) == 1
+
+
+def test_a_study_that_still_grows_stays(node: Node, clock: Clock) -> None:
+    deliver_job(node, encoded_job(node, ["pacs"]))
+    clock.forward(15 * DAY)
+    with node.database.session() as session:
+        catalog.register(session, store_source(node, 1))
+    clean_up(node)
+    assert len(sources(node)) == 1
+
+
+def test_a_purged_study_may_come_again(node: Node, clock: Clock) -> None:
+    deliver_job(node, encoded_job(node, ["pacs"]))
+    clock.forward(15 * DAY)
+    clean_up(node)
+    with node.database.session() as session:
+        again = catalog.register(session, store_source(node, 1))
+        assert len(catalog.instances_of(session, again.study_id)) == 1
+    assert len(sources(node)) == 1
+
+
+def test_a_short_disk_thins_finished_studies_early(
+    tmp_path: Path, sqlite_database: Database, clock: Clock, pacs: Pacs
+) -> None:
+    settings = {"destinations": [destination(pacs)], "retention": {"studies_days": None}}
+    roomy = make_node(tmp_path, sqlite_database, clock, **settings)
+    deliver_job(roomy, encoded_job(roomy, ["pacs"]))
+    waiting = encoded_job(roomy, ["pacs"], study="1.9")
+    clock.forward(2 * 3600)
+    clean_up(roomy)
+    assert len(sources(roomy)) == 2
+    full = make_node(tmp_path, sqlite_database, clock, reserve=1 << 62, **settings)
+    clean_up(full)
+    assert [path.split("/")[1] for path in sources(full)] == ["1.9"]
+    assert told(full, waiting)["state"] == "delivering"
+
+
+@pytest.mark.parametrize("days", [30, None])
+def test_quarantine_goes_by_its_own_setting(
+    tmp_path: Path, sqlite_database: Database, clock: Clock, days: int | None
+) -> None:
+    retention = {"quarantine_days": days}
+    node = make_node(tmp_path, sqlite_database, clock, retention=retention)
+    path = node.archive.quarantine(b"bytes", "cut off", {})
+    reconcile(sqlite_database, node.archive, now=clock)
+    clock.forward(31 * DAY)
+    clean_up(node)
+    assert path.exists() == path.with_suffix(".json").exists() == (days is None)
+    with sqlite_database.reading() as session:
+        assert bool(session.scalars(select(Quarantine.resolution)).one()) == (days is not None)

@@ -1,0 +1,131 @@
+"""Deleting what is old: sources of finished jobs, proven results, records, quarantine.
+
+Sources go by age, and earlier when the disk runs short: intake would refuse new studies while old
+ones lie there that are done. A study with a live or failed job is not touched, nor a result that
+is not proven at a destination.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Final
+
+from db.aging import (
+    aged_jobs,
+    aged_quarantine,
+    aged_results,
+    aged_sources,
+    aged_studies,
+    delete_jobs,
+    forget_refusals,
+    forget_results,
+    resolve_quarantine,
+)
+from db.catalog import forget
+from dicom_node.archive import Archive
+from workflows.node import Node
+
+_LOG = logging.getLogger(__name__)
+
+_AT_ONCE: Final = 200
+"""Things per kind and run; the next run goes on. A run must not hold up the sweep."""
+_SHORT_OF_SPACE_AGE: Final = timedelta(hours=1)
+"""Even a full disk leaves a finished study its sources for so long."""
+_LONG_AGO: Final = timedelta(days=365_000)
+
+
+def clean_up(node: Node) -> None:
+    """Delete what the settings under ``retention`` say is too old, a limited number at a time."""
+    settings, now = node.settings.retention, node.now()
+    failed_before = _before(now, settings.jobs_days)
+    if settings.studies_days is not None:
+        before = _before(now, settings.studies_days)
+        _purge_sources(node, before, failed_before, only_while_short=False)
+    _purge_sources(node, now - _SHORT_OF_SPACE_AGE, failed_before, only_while_short=True)
+    if settings.results_days is not None:
+        _purge_results(node, _before(now, settings.results_days))
+    if settings.jobs_days is not None:
+        _delete_records(node, failed_before)
+    if settings.quarantine_days is not None:
+        _purge_quarantine(node, settings.quarantine_days)
+
+
+def _before(now: datetime, days: float | None) -> datetime:
+    """Give the time so many days ago; without days, one before all others."""
+    return now - (_LONG_AGO if days is None else timedelta(days=days))
+
+
+def _is_short_of_space(archive: Archive) -> bool:
+    """Whether the disk nears the reserve below which intake refuses instances."""
+    return not archive.has_room(archive.reserve_bytes // 2)
+
+
+def _purge_sources(
+    node: Node, before: datetime, failed_before: datetime, *, only_while_short: bool
+) -> None:
+    if only_while_short and not _is_short_of_space(node.archive):
+        return
+    with node.database.reading() as session:
+        studies = aged_studies(session, before, failed_before, _AT_ONCE)
+    files = 0
+    for study_id in studies:
+        if only_while_short and not _is_short_of_space(node.archive):
+            break
+        # The files go inside the transaction: it holds the study, so that none of its instances
+        # can be registered as kept between the look and the deletion.
+        with node.database.session() as session:
+            aged = aged_sources(session, study_id, before, failed_before)
+            _delete(node.archive, (file.path for file in aged))
+            forget(session, [file.id for file in aged], node.now())
+        files += len(aged)
+    if files:
+        why = "for lack of space" if only_while_short else "by age"
+        _LOG.info("deleted %d source files of %d studies %s", files, len(studies), why)
+
+
+def _purge_results(node: Node, before: datetime) -> None:
+    with node.database.session() as session:
+        aged = aged_results(session, before, _AT_ONCE)
+        _delete(node.archive, (file.path for file in aged))
+        forget_results(session, [file.id for file in aged], node.now())
+    if aged:
+        _LOG.info("deleted %d proven results by age", len(aged))
+
+
+def _delete_records(node: Node, before: datetime) -> None:
+    with node.database.session() as session:
+        jobs = aged_jobs(session, before, _AT_ONCE)
+        _delete(node.archive, delete_jobs(session, jobs))
+        forget_refusals(session, before)
+    for job_id in jobs:
+        shutil.rmtree(node.home.work_folder(job_id), ignore_errors=True)
+    if jobs:
+        _LOG.info("deleted the records of %d jobs by age", len(jobs))
+
+
+def _purge_quarantine(node: Node, days: float) -> None:
+    with node.database.session() as session:
+        aged = aged_quarantine(session, _before(node.now(), days), _AT_ONCE)
+        for file in aged:
+            path = node.archive.absolute(file.path)
+            path.unlink(missing_ok=True)
+            path.with_suffix(".json").unlink(missing_ok=True)
+        sentence = f"deleted after {days:g} days (retention.quarantine_days)"
+        resolve_quarantine(session, [file.id for file in aged], sentence, node.now())
+
+
+def _delete(archive: Archive, paths: Iterable[str]) -> None:
+    """Delete files and the folders that they leave empty; what is gone already is no error."""
+    for name in paths:
+        path = archive.absolute(name)
+        path.unlink(missing_ok=True)
+        for folder in (path.parent, path.parent.parent):
+            # studies/, results/ and quarantine/ themselves stay.
+            if folder.parent == archive.root or folder == archive.root:
+                break
+            with suppress(OSError):
+                folder.rmdir()
