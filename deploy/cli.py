@@ -202,13 +202,17 @@ def demo(
     home: Annotated[
         Path, typer.Option("--home", help="Where the demo's node lives; made anew each time.")
     ] = Path("demo-home"),
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", help="Folder of the weights; the shipped ones if none."),
+    ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds after which the demo gives up.")] = 900.0,
 ) -> None:
     """Run one study through a whole node and a PACS on this machine, and show what happens."""
     from deploy.demo import DemoError, run
 
     try:
-        run(study, home, timeout)
+        run(study, home, model=model, seconds=timeout)
     except DemoError as error:
         _fail(str(error))
 

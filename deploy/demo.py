@@ -38,7 +38,7 @@ class DemoError(Exception):
     """The demo did not reach its end; the text is a sentence."""
 
 
-def run(study: Path | None, home: Path, seconds: float) -> None:
+def run(study: Path | None, home: Path, *, model: Path | None, seconds: float) -> None:
     """Run the demo.
 
     Parameters
@@ -47,6 +47,8 @@ def run(study: Path | None, home: Path, seconds: float) -> None:
         A folder of DICOM files; None for the simulated CT phantom.
     home
         The demo's folder; what an earlier demo left there is removed.
+    model
+        Folder of the weights; None for the shipped ones.
     seconds
         Deadline from the first image to the last delivered job.
 
@@ -67,7 +69,8 @@ def run(study: Path | None, home: Path, seconds: float) -> None:
         with start_pacs(home / "pacs") as pacs:
             console.print(f"PACS     {pacs.name}, {pacs.ae_title} at {LOOPBACK}:{pacs.port}")
             node_home = home / "node"
-            write_configuration(node_home, pacs)
+            chosen = {"model": {"folder": str(model.expanduser().resolve())}} if model else None
+            write_configuration(node_home, pacs, chosen)
             with NodeProcess(node_home) as node:
                 console.print(f"node     {node.address}, home {node_home}", soft_wrap=True)
                 sent = send_folder(

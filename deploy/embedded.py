@@ -2,7 +2,8 @@
 
 Order of the start: own the home, write the configuration a first start lacks, migrate the
 database, then Redis, the listener, the workers. ``run/ready.json`` appears once the listener
-accepts associations; studies wait in the database until the workers have loaded the model. The stop goes the other way round.
+accepts associations; studies wait in the database until the workers have loaded the model.
+The stop goes the other way round.
 """
 
 from __future__ import annotations
