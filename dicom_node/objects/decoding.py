@@ -34,6 +34,7 @@ from dicom_node.errors import FinalError, RetriableError
 from dicom_node.objects.calibration import number
 from dicom_node.objects.headers import PARSE_ERRORS, PixelElement, quiet_pydicom, read_header
 
+_SEQUENCE_END: Final = b"\xfe\xff\xdd\xe0\0\0\0\0"
 _NATIVE: Final = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian})
 
 # Retired progressive and hierarchical JPEG, which pydicom does not know.
@@ -106,7 +107,7 @@ def decode(path: Path, header: Dataset, element: PixelElement | None = None) -> 
         if syntax in _NATIVE and layout.is_plain and element.offset is not None:
             return StoredPixels(_read_native(path, header, element, layout), layout.photometric)
         with quiet_pydicom():
-            return _decode_by_pydicom(path, header, syntax, layout)
+            return _decode_by_pydicom(path, header, syntax, layout, element)
     except MemoryError as error:
         raise PixelError(
             f"{_who(header)} is larger than memory: Rows (0028,0010) {layout.rows} x Columns "
@@ -238,7 +239,9 @@ def _arrange(values: NDArray[Any], layout: _Layout) -> NDArray[Any]:
     return values.reshape(layout.rows, layout.columns, layout.samples)
 
 
-def _decode_by_pydicom(path: Path, header: Dataset, syntax: UID, layout: _Layout) -> StoredPixels:
+def _decode_by_pydicom(
+    path: Path, header: Dataset, syntax: UID, layout: _Layout, element: PixelElement
+) -> StoredPixels:
     """Decode with the first plug-in of the list that can; say why each one could not."""
     try:
         decoder = get_decoder(syntax)
@@ -248,7 +251,10 @@ def _decode_by_pydicom(path: Path, header: Dataset, syntax: UID, layout: _Layout
         raise _undecodable(header, syntax, "no decoder for it exists here") from error
     if syntax == JPEGExtended12Bit and layout.stored > 8:
         return _decode_by_gdcm(path, header, syntax, layout)
-    dataset = _whole(path, header)
+    if syntax.is_encapsulated and element.offset is not None:
+        dataset = _pixels_alone(path, header, layout, element)
+    else:
+        dataset = _whole(path, header)
     wanted = [p for p in _PLUGINS.get(syntax, ()) if p in decoder.available_plugins]
     if not wanted and syntax.is_encapsulated:
         missing = ", ".join(_PLUGINS.get(syntax, ())) or "none is known"
@@ -286,6 +292,31 @@ def _decode_by_gdcm(path: Path, header: Dataset, syntax: UID, layout: _Layout) -
         raise _undecodable(header, syntax, f"GDCM gave {len(data)} bytes of {layout.byte_count}")
     values = np.frombuffer(data, dtype, count=layout.rows * layout.columns)
     return StoredPixels(values.reshape(layout.rows, layout.columns), layout.photometric)
+
+
+def _pixels_alone(path: Path, header: Dataset, layout: _Layout, element: PixelElement) -> Dataset:
+    """Return a data set of encapsulated pixel data and what describes them, no more.
+
+    The header is not parsed again, and a file that ends without the delimiter of its pixel data
+    is read like any other.
+    """
+    dataset = Dataset()
+    dataset.file_meta = header.file_meta
+    dataset.Rows, dataset.Columns = layout.rows, layout.columns
+    dataset.SamplesPerPixel = layout.samples
+    dataset.PhotometricInterpretation = layout.photometric
+    dataset.BitsAllocated, dataset.BitsStored = layout.allocated, layout.stored
+    dataset.HighBit, dataset.PixelRepresentation = layout.high_bit, int(layout.signed)
+    if layout.samples > 1:
+        dataset.PlanarConfiguration = int(layout.planar)
+    try:
+        with path.open("rb") as file:
+            file.seek(element.offset or 0)
+            dataset.PixelData = file.read(element.available) + _SEQUENCE_END
+    except OSError as error:
+        raise RetriableError(f"The file {path} could not be read: {error.strerror}.") from error
+    dataset["PixelData"].VR = "OB"
+    return dataset
 
 
 def _whole(path: Path, header: Dataset) -> Dataset:

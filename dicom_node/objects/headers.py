@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from pydicom import Dataset, config
 from pydicom.datadict import dictionary_description, dictionary_has_tag
@@ -38,6 +38,7 @@ from dicom_node.errors import RetriableError
 PIXEL_DATA: Final = 0x7FE00010
 _PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, PIXEL_DATA})
 UNDEFINED_LENGTH: Final = 0xFFFFFFFF
+_ITEM: Final = b"\xfe\xff\x00\xe0"
 # Larger elements before the pixel data (private blobs, icons) stay out of memory.
 _LARGE: Final = 4 << 20
 
@@ -76,16 +77,20 @@ class PixelElement:
         Length in bytes as the element states it; ``UNDEFINED_LENGTH`` when encapsulated.
     available
         Bytes of the file from ``offset`` on.
+    whole
+        False when the file ends within a fragment of encapsulated data.
     """
 
     offset: int | None
     length: int
     available: int
+    whole: bool = True
 
     @property
     def is_cut_off(self) -> bool:
         """True when the file ends before the pixel data do."""
-        return self.length != UNDEFINED_LENGTH and self.length > self.available
+        short = self.length != UNDEFINED_LENGTH and self.length > self.available
+        return short or not self.whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +159,10 @@ def read_header(path: Path) -> Header:
             end = file.tell()
             dropped = _convert_all(dataset)
             syntax = _settle_transfer_syntax(dataset)
+            pixels = None
+            if found:
+                explicit = not dataset.original_encoding[0]
+                pixels = _locate(file, end, size, *found[0], explicit=explicit, syntax=syntax)
     except OSError as error:
         if error.errno is None:  # pydicom's own, on elements that break off
             raise UnreadableError(_plain(error)) from error
@@ -161,18 +170,41 @@ def read_header(path: Path) -> Header:
     except PARSE_ERRORS as error:
         raise UnreadableError(_plain(error)) from error
     _require_sense(dataset, size)
-    pixels = None
-    if found:
-        vr, length = found[0]
-        explicit = not dataset.original_encoding[0]
-        long_form = explicit and vr in ("OB", "OW", "OF", "OD", "UN", "OL", "OV")
-        offset = end + (12 if long_form else 8)
-        pixels = (
-            PixelElement(None, length, length)
-            if syntax == DeflatedExplicitVRLittleEndian
-            else PixelElement(offset, length, max(0, size - offset))
-        )
     return Header(path, dataset, pixels, dropped)
+
+
+def _locate(
+    file: BinaryIO,
+    start: int,
+    size: int,
+    vr: str | None,
+    length: int,
+    *,
+    explicit: bool,
+    syntax: UID,
+) -> PixelElement:
+    """Return where the pixel data lie that begin with their tag at ``start``."""
+    if syntax == DeflatedExplicitVRLittleEndian:
+        return PixelElement(None, length, length)
+    long_form = explicit and vr in ("OB", "OW", "OF", "OD", "UN", "OL", "OV")
+    offset = start + (12 if long_form else 8)
+    whole = length != UNDEFINED_LENGTH or _fragments_are_whole(file, offset, size)
+    return PixelElement(offset, length, max(0, size - offset), whole)
+
+
+def _fragments_are_whole(file: BinaryIO, offset: int, size: int) -> bool:
+    """Return whether every fragment of encapsulated pixel data lies in the file (PS3.5 A.4).
+
+    Decoders would paint what is missing of a broken fragment in gray and say nothing.
+    """
+    while offset + 8 <= size:
+        file.seek(offset)
+        tag, length = struct.unpack("<4sI", file.read(8))
+        if tag != _ITEM:
+            return True
+        offset += 8 + length
+    # A file that ends after its last fragment only lacks the delimiter: all data are there.
+    return offset == size
 
 
 def _plain(error: BaseException) -> str:

@@ -186,6 +186,10 @@ def _why_no_pixels(header: Header) -> str | None:
         if value is None or not 1 <= value <= _LARGEST_SIDE:
             return f"{keyword} ({tag}) is absent or zero: the image has no size."
     if pixels.is_cut_off:
+        if not pixels.whole:
+            return (
+                "The file is cut off within its compressed Pixel Data (7FE0,0010). Send it again."
+            )
         return (
             f"The file is cut off: Pixel Data (7FE0,0010) should have {pixels.length} bytes, "
             f"{pixels.available} are there. Send it again."

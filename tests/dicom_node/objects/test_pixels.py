@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.sequence import Sequence as DicomSequence
@@ -461,3 +463,42 @@ def test_the_decoders_agree_with_pydicom(shared_data: Path) -> None:
             slope = float(source.headers[0].get("RescaleSlope", 1))
             intercept = float(source.headers[0].get("RescaleIntercept", 0))
             assert np.array_equal(ours.values[0], theirs * slope + intercept), name
+
+
+@settings(deadline=None, max_examples=120)
+@given(data=st.data())
+def test_no_damage_to_a_file_ends_in_anything_but_a_sentence(
+    data: st.DataObject, damaged_originals: tuple[Path, list[bytes]]
+) -> None:
+    folder, originals = damaged_originals
+    content = bytearray(data.draw(st.sampled_from(originals)))
+    for place, value in data.draw(
+        st.lists(st.tuples(st.integers(128, 2500), st.integers(0, 255)), max_size=6)
+    ):
+        content[place % len(content)] = value
+    if data.draw(st.booleans()):
+        del content[data.draw(st.integers(0, len(content))) :]
+    path = folder / "damaged.dcm"
+    path.write_bytes(content)
+    sources, aside = read_sources([path])
+    assert len(sources) + len(aside) == 1
+    assert all(a.reason.endswith(".") for a in aside)
+    for source in sources:
+        try:
+            assert np.isfinite(read_pixels(source).values).all()
+        except PixelError as error:
+            assert error.sentence.endswith(".")
+
+
+@pytest.fixture(scope="module")
+def damaged_originals(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[bytes]]:
+    folder = tmp_path_factory.mktemp("damaged")
+    paths = [
+        *write_pet_series(folder / "pet", SUV[:1]),
+        *write_ct_series(folder / "ct", HU[:1], transfer_syntax=JPEG2000Lossless),
+        write_image(folder / "us.dcm", np.zeros((8, 9, 3), np.uint8), kind="US", spacing=(1, 1)),
+        write_image(
+            folder / "op.dcm", np.zeros((8, 9, 3), np.uint8), kind="OP", transfer_syntax=RLELossless
+        ),
+    ]
+    return folder, [p.read_bytes() for p in paths]

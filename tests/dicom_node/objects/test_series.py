@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import random
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from dicom_node.errors import RetriableError
+from dicom_node.objects.pixels import read_pixels
 from dicom_node.objects.series import SetAside, Source, read_sources
 from tests.dicom_node.objects.conftest import RealData
 from tests.factories import (
@@ -313,6 +317,31 @@ def test_cut_off_and_foreign_files_are_set_aside(tmp_path: Path) -> None:
     assert "The file is cut off: Pixel Data (7FE0,0010) should have 8192 bytes" in reasons(found)
     assert sum("cannot be read as DICOM" in a.reason for a in found[1]) >= 2
     assert len(found[1]) == 4
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
+def test_compressed_files_that_are_cut_off_are_set_aside(tmp_path: Path, syntax: str) -> None:
+    noise = np.random.default_rng(1).integers(0, 2000, (2, 64, 64))
+    paths = write_ct_series(tmp_path, noise, transfer_syntax=syntax)
+    truncate(paths[0], keep=0.8)
+    # Without the delimiter at the end nothing is lost.
+    paths[1].write_bytes(paths[1].read_bytes()[:-8])
+    found = read_sources(paths)
+    assert found[0][0].paths == (paths[1],)
+    assert "cut off within its compressed Pixel Data" in reasons(found)
+    assert np.array_equal(read_pixels(found[0][0]).values[0], noise[1])
+
+
+def test_sources_can_be_copied_and_sent_to_another_process(tmp_path: Path) -> None:
+    for syntax in ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"):
+        paths = write_ct_series(tmp_path / syntax, VOLUME, transfer_syntax=syntax)
+        source = only(read_sources(paths))
+        again = pickle.loads(pickle.dumps(source))
+        assert again.sop_instance_uids == source.sop_instance_uids
+        assert np.array_equal(read_pixels(again).values, VOLUME)
+        copied = copy.deepcopy(source.headers[0])
+        copied.PatientID = "other"
+        assert source.headers[0].PatientID != "other"
 
 
 def test_a_file_that_the_system_cannot_read_may_be_tried_again(tmp_path: Path) -> None:
