@@ -32,7 +32,9 @@ from typing import Final, Literal, Self
 from dicom_node.durable import (
     ByteSource,
     DirectorySync,
+    fsync_covers_names,
     fsync_directory,
+    fsync_file,
     full_disk_named,
     open_temporary,
     write_all,
@@ -175,20 +177,29 @@ class Incoming:
                 raise FinalError(
                     f"{uid[:80]!r} is not a UID (PS3.5 9.1: digits and dots, 64 at most)"
                 )
-        with full_disk_named(self._archive.root):
-            os.fdatasync(self._descriptor)
-            series = self._archive.series_directory(study_instance_uid, series_instance_uid)
+        archive = self._archive
+        with full_disk_named(archive.root):
+            series = archive.series_directory(study_instance_uid, series_instance_uid)
             try:
                 target, outcome = self._place(series, sop_instance_uid)
             except FileNotFoundError:
                 # Retention took the emptied folder away since it was made: make it again, once.
-                self._archive.forget_directory(series)
-                self._archive.series_directory(study_instance_uid, series_instance_uid)
+                archive.forget_directory(series)
+                archive.series_directory(study_instance_uid, series_instance_uid)
                 target, outcome = self._place(series, sop_instance_uid)
+            # Named first, then synced: on a journaling file system one commit makes bytes and name
+            # durable, where syncing the bytes before the name would cost two. A power cut between
+            # may leave a torn file under its name; nobody was told that it is kept, and the
+            # reconciliation at start reads each file that the catalog does not know.
+            if outcome != "same":
+                os.fsync(self._descriptor)
             # Also for "same": who linked the first copy may not have come to its fsync yet.
-            self._archive.sync_directory(series)
+            if outcome == "same" or not archive.fsync_covers_names:
+                if outcome == "same":
+                    fsync_file(target)
+                archive.sync_directory(series)
         self.discard()
-        return StoredFile(self._archive.relative(target), self.size, self.sha256, outcome)
+        return StoredFile(archive.relative(target), self.size, self.sha256, outcome)
 
     def quarantine(self, reason: str, origin: dict[str, str]) -> Path:
         """Keep the object aside, with the reason, durable; returns the file's path."""
@@ -264,6 +275,7 @@ class Archive:
         self._quarantine = self.root / "quarantine"
         self._results = self.root / "results"
         self.sync_directory = DirectorySync()
+        self.fsync_covers_names = fsync_covers_names(self.root)
         self._guard = threading.Lock()
         self._made: dict[Path, None] = {}
         for directory in (self.incoming, self.studies, self._quarantine, self._results):

@@ -17,6 +17,7 @@ from dicom_node.errors import StorageFullError
 ByteSource = bytes | bytearray | memoryview
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_JOURNALED: Final = frozenset({"ext4", "xfs", "btrfs"})
 
 
 class DirectorySync:
@@ -63,6 +64,34 @@ class _DirectoryWait:
         self.begun = 0
         self.ended = 0
         self.threads = 0
+
+
+def fsync_covers_names(directory: Path) -> bool:
+    """Whether an fsync of a file here also makes its names durable.
+
+    POSIX does not promise it, so elsewhere the directory is synced, too. On these file systems the
+    name goes into the same journal (or log tree) as the file's size, and the fsync commits both.
+    """
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    best, kind = -1, ""
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        point = before.split(" ")[4].encode().decode("unicode_escape")
+        if directory.is_relative_to(point) and len(point) >= best:
+            best, kind = len(point), after.split(" ")[0]
+    return kind in _JOURNALED
+
+
+def fsync_file(path: Path) -> None:
+    """Make the content of a file durable that someone else wrote."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def fsync_directory(directory: Path) -> None:

@@ -87,6 +87,7 @@ _DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 _WINDOW: Final = 1 << 14
 _MAX_VALUE: Final = 1 << 12
 _MAX_DEPTH: Final = 64
+_MAX_PADDING: Final = 1 << 16
 # A walk past so many elements proves no more; a hostile data set of tiny elements must not hold a
 # thread.
 _MAX_ELEMENTS: Final = 2_000_000
@@ -155,6 +156,8 @@ class _Walk:
         # over it.
         while self._size - offset >= 8 and self._elements < _MAX_ELEMENTS:
             tag, vr, length, value = self._header(offset, self._implicit)
+            if tag == 0 and self._is_padding(offset):
+                return
             if tag <= 0x0000FFFF or tag >> 16 == 0xFFFE:
                 raise MalformedDataSetError(
                     f"{_shown(tag)} at byte {offset} has no place in a data set"
@@ -162,6 +165,11 @@ class _Walk:
             offset = self._end(tag, vr, length, value, 0)
             if tag in _WANTED and length <= _MAX_VALUE:
                 self.values.setdefault(tag, self._bytes(value, length))
+
+    def _is_padding(self, offset: int) -> bool:
+        """Whether the rest is zeros: some writers fill up to a block, others read past it."""
+        rest = self._size - offset
+        return rest <= _MAX_PADDING and not any(self._read(offset, rest))
 
     def _end(self, tag: int, vr: bytes, length: int, value: int, depth: int) -> int:
         """Return where the element's value ends."""
