@@ -34,6 +34,13 @@ _COLOURS = {
 }
 
 
+_OBJECTS = {
+    "segmentation": "SEG",
+    "measurement_report": "SR TID 1500",
+    "grounded_report": "SR TID 2000",
+}
+
+
 def state_text(state: str) -> Text:
     """Return a state's name in its colour."""
     return Text(state, style=_COLOURS.get(state, "cyan"))
@@ -141,19 +148,16 @@ def measured(measurements: dict[str, Any]) -> str:
 def results_table(results: Iterable[dict[str, Any]]) -> Table:
     """Return the objects that were written, and whether each destination has them."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("object", no_wrap=True)
-    table.add_column("SOP Instance UID", no_wrap=True, overflow="ellipsis")
-    table.add_column("destination", no_wrap=True)
-    table.add_column("proven", no_wrap=True)
+    for title in ("object", "SOP Instance UID", "sent to", "proven by"):
+        table.add_column(title, no_wrap=True)
     for result in results:
-        confirmed = result.get("confirmed")
+        proof = result.get("confirmed_by", "") if result.get("confirmed") else "-"
         table.add_row(
-            Text(result["kind"].replace("_", " ")),
+            Text(_OBJECTS.get(result["kind"], result["kind"])),
             Text(result["sop_instance_uid"]),
-            Text(result.get("destination") or result.get("file") or ""),
-            Text(f"yes, by {result.get('confirmed_by', '')}" if confirmed else "no",
-                 style="green" if confirmed else "dim"),
-        )  # fmt: skip
+            Text(result.get("destination") or "-"),
+            Text(proof, style="green" if result.get("confirmed") else "dim"),
+        )
     return table
 
 

@@ -8,15 +8,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
+import yaml
+from pydicom.uid import SegmentationStorage
+from pynetdicom.events import Event
 
 from deploy.demo import write_configuration
-from deploy.demo_pacs import OrthancPacs, find_orthanc
+from deploy.demo_pacs import LOOPBACK, OrthancPacs, find_orthanc
 from deploy.node_process import NodeProcess
 from deploy.phantom_study import demo_phantom, write_phantom_study
+from tests.e2e.scripted_pacs import ScriptedPacs
 
 SENDER = "DEMO-SCANNER"
-STUDY_SECONDS = 240.0
+STUDY_SECONDS = float(os.environ.get("UNIBIOMED_TEST_PATIENCE", "240"))
 _ENDS = {"delivered", "not_applicable", "failed", "cancelled", "superseded"}
 
 
@@ -71,12 +76,101 @@ def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrthancPacs]:
         yield running
 
 
+class MisbehavingPeers:
+    """PACS that do wrong, each in its own way.
+
+    Attributes
+    ----------
+    refuser
+        Takes no segmentations.
+    dropper
+        Aborts the first association at the second object.
+    sleeper
+        Does not listen until it is started.
+    drops
+        What the dropper was sent when it aborted.
+    """
+
+    def __init__(self) -> None:
+        self.drops: list[str] = []
+        self.refuser = ScriptedPacs("REFUSER", refused_classes=[SegmentationStorage])
+        self.dropper = ScriptedPacs("DROPPER", before_store=self._drop_once)
+        self.sleeper = ScriptedPacs("SLEEPER")
+        self._seen = 0
+
+    def destinations(self) -> list[dict[str, Any]]:
+        """Return the entries of ``node.yaml`` for them."""
+        return [
+            {"name": one.ae_title.lower(), "ae_title": one.ae_title, "host": LOOPBACK,
+             "port": one.port}
+            for one in (self.refuser, self.dropper, self.sleeper)
+        ]  # fmt: skip
+
+    def _drop_once(self, event: Event) -> int | None:
+        self._seen += 1
+        if self._seen == 2:
+            self.drops.append(str(event.request.AffectedSOPInstanceUID))
+            event.assoc.abort()
+            return 0xA700
+        return None
+
+
 @pytest.fixture(scope="session")
-def node(pacs: OrthancPacs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+def misbehaving() -> Iterator[MisbehavingPeers]:
+    peers = MisbehavingPeers()
+    with peers.refuser, peers.dropper:
+        yield peers
+    peers.sleeper.stop()
+
+
+@pytest.fixture(scope="session")
+def node(
+    pacs: OrthancPacs, misbehaving: MisbehavingPeers, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Node]:
+    """One node for all tests that do not kill: the study's description chooses the PACS."""
     home = tmp_path_factory.mktemp("node")
-    write_configuration(home, pacs, model_settings())
+    others = misbehaving.destinations()
+    names = [str(one["name"]) for one in others]
+    orthanc = {"name": "pacs", "ae_title": pacs.ae_title, "host": LOOPBACK, "port": pacs.port}
+    changes = {
+        **model_settings(),
+        "destinations": [orthanc, *others],
+        "retries": {"first_seconds": 1.0, "longest_seconds": 2.0, "fast_seconds": 0.2},
+    }
+    write_configuration(home, pacs, changes)
+    rules = [
+        {
+            "name": "to the PACS",
+            "when": {"StudyDescription": {"none_of": [f"to: {name}" for name in names]}},
+            "destinations": ["pacs"],
+        },
+        *(
+            {"name": f"to {name}", "when": {"StudyDescription": f"to: {name}"},
+             "destinations": [name]}
+            for name in names
+        ),
+    ]  # fmt: skip
+    (home / "rules.yaml").write_text(yaml.safe_dump({"rules": rules}, sort_keys=False))
     with Node(home) as running:
         yield running
+
+
+def short_study(folder: Path, description: str) -> tuple[Path, str]:
+    """Write six slices of the phantom, with both inserts, as a new study.
+
+    Returns
+    -------
+    tuple of Path, str
+        The folder with the files, and the Study Instance UID.
+    """
+    whole = write_phantom_study(demo_phantom(), folder / "whole")
+    study = folder / "study"
+    study.mkdir()
+    for path in whole[20:26]:
+        image = pydicom.dcmread(path)
+        image.StudyDescription = description
+        image.save_as(study / path.name)
+    return study, str(image.StudyInstanceUID)
 
 
 @pytest.fixture

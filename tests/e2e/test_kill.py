@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 import pydicom
 import pytest
-from pynetdicom import AE
 from pydicom.uid import CTImageStorage
+from pynetdicom import AE
 
 from db.models import Instance
 from deploy.demo import write_configuration
