@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
@@ -82,6 +83,7 @@ def attend(
     if lease is None:
         _LOG.debug("job %d does not rest in %s: nothing to do", job_id, frm)
         return []
+    began = time.monotonic()
     try:
         with LeaseKeeper(
             node.database,
@@ -90,7 +92,11 @@ def attend(
             deadline_seconds=jobs.deadline_seconds,
             abandon=abandon,
         ) as keeper:
-            return work(lease, keeper)
+            following = work(lease, keeper)
+        seconds = time.monotonic() - began
+        after = ", ".join(dict.fromkeys(str(one.state) for one in following)) or "nothing"
+        _LOG.info("job %d: %s took %.2f s, next %s", job_id, frm, seconds, after)
+        return following
     except LostLease as error:
         _LOG.warning("%s", error)
     except RetriableError as error:

@@ -126,18 +126,16 @@ class Patterns(Condition):
         return " or ".join(self.patterns)
 
 
-def _kind(value: Any) -> str:
-    if isinstance(value, Range) or (isinstance(value, dict) and {"at_least", "at_most"} & {*value}):
-        return "range"
-    if isinstance(value, NoneOf) or (isinstance(value, dict) and "none_of" in value):
-        return "none_of"
-    if isinstance(value, Present) or (isinstance(value, dict) and "present" in value):
-        return "present"
-    if isinstance(value, dict):
-        text = "is not a condition that exists"
-        mend = "use at_least, at_most, none_of or present"
-        raise PydanticCustomError("condition", text, {"mend": mend})
-    return "patterns"
+def _kind(value: Any) -> str | None:
+    """Name the kind of condition that a value is, or None when it is none."""
+    if isinstance(value, Condition):
+        return type(value).__name__
+    if not isinstance(value, dict):
+        return Patterns.__name__
+    for kind in (Range, NoneOf, Present):
+        if value.keys() & kind.model_fields.keys():
+            return kind.__name__
+    return None
 
 
 def _keyword(value: str) -> str:
@@ -151,11 +149,16 @@ def _keyword(value: str) -> str:
 
 Keyword = Annotated[str, AfterValidator(_keyword)]
 AnyCondition = Annotated[
-    Annotated[Range, Tag("range")]
-    | Annotated[NoneOf, Tag("none_of")]
-    | Annotated[Present, Tag("present")]
-    | Annotated[Patterns, Tag("patterns")],
-    Discriminator(_kind),
+    Annotated[Range, Tag(Range.__name__)]
+    | Annotated[NoneOf, Tag(NoneOf.__name__)]
+    | Annotated[Present, Tag(Present.__name__)]
+    | Annotated[Patterns, Tag(Patterns.__name__)],
+    Discriminator(
+        _kind,
+        custom_error_type="condition",
+        custom_error_message="is not a condition that exists",
+        custom_error_context={"mend": "use at_least, at_most, none_of or present"},
+    ),
 ]
 
 

@@ -118,6 +118,7 @@ class Listener:
             node.database,
             listener=f"{socket.gethostname()}:{node.home.root.resolve()}"[-128:],
             on_released=self._announcer.released,
+            archive=node.archive,
         )
         self.peers = PeerTable(peers_of(settings), node.home)
         self._scp = StorageScp(

@@ -20,6 +20,7 @@ from workflows.dispatch import QUEUES, RETENTION_TASK, SWEEP_TASK, Dispatch
 
 _LOG = logging.getLogger(__name__)
 
+_BROKER_ERRORS: Final = (BrokerError, KombuError, OSError)
 _PRIORITY_STEPS: Final = [0, 3, 6, 9]
 _BROKER_SECONDS: Final = 5.0
 """Deadline of one call to the broker."""
@@ -49,6 +50,11 @@ def options(configuration: Configuration) -> dict[str, Any]:
             "socket_connect_timeout": _BROKER_SECONDS,
             "socket_keepalive": not configuration.broker_url.startswith("redis+socket"),
             "health_check_interval": 30,
+            # Of calls outside a worker's own connection; without an end they would hang.
+            "max_retries": 2,
+            "interval_start": 0.05,
+            "interval_step": 0.1,
+            "interval_max": 0.2,
         },
         # A worker waits for a broker that restarts, but not for ever: then its supervisor sees it
         # end and says so.
@@ -127,9 +133,9 @@ def send_within_depth(app: Celery, dispatches: Sequence[Dispatch]) -> list[Dispa
     try:
         with app.connection_for_write() as connection:
             for name in dict.fromkeys(QUEUES[dispatch.task] for dispatch in dispatches):
-                declared = connection.default_channel.queue_declare(name, passive=True)
+                declared = connection.default_channel.queue_declare(name)
                 room[name] = _DEPTH - int(declared.message_count)
-    except connection.connection_errors + connection.channel_errors as error:
+    except _BROKER_ERRORS as error:
         _LOG.warning("the broker is away (%s)", error)
         return []
     for dispatch in dispatches:
@@ -156,7 +162,7 @@ def send(app: Celery, dispatches: Sequence[Dispatch]) -> list[Dispatch]:
                 countdown=dispatch.after_seconds or None,
                 ignore_result=True,
             )
-        except (BrokerError, KombuError, OSError) as error:
+        except _BROKER_ERRORS as error:
             _LOG.warning("the broker is away (%s); the sweep will send again", error)
             break
         taken.append(dispatch)

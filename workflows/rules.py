@@ -84,7 +84,6 @@ class SeriesSelection(Settings):
 
     modality: Names = "all"
     original_only: Flag = True
-    localizers: Flag = False
     description: Patterns = ()
     not_description: Patterns = ()
 
@@ -248,8 +247,6 @@ def objection(rule: Rule, source: Source, study: StudyFacts) -> str:
     if rule.series.modality != "all" and not _one_fits([source.modality], rule.series.modality):
         return f"modality is {source.modality}, asked for is {' or '.join(rule.series.modality)}"
     image_type = [value.upper() for value in values_of(header, "ImageType")]
-    if not rule.series.localizers and "LOCALIZER" in image_type:
-        return "is a localizer"
     rendered = sorted(_NOT_AS_ACQUIRED.intersection(image_type))
     if rule.series.original_only and rendered:
         return f"is not an original image (Image Type says {rendered[0]})"

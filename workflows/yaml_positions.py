@@ -146,17 +146,14 @@ def read_marked(path: Path) -> MarkedYaml:
 
 def parse_marked(text: str, file: str) -> MarkedYaml:
     """Parse YAML text; ``file`` is the name for messages. Raises as `read_marked`."""
-    loader = yaml.SafeLoader(text)
     lines: dict[Location, int] = {(): 1}
     problems: list[ConfigurationProblem] = []
     try:
-        root = loader.get_single_node()
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is None:
             return MarkedYaml(file, None, lines)
         _mark(root, (), lines, problems, file)
-        if problems:
-            raise ConfigurationError(problems)
-        data = loader.construct_document(root)
+        data = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = error.problem or "cannot be understood"
@@ -169,8 +166,12 @@ def parse_marked(text: str, file: str) -> MarkedYaml:
             file, line, "", "contains a control character", "delete the character"
         )
         raise ConfigurationError([problem]) from error
-    finally:
-        loader.dispose()
+    except RecursionError as error:
+        text = "refers to itself without end"
+        problem = ConfigurationProblem(file, 1, "", text, "write values out instead of '*name'")
+        raise ConfigurationError([problem]) from error
+    if problems:
+        raise ConfigurationError(problems)
     return MarkedYaml(file, data, lines)
 
 
@@ -219,20 +220,20 @@ def _worded(
     """Turn pydantic's errors into problems, one for each place."""
     problems: dict[Location, ConfigurationProblem] = {}
     for error in errors:
-        location = _written_location(error["loc"], marked)
+        location = _written_location(error, marked)
         problem = marked.problem(location, _text(error), _mend(model, error))
         # Alternatives of a union complain one by one about the same place: the first will do.
         problems.setdefault(location, problem)
     return list(problems.values())
 
 
-def _written_location(location: Location, marked: MarkedYaml) -> Location:
+def _written_location(error: ErrorDetails, marked: MarkedYaml) -> Location:
     """Drop the parts that pydantic adds for the alternatives of a union."""
     kept: Location = ()
-    for position, part in enumerate(location):
-        if (*kept, part) in marked.lines or position == len(location) - 1:
+    for part in error["loc"]:
+        if (*kept, part) in marked.lines:
             kept = (*kept, part)
-    return kept
+    return (*kept, error["loc"][-1]) if error["type"] == "missing" else kept
 
 
 def _text(error: ErrorDetails) -> str:

@@ -1,0 +1,139 @@
+"""node.yaml: the default file, and a line and a mend for every mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from workflows.configuration import check_configuration, load_configuration
+from workflows.settings import Home, NodeSettings, default_node_text, settings_of
+from workflows.yaml_positions import ConfigurationError, parse_marked
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        settings_of(parse_marked(text, "node.yaml"))
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_the_default_file_says_what_the_defaults_are() -> None:
+    assert settings_of(parse_marked(default_node_text(), "node.yaml")) == NodeSettings()
+
+
+def test_an_empty_file_means_the_defaults() -> None:
+    assert settings_of(parse_marked("", "node.yaml")) == NodeSettings()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("node:\n  prot: 104\n", ["node.yaml:2: error: node.prot", "'port'"]),
+        ("node:\n  port: eleven\n", ["node.yaml:2:", "node.port", "'eleven'", "whole number"]),
+        ("node:\n  port: true\n", ["node.yaml:2:", "node.port"]),
+        ("node:\n  port: 70000\n", ["node.yaml:2:", "65535"]),
+        ("node:\n  ae_title: THIS_TITLE_IS_TOO_LONG\n", ["node.yaml:2:", "16 characters", "22"]),
+        ("node: {ae_title: 'A\\B'}\n", ["node.yaml:1:", "without a backslash"]),
+        ("node: {ae_title: ' AE'}\n", ["spaces around", "'AE'"]),
+        ("node: {ae_title: ''}\n", ["cannot be empty"]),
+        ("storage:\n  reserve: lots\n", ["node.yaml:2:", "5 GiB"]),
+        ("completion: 5\n", ["node.yaml:1:", "settings of its own", "indented"]),
+        ("colour: red\n", ["node.yaml:1: error: colour", "peers"]),
+        ("node:\n  port: 1\n  port: 2\n", ["node.yaml:3:", "written twice", "line 2"]),
+        ("node:\n\tport: 1\n", ["node.yaml:2:", "spaces, never tabs"]),
+        ("node: [1, 2\n", ["node.yaml:", "indentation"]),
+        ("peers: &p [*p]\n", ["refers to itself", "write values out"]),
+        ("a\x00b", ["node.yaml:1:", "control character"]),
+        ("broker: {url: amqp://x}\n", ["begin it with redis://"]),
+        ("database: {url: 'postgresql://${NOT_SET_ANYWHERE}@x/y'}\n", ["NOT_SET_ANYWHERE"]),
+        ("peers:\n- {name: a}\n", ["node.yaml:2:", "peers[0].ae_title", "missing"]),
+        (
+            "peers:\n- {name: a, ae_title: A}\n- {name: a, ae_title: B}\n",
+            ["node.yaml:3:", "peers[1].name", "already used by peers[0]"],
+        ),
+        (
+            "peers:\n- {name: a, ae_title: A}\n- {name: b, ae_title: A}\n",
+            ["node.yaml:3:", "already peers[0]"],
+        ),
+        ("peers:\n- {name: a, ae_title: A, host: 10.1.2.3/16}\n", ["node.yaml:2:", "10.1.0.0/16"]),
+        (
+            "destinations:\n- {name: a, ae_title: A, host: localhost, port: 11112}\n",
+            ["node.yaml:2:", "this node's own listener", "node.port"],
+        ),
+        (
+            "destinations:\n- &d {name: a, ae_title: A, host: h, port: 1}\n"
+            "- {name: b, ae_title: A, host: h, port: 1}\n",
+            ["node.yaml:3:", "everything twice"],
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_line_and_mend(text: str, said: list[str]) -> None:
+    found = problems(text)
+    assert len(found) == 1, found
+    assert all(part in found[0] for part in [*said, "Mend: "]), found[0]
+
+
+def test_all_mistakes_are_named_at_once_in_the_order_of_lines() -> None:
+    found = problems("node:\n  port: x\n  colour: red\nworkers:\n  io: 0\n")
+    assert [line.split(":")[1] for line in found] == ["2", "3", "5"]
+
+
+def test_secrets_come_from_the_environment_and_do_not_show(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DATABASE_PASSWORD", "s3cret")
+    url = "postgresql://node:${DATABASE_PASSWORD}@db/node"
+    settings = settings_of(parse_marked(f"database: {{url: '{url}'}}", "node.yaml"))
+    assert settings.database.url == "postgresql://node:s3cret@db/node"
+    (found,) = problems("database: {url: 'mysql://node:s3cret@db/node'}")
+    assert "s3cret" not in found
+
+
+def test_sizes_have_units() -> None:
+    text = "storage: {reserve: 1.5 GiB}"
+    assert settings_of(parse_marked(text, "x")).storage.reserve == 3 * 2**29
+
+
+def test_the_first_start_writes_commented_files(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert home.write_defaults() == [home.node_yaml, home.rules_yaml]
+    home.node_yaml.write_text("node: {port: 104}")
+    assert home.write_defaults() == []
+    configuration = load_configuration(home)
+    assert configuration.settings.node.port == 104
+    assert configuration.database_url == f"sqlite:///{tmp_path}/database.sqlite"
+    warnings = check_configuration(home)
+    assert [problem.severity for problem in warnings] == ["warning", "warning"]
+
+
+def test_a_rule_may_only_name_destinations_that_exist(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.node_yaml.write_text(
+        "peers: [{name: a, ae_title: A}]\n"
+        "destinations:\n"
+        "- {name: pacs, ae_title: P, host: h, port: 1}\n"
+        "- {name: archive, ae_title: Q, host: h, port: 1}\n"
+    )
+    home.rules_yaml.write_text("rules:\n- name: one\n  destinations: [pacs, archiv]\n")
+    (error,) = check_configuration(home)
+    assert (error.file, error.line) == (str(home.rules_yaml), 3)
+    assert "pacs, archive" in error.mend
+    home.rules_yaml.write_text("rules:\n- name: one\n  destinations: [pacs]\n")
+    (warning,) = check_configuration(home)
+    assert (warning.severity, warning.line) == ("warning", 4)
+    assert "no rule sends anything to 'archive'" in warning.text
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    found = [str(problem) for problem in check_configuration(home)]
+    assert len(found) == 2 and all("cannot be read" in line for line in found)
+    home.node_yaml.write_bytes(b"node:\n  name: \xff\n")
+    assert f"{home.node_yaml}:2: " in str(check_configuration(home)[0])
+
+
+def test_a_deep_home_keeps_its_socket_short(tmp_path: Path) -> None:
+    assert Home(Path("/srv/node")).redis_socket == Path("/srv/node/run/redis.sock")
+    deep = Home(tmp_path / ("x" * 100))
+    assert len(str(deep.redis_socket)) <= 100
+    assert deep.redis_socket != Home(tmp_path / ("y" * 100)).redis_socket

@@ -1,0 +1,211 @@
+"""A study on its way through the stages, step by step, without broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from db.jobs import JobState, job_as_json
+from db.models import Job
+from tests.factories import ball, write_ct_series
+from tests.workflows.whole_node import (
+    Clock,
+    ThresholdEngine,
+    ct_volume,
+    make_node,
+    states,
+    take_in,
+)
+from workflows.consider import consider_study
+from workflows.engine_thread import EngineThread
+from workflows.node import Node
+from workflows.stages import encode_job, interpret_job
+from workflows.stored_interpretation import FILE_NAME
+
+STUDY = 1
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def node(tmp_path: Path, clock: Clock) -> Iterator[Node]:
+    node = make_node(tmp_path / "home", clock)
+    yield node
+    node.database.dispose()
+
+
+@pytest.fixture
+def model(node: Node) -> ThresholdEngine:
+    return ThresholdEngine(node.model.digest)
+
+
+@pytest.fixture
+def engine(model: ThresholdEngine) -> Iterator[EngineThread]:
+    engine = EngineThread(lambda: model)
+    engine.start()
+    yield engine
+    engine.stop()
+
+
+def test_a_series_becomes_checked_objects(
+    node: Node, clock: Clock, engine: EngineThread, tmp_path: Path
+) -> None:
+    assert take_in(node, write_ct_series(tmp_path / "ct", ct_volume())) == 8
+    early = consider_study(node, STUDY)
+    assert [one.state for one in early] == [JobState.WAITING]
+    assert 0 < early[0].after_seconds <= 20.1
+    clock.forward(21)
+
+    (queued,) = consider_study(node, STUDY)
+    assert queued.state is JobState.QUEUED
+    (encoding,) = interpret_job(node, queued.argument, engine)
+    assert encoding.state is JobState.ENCODING
+    (delivering,) = encode_job(node, encoding.argument)
+    assert delivering.state is JobState.DELIVERING
+
+    with node.database.reading() as session:
+        report = job_as_json(session, queued.argument)
+    assert report is not None
+    assert report["state"] == "delivering"
+    kinds = [result["kind"] for result in report["results"]]
+    assert kinds == ["segmentation", "measurement_report", "grounded_report"]
+    present, absent = report["findings"]
+    assert (present["target"], present["presence"]) == ("liver", "present")
+    expected = ball((8, 32, 32), centre_mm=(8, 16, 16), radius_mm=6).sum() * 2.0 / 1000
+    assert present["measurements"]["volume_cm3"] == pytest.approx(expected)
+    assert absent["presence"] == "absent"
+    segmentation = pydicom.dcmread(node.archive.absolute(report["results"][0]["file"]))
+    assert segmentation.SegmentSequence[0].SegmentLabel.lower().startswith("liver")
+
+
+def test_the_same_study_again_is_not_interpreted_again(
+    node: Node, clock: Clock, engine: EngineThread, tmp_path: Path
+) -> None:
+    paths = write_ct_series(tmp_path / "ct", ct_volume())
+    take_in(node, paths)
+    clock.forward(21)
+    consider_study(node, STUDY)
+    assert list(states(node).values()) == [JobState.QUEUED]
+    assert take_in(node, paths) == 0
+    assert consider_study(node, STUDY) == []
+
+
+def test_what_was_found_is_not_found_twice(
+    node: Node, clock: Clock, engine: EngineThread, model: ThresholdEngine, tmp_path: Path
+) -> None:
+    take_in(node, write_ct_series(tmp_path / "ct", ct_volume()))
+    clock.forward(21)
+    (queued,) = consider_study(node, STUDY)
+    interpret_job(node, queued.argument, engine)
+    with node.database.session() as session:
+        # As after a crash between the file and the state: the sweep had freed the lease.
+        session.get_one(Job, queued.argument).state = JobState.QUEUED
+    interpret_job(node, queued.argument, engine)
+    assert len(model.asked) == 1
+    assert states(node) == {queued.argument: JobState.ENCODING}
+
+
+def test_a_retried_encoding_gives_the_same_objects(
+    node: Node, clock: Clock, engine: EngineThread, tmp_path: Path
+) -> None:
+    take_in(node, write_ct_series(tmp_path / "ct", ct_volume()))
+    clock.forward(21)
+    (queued,) = consider_study(node, STUDY)
+    interpret_job(node, queued.argument, engine)
+    encode_job(node, queued.argument)
+    folder = node.archive.root / "results" / str(queued.argument)
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with node.database.session() as session:
+        session.get_one(Job, queued.argument).state = JobState.ENCODING
+    encode_job(node, queued.argument)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+
+
+def test_a_lost_interpretation_fails_with_a_sentence(
+    node: Node, clock: Clock, engine: EngineThread, tmp_path: Path
+) -> None:
+    take_in(node, write_ct_series(tmp_path / "ct", ct_volume()))
+    clock.forward(21)
+    (queued,) = consider_study(node, STUDY)
+    interpret_job(node, queued.argument, engine)
+    (node.home.work_folder(queued.argument) / FILE_NAME).unlink()
+    assert encode_job(node, queued.argument) == []
+    with node.database.reading() as session:
+        job = session.get_one(Job, queued.argument)
+        assert job.state is JobState.FAILED
+        assert "what the model found is lost" in job.error
+
+
+def test_no_covered_series_ends_not_applicable_with_reasons(
+    node: Node, clock: Clock, tmp_path: Path
+) -> None:
+    paths = write_ct_series(tmp_path / "ct", ct_volume(), attributes={"Modality": "OT"})
+    take_in(node, paths)
+    clock.forward(21)
+    assert consider_study(node, STUDY) == []
+    with node.database.reading() as session:
+        job = session.get_one(Job, 1)
+        assert job.state is JobState.NOT_APPLICABLE
+        assert "not made for images of modality OT" in job.wait_reason
+
+
+def test_an_unexpected_error_fails_the_job_and_not_the_worker(
+    node: Node, clock: Clock, tmp_path: Path
+) -> None:
+    class Broken(ThresholdEngine):
+        def segment_steps(self, images, **asked):  # type: ignore[no-untyped-def]
+            raise ZeroDivisionError("in the model")
+            yield 0.0
+
+    engine = EngineThread(lambda: Broken("digest"))
+    engine.start()
+    take_in(node, write_ct_series(tmp_path / "ct", ct_volume()))
+    clock.forward(21)
+    (queued,) = consider_study(node, STUDY)
+    assert interpret_job(node, queued.argument, engine) == []
+    engine.stop()
+    with node.database.reading() as session:
+        job = session.get_one(Job, queued.argument)
+        assert job.state is JobState.FAILED
+        assert "ZeroDivisionError" in job.error and str(node.home.log) in job.error
+
+
+def test_a_truncated_file_fails_with_its_reason(
+    node: Node, clock: Clock, engine: EngineThread, tmp_path: Path
+) -> None:
+    take_in(node, write_ct_series(tmp_path / "ct", ct_volume()))
+    clock.forward(21)
+    (queued,) = consider_study(node, STUDY)
+    victim = next(node.archive.studies.rglob("*.dcm"))
+    victim.write_bytes(victim.read_bytes()[:-500])
+    assert interpret_job(node, queued.argument, engine) == []
+    with node.database.reading() as session:
+        job = session.get_one(Job, queued.argument)
+        assert job.state is JobState.FAILED
+        assert "cut off" in job.error
+
+
+def test_a_model_that_cannot_be_loaded_is_tried_again(
+    node: Node, clock: Clock, tmp_path: Path
+) -> None:
+    def load() -> ThresholdEngine:
+        raise OSError("no such folder")
+
+    engine = EngineThread(load)
+    engine.start()
+    take_in(node, write_ct_series(tmp_path / "ct", ct_volume()))
+    clock.forward(21)
+    (queued,) = consider_study(node, STUDY)
+    interpret_job(node, queued.argument, engine)
+    engine.stop()
+    with node.database.reading() as session:
+        job = session.get_one(Job, queued.argument)
+        assert (job.state, job.attempts) == (JobState.QUEUED, 1)
+        assert "the model could not be loaded" in job.wait_reason
+        assert job.next_attempt_at > clock()
