@@ -31,6 +31,9 @@ from dicom_node.objects.provenance import COPIED_KEYWORDS, copied
 # So many frames with the same fault say no more than a few.
 MOST_PROBLEMS_PER_RULE = 5
 
+# What a rule raises on an object that lacks what the rule builds on; nothing else is caught.
+MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+
 _ENTITY_KEYWORDS = (
     "SOPClassUID",
     "SOPInstanceUID",
@@ -100,7 +103,12 @@ def _own(subject: Subject, label: str) -> Iterator[Problem]:
     for rule in rules():
         if subject.kind not in rule.kinds:
             continue
-        texts = list(dict.fromkeys(rule.check(subject)))
+        try:
+            texts = list(dict.fromkeys(rule.check(subject)))
+        except MALFORMED as error:
+            text = f"the object is too malformed for this rule: {type(error).__name__}"
+            yield Problem(rule.id, "error", text, label)
+            continue
         for text in texts[:MOST_PROBLEMS_PER_RULE]:
             yield Problem(rule.id, rule.severity, text, label)
         more = len(texts) - MOST_PROBLEMS_PER_RULE

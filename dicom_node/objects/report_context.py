@@ -120,8 +120,9 @@ def procedures_reported(source: Source) -> list[CodedConcept]:
     for item in source.headers[0].get("ProcedureCodeSequence") or []:
         value, scheme = item.get("CodeValue"), item.get("CodingSchemeDesignator")
         meaning = item.get("CodeMeaning")
-        # A private scheme (99...) would need Coding Scheme Identification, and nobody reads it.
-        if value and scheme and meaning and not str(scheme).upper().startswith(("99", "L")):
+        # A private scheme (99..., L) would need Coding Scheme Identification, and nobody reads it.
+        private = str(scheme).upper() == "L" or str(scheme).startswith("99")
+        if value and scheme and meaning and not private:
             found.append(code(str(value), str(scheme), single_line(str(meaning), LONG_STRING)))
     return found or [code(*PROCEDURES.get(source.modality, IMAGING_PROCEDURE))]
 
@@ -223,6 +224,7 @@ def text_item(
 
 def paragraph(text: str) -> str:
     """Return text as Unlimited Text takes it: no control characters, no space at the end."""
+    text = text.replace("\r\n", "\n")
     kept = "".join(c if c == "\n" or not _is_control(c) else " " for c in text)
     return kept.replace("\n", "\r\n").strip() or "-"
 

@@ -18,6 +18,10 @@ from dicom_node.objects.references import FrameReference
 from dicom_node.objects.series import Source
 
 NOMINAL_ORIENTATION = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+# Pixel Measures without Pixel Spacing is legal, but highdicom refuses to read it, and without Pixel
+# Measures OHIF shows a black page: so an uncalibrated image gets a nominal spacing, as it gets a
+# nominal orientation. Nothing is measured with it: the reports then speak of pixels.
+NOMINAL_SPACING = (1.0, 1.0)
 NOMINAL_THICKNESS = 1.0
 STACK = "1"
 
@@ -93,9 +97,8 @@ def _pixel_measures(source: Source) -> Dataset:
     """Return Pixel Measures (PS3.3 C.7.6.16.2.1) from the best calibration there is."""
     item = Dataset()
     header, geometry = source.headers[0], source.geometry
-    spacing = source.calibration or _nominal_spacing(header)
-    if spacing is not None:
-        item.PixelSpacing = [decimal(value) for value in spacing]
+    spacing = source.calibration or _displayed_spacing(header) or NOMINAL_SPACING
+    item.PixelSpacing = [decimal(value) for value in spacing]
     thickness = _positive(header.get("SliceThickness"))
     between = None
     if geometry is not None and len(geometry.positions) > 1 and geometry.slice_spacing > 0:
@@ -106,7 +109,7 @@ def _pixel_measures(source: Source) -> Dataset:
     return item
 
 
-def _nominal_spacing(header: Dataset) -> tuple[float, float] | None:
+def _displayed_spacing(header: Dataset) -> tuple[float, float] | None:
     """Return (row, column) spacing for display where nothing promises millimetres."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
         values = header.get(keyword)
