@@ -234,7 +234,7 @@ def _beat(tree: _Tree) -> Program:
 
     return tree.program(
         "beat",
-        *(sys.executable, "-m", "celery", "-A", "workflows.tasks:app", "beat"),
+        *(sys.executable, "-m", "celery", "-A", "workflows.schedule:app", "beat"),
         *("--schedule", str(schedule), "--pidfile", "", "--loglevel", "WARNING"),
         stop_seconds=5.0,
         before_start=forget_the_schedule,
