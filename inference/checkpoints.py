@@ -5,7 +5,6 @@ Loading is strict: every tensor of the file must have its place and every place 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,10 @@ from torch import Tensor
 from inference.architecture import ModelConfig, UniBiomed
 from inference.card import ModelCard, read_card
 from inference.errors import CheckpointError
+from inference.published import is_published, load_published
+from inference.weight_files import WEIGHTS_FILE, file_digest, weights_digest
 
-WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE = "model.safetensors", "config.json", "tokenizer.json"
+CONFIG_FILE, TOKENIZER_FILE = "config.json", "tokenizer.json"
 FORMAT = "unibiomed-node/1"
 _NAMED = 8
 """Tensors that an error message names before it only counts them."""
@@ -30,7 +31,7 @@ _NAMED = 8
 class Checkpoint:
     """A loaded model and what belongs to it.
 
-    ``digest`` is the SHA-256 of the weights file, hexadecimal.
+    ``digest`` is the SHA-256 of the weights, hexadecimal; see `inference.weight_files`.
     """
 
     model: UniBiomed
@@ -64,6 +65,9 @@ def save_weights(
 def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpoint:
     """Load a folder, in float32 and evaluation mode.
 
+    A Hugging Face folder of the published UniBiomed is one too, once a card lies in it; see
+    `inference.published`.
+
     Raises
     ------
     CheckpointError
@@ -72,6 +76,10 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpo
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder: a checkpoint is a folder of files")
+    if is_published(folder):
+        card = read_card(folder)
+        model, tokenizer = load_published(folder)
+        return Checkpoint(model.to(device), tokenizer, card, weights_digest(folder))
     missing = [
         name
         for name in (WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE)
@@ -89,12 +97,6 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpo
     model.requires_grad_(False)
     model.eval()
     return Checkpoint(model.to(device), tokenizer, card, file_digest(folder / WEIGHTS_FILE))
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_config(path: Path) -> ModelConfig:

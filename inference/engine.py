@@ -24,7 +24,7 @@ from inference.errors import (
     RetriableInferenceError,
 )
 from inference.findings import Finding, Interpretation, Presence
-from inference.tiling import squash
+from inference.preparation import prepare
 from inference.volumes import Assembled, SliceAnswers, Spacing, assemble
 
 SHIPPED = Path(__file__).parent / "weights" / "nano"
@@ -33,6 +33,8 @@ SHIPPED = Path(__file__).parent / "weights" / "nano"
 _BATCH_PROMPTS = 48
 """Prompts that are decoded together at most; bounds memory, not the answer."""
 _BATCH_SLICES = 16
+_BATCH_PIXELS = 4 * 1024 * 1024
+"""Of the grounding encoder's input: about 1 GB of memory for each of four pictures of 1024."""
 
 Progress = Callable[[int, int], None]
 Cancelled = Callable[[], bool]
@@ -256,12 +258,13 @@ class Engine:
     ) -> Generator[float, None, list[SliceAnswers]]:
         """Ask every target of every slice; one entry for each target."""
         frames, count = question.images.shape[0], len(question.targets)
-        side = self._checkpoint.model.config.grounding.image_size // 4
+        config = self._checkpoint.model.config
+        side = config.grounding.image_size // 4
         logits = np.empty((count, frames, side, side), np.float16)
         score = np.empty((count, frames), np.float32)
         iou = np.empty((count, frames), np.float32)
         blank = np.empty(frames, np.bool_)
-        for batch in _batches(frames, count):
+        for batch in _batches(frames, count, config.grounding.image_size):
             pictures = intensity.to_bytes(question.images[batch], low, high)
             if question.modality.intensity.grey and pictures.ndim == 4:
                 pictures = intensity.luminance(pictures)
@@ -270,7 +273,8 @@ class Engine:
             part = self._decode(pictures, question.prompts)
             logits[:, batch], score[:, batch], iou[:, batch] = part
             yield batch.stop / frames
-        return [SliceAnswers(logits[n], score[n], iou[n], blank) for n in range(count)]
+        via = None if config.tiling is None else config.grounding.image_size
+        return [SliceAnswers(logits[n], score[n], iou[n], blank, via) for n in range(count)]
 
     @torch.inference_mode()
     def _decode(
@@ -279,18 +283,16 @@ class Engine:
         """Decode N prompts on each of B pictures: logits ``(N, B, h, w)``, scores and overlaps."""
         model, count = self._checkpoint.model, len(prompts)
         slices = pictures.shape[0]
-        pixels = squash(pictures, model.config.grounding.image_size).to(self._device)
-        tiles = pixels
-        if model.config.vision.image_size != model.config.grounding.image_size:
-            tiles = squash(pictures, model.config.vision.image_size).to(self._device)
-        tokens = model.image_tokens(tiles)
+        inputs = prepare(pictures, model.config)
+        tiles = inputs.tiles.flatten(0, 1).to(self._device)
+        tokens = model.image_tokens(tiles).reshape(slices, -1, model.config.language.hidden)
         batch = decoding.encode(self._checkpoint.tokenizer, prompts, tokens.shape[1])
         vectors = model.seg_vectors(
             tokens.repeat(count, 1, 1),
             batch.ids.to(self._device).repeat_interleave(slices, dim=0),
             batch.seg_position.to(self._device).repeat_interleave(slices),
         )
-        features = model.grounding.encode(pixels)
+        features = model.grounding.encode(inputs.pixels.to(self._device))
         image = torch.arange(slices, device=self._device).repeat(count)
         decoded = model.grounding.decode(features, vectors, image)
         logits = decoded.logits.clamp(-100, 100)
@@ -361,9 +363,9 @@ def _checked_images(images: NDArray[np.generic], modality: CardModality) -> NDAr
     return images
 
 
-def _batches(frames: int, targets: int) -> Iterator[slice]:
-    """Slices of the frame axis, sized so that a batch's prompts stay bounded."""
-    size = max(1, min(_BATCH_SLICES, _BATCH_PROMPTS // targets))
+def _batches(frames: int, targets: int, side: int) -> Iterator[slice]:
+    """Slices of the frame axis, sized so that a batch's prompts and input pixels stay bounded."""
+    size = max(1, min(_BATCH_SLICES, _BATCH_PROMPTS // targets, _BATCH_PIXELS // side**2))
     for start in range(0, frames, size):
         yield slice(start, min(start + size, frames))
 

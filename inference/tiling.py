@@ -35,7 +35,8 @@ def squash(images: NDArray[np.uint8], size: int) -> Tensor:
         Side of the model's input in pixels.
     """
     planes = images[..., None] if images.ndim == 3 else images
-    tensor = torch.from_numpy(np.ascontiguousarray(planes)).permute(0, 3, 1, 2).float()
+    # A copy: torch warns of arrays that may not be written to, as those of image files are.
+    tensor = torch.from_numpy(planes.copy()).permute(0, 3, 1, 2).float()
     resized = functional.interpolate(
         tensor, (size, size), mode="bilinear", align_corners=False, antialias=True
     )
@@ -44,25 +45,42 @@ def squash(images: NDArray[np.uint8], size: int) -> Tensor:
     return normalise(picture.expand(-1, 3, -1, -1))
 
 
-def to_source(logits: Tensor, rows: int, columns: int) -> Tensor:
+def to_source(logits: Tensor, rows: int, columns: int, via: int | None = None) -> Tensor:
     """Mask logits ``(P, h, w)`` on the source grid ``(P, rows, columns)``.
 
     Pixel centres of both grids are aligned by their edges (``align_corners=False``), the inverse
     of `squash`.
+
+    Parameters
+    ----------
+    via
+        Side in pixels of a square that the logits are brought to first, as the published model
+        does with its input's size.
     """
-    return functional.interpolate(
-        logits[:, None].float(), (rows, columns), mode="bilinear", align_corners=False
-    )[:, 0]
+    planes = logits[:, None].float()
+    if via is not None:
+        planes = functional.interpolate(planes, (via, via), mode="bilinear", align_corners=False)
+    return functional.interpolate(planes, (rows, columns), mode="bilinear", align_corners=False)[
+        :, 0
+    ]
 
 
-def tile_grid(width: int, height: int, tile: int = 448, most: int = 12) -> tuple[int, int]:
+def tile_grid(
+    width: int, height: int, tile: int = 448, most: int = 12, fewest: int = 1
+) -> tuple[int, int]:
     """Columns and rows of tiles that the published model cuts an image into.
 
     The grid whose aspect ratio is nearest; among equals the larger one if the image has more than
     half of its pixels (InternVL's ``find_closest_aspect_ratio``).
     """
     grids = sorted(
-        {(i, j) for i in range(1, most + 1) for j in range(1, most + 1) if i * j <= most},
+        {
+            (i, j)
+            for count in range(fewest, most + 1)
+            for i in range(1, count + 1)
+            for j in range(1, count + 1)
+            if fewest <= i * j <= most
+        },
         key=lambda grid: grid[0] * grid[1],
     )
     best, smallest = (1, 1), float("inf")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from inference.card import CardTarget, VolumeRules
 from inference.findings import Mask, Presence
-from inference.presence import Probabilities, decide, probability, smoothed
+from inference.presence import Probabilities, decide, probability, shows, smoothed
 from inference.tiling import to_source
 
 Spacing = tuple[float, float, float]
@@ -40,12 +40,15 @@ class SliceAnswers:
         ``(F,)`` 0..1.
     blank
         ``(F,)`` slices without any contrast: nothing can be seen there.
+    via
+        See `inference.tiling.to_source`.
     """
 
     logits: NDArray[np.float16]
     score: NDArray[np.float32]
     predicted_iou: NDArray[np.float32]
     blank: NDArray[np.bool_]
+    via: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +93,14 @@ def assemble(
     presence = decide(confidence, target.presence)
     if presence is Presence.ABSENT:
         return Assembled(presence, confidence, None, None, None)
-    shown = values >= target.presence.absent_below
+    if presence is Presence.PRESENT:
+        shown = shows(answers.score, target.presence, whole=kind == "volume") & ~answers.blank
+    else:
+        shown = values >= target.presence.absent_below
     logits = answers.logits
     if kind == "volume" and spacing is not None:
         logits = smooth_across(logits, spacing[0], target.rules.smoothing_mm)
-    mask = on_source(logits, shown, grid)
+    mask = on_source(logits, shown, grid, answers.via, target.rules.mask_threshold)
     mask = clean(mask, target.rules, spacing, whole=kind == "volume")
     if not mask.any():
         # The object score says yes, but nothing is left that could be it: a reader would be
@@ -134,14 +140,21 @@ def smooth_across(
     return result
 
 
-def on_source(logits: NDArray[np.float16], shown: NDArray[np.bool_], grid: tuple[int, int]) -> Mask:
-    """Threshold at the source's size; slices that are not shown stay empty."""
+def on_source(
+    logits: NDArray[np.float16],
+    shown: NDArray[np.bool_],
+    grid: tuple[int, int],
+    via: int | None = None,
+    threshold: float = 0.0,
+) -> Mask:
+    """Threshold logits at the source's size; slices that are not shown stay empty."""
     mask: Mask = np.zeros((logits.shape[0], *grid), np.bool_)
     frames = np.flatnonzero(shown)
     for start in range(0, frames.size, _CHUNK):
         chosen = frames[start : start + _CHUNK]
-        upsampled = to_source(torch.from_numpy(logits[chosen].astype(np.float32)), *grid)
-        mask[chosen] = (upsampled > 0).numpy()
+        part = torch.from_numpy(logits[chosen].astype(np.float32))
+        upsampled = to_source(part, *grid, via=via)
+        mask[chosen] = (upsampled > threshold).numpy()
     return mask
 
 
