@@ -17,7 +17,16 @@ from db.leases import (
 )
 from db.listing import JobPage, job_as_json, list_jobs
 from db.pairs import Pair, enqueue, pairing_key, sources_of
-from db.resting import Due, Released, announced, due, hurry, release_expired, reopen
+from db.resting import (
+    Due,
+    Released,
+    announced,
+    due,
+    has_expired,
+    hurry,
+    release_expired,
+    reopen,
+)
 from db.stages import note_event
 from db.states import (
     END_STATES,
@@ -48,6 +57,7 @@ __all__ = [
     "enqueue",
     "finish",
     "guard",
+    "has_expired",
     "heartbeat",
     "hurry",
     "job_as_json",

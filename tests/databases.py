@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 
 from db.session import Database
 
@@ -59,6 +60,9 @@ def postgres_template() -> Iterator[str | None]:
         return
     uri = server.get_uri()
     with _administrator(uri) as run:
+        # These databases need not outlive a power cut, and tests should not wait for the disk.
+        run("ALTER SYSTEM SET fsync = off")
+        run("SELECT pg_reload_conf()")
         run("CREATE DATABASE template_node")
     database = Database(uri.replace("/postgres?", "/template_node?"))
     database.upgrade()
@@ -73,6 +77,7 @@ def sqlite_database(sqlite_template: Path, tmp_path: Path) -> Iterator[Database]
     path = tmp_path / "database.sqlite"
     shutil.copy(sqlite_template, path)
     database = Database(f"sqlite:///{path}")
+    event.listen(database.engine, "connect", _do_not_wait_for_the_disk)
     yield database
     database.dispose()
 
@@ -94,6 +99,10 @@ def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     database.dispose()
     with _administrator(uri) as run:
         run(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _do_not_wait_for_the_disk(connection: Any, record: object) -> None:
+    connection.execute("PRAGMA synchronous=OFF")
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def destination(pacs: Pacs, name: str = "pacs", **changes: Any) -> dict[str, Any
         "ae_title": "PACS",
         "host": "127.0.0.1",
         "port": pacs.port,
-        "confirm_seconds": 0.3,
+        "confirm_seconds": 20.0,
         "connection_timeout_seconds": 2.0,
         "acse_timeout_seconds": 5.0,
         "dimse_timeout_seconds": 5.0,

@@ -145,7 +145,11 @@ def test_reports_do_not_go_without_their_segmentation(node: Node, pacs: Pacs) ->
     assert pacs.received == []
 
 
-def test_what_the_pacs_does_not_know_is_sent_again(node: Node, pacs: Pacs, clock: Clock) -> None:
+def test_what_the_pacs_does_not_know_is_sent_again(
+    tmp_path: Path, sqlite_database: Database, clock: Clock, pacs: Pacs
+) -> None:
+    impatient = [destination(pacs, confirm_seconds=0.2)]
+    node = make_node(tmp_path, sqlite_database, clock, destinations=impatient)
     pacs.forgets[GROUNDED_UID] = 1000
     job_id = encoded_job(node, ["pacs"])
     deliver_job(node, job_id)
@@ -153,6 +157,7 @@ def test_what_the_pacs_does_not_know_is_sent_again(node: Node, pacs: Pacs, clock
     assert (job["state"], confirmed(job)) == ("delivering", [True, True, False])
     assert "its C-FIND does not know the object" in job["wait_reason"]
     pacs.forgets.clear()
+    node = make_node(tmp_path, sqlite_database, clock, destinations=[destination(pacs)])
     clock.forward(60)
     deliver_job(node, job_id)
     assert told(node, job_id)["state"] == "delivered"

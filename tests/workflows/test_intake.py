@@ -146,7 +146,7 @@ def test_a_locked_database_becomes_an_error_in_time(sqlite_database: Database) -
     with sqlite_database.session() as session:
         session.execute(text("SELECT 1"))
         began = time.monotonic()
-        with pytest.raises(RetriableError, match="not available"):
+        with pytest.raises(RetriableError, match="send again later"):
             registrar.on_stored(received())
         assert time.monotonic() - began < 10
     registrar.on_stored(received())

@@ -1,0 +1,439 @@
+"""Registering what is received: the hot path of the catalog.
+
+A batch of instances takes a handful of statements, whatever its size. They are SQLAlchemy Core,
+built once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from typing import Any, Literal, NamedTuple, cast
+
+from sqlalchemy import Connection, Executable, Table, bindparam, func, insert, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from db.models import (
+    OPEN_STUDY_JOB,
+    Base,
+    Instance,
+    Job,
+    JobEvent,
+    JobStage,
+    Series,
+    Study,
+    StudyAssociation,
+)
+from db.states import JobState
+
+Outcome = Literal["new", "same", "conflict"]
+LONGEST_TEXT = 1024
+"""Characters kept of an attribute without a narrower column."""
+
+_STUDY_COLUMNS: Mapping[str, str] = {
+    "PatientID": "patient_id",
+    "PatientName": "patient_name",
+    "PatientBirthDate": "patient_birth_date",
+    "PatientSex": "patient_sex",
+    "AccessionNumber": "accession_number",
+    "StudyDate": "study_date",
+    "StudyTime": "study_time",
+    "StudyID": "study_id",
+    "StudyDescription": "study_description",
+    "ReferringPhysicianName": "referring_physician_name",
+}
+_SERIES_COLUMNS: Mapping[str, str] = {
+    "Modality": "modality",
+    "SeriesNumber": "series_number",
+    "SeriesDescription": "series_description",
+    "BodyPartExamined": "body_part_examined",
+}
+_INSTANCE_COLUMNS: Mapping[str, str] = {
+    "InstanceNumber": "instance_number",
+    "NumberOfFrames": "number_of_frames",
+    "Rows": "rows",
+    "Columns": "columns",
+    "ImageType": "image_type",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One stored instance, as the catalog needs it.
+
+    Attributes
+    ----------
+    attributes
+        DICOM keyword -> text. Those that the catalog has no column for are kept with the series.
+    path, size, sha256
+        Of the file: relative to the archive's root; bytes; digest of the data set.
+    beside
+        Whether the file is kept beside another one with the same UID and other bytes.
+    association
+        Identifier of the association, empty for files found at start.
+    """
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    path: str
+    size: int
+    sha256: str
+    received_at: datetime
+    beside: bool = False
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    association: str = ""
+    listener: str = ""
+    calling_ae_title: str = ""
+    called_ae_title: str = ""
+    peer_host: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What became of an arrival: its study, and whether the catalog had it before."""
+
+    study_id: int
+    outcome: Outcome
+
+
+def register(session: Session, arrival: Arrival) -> Registered:
+    """Register one instance; see `register_batch`."""
+    return register_batch(session, [arrival])[0]
+
+
+def register_batch(session: Session, arrivals: Sequence[Arrival]) -> list[Registered]:
+    """Take stored instances up: studies, series, instances, the study's clock, its waiting job.
+
+    Parameters
+    ----------
+    session
+        An open transaction; nothing is acknowledged to a sender before it is committed.
+    arrivals
+        Any number of instances of any studies.
+
+    Returns
+    -------
+    list of Registered
+        In the order of the arrivals.
+    """
+    if not arrivals:
+        return []
+    connection = session.connection()
+    statements = _statements(connection.dialect.name)
+    studies = _upsert_studies(connection, statements, arrivals)
+    series = _upsert_series(connection, statements, arrivals, studies)
+    new = _insert_instances(connection, statements, arrivals, studies, series)
+    _upsert_associations(connection, statements, arrivals, studies)
+    registered = []
+    fresh: dict[int, tuple[datetime, datetime]] = {}
+    for arrival in arrivals:
+        study_id = studies[arrival.study_instance_uid]
+        identity = _identity(arrival, series)
+        outcome: Outcome = "same"
+        if identity in new:
+            new.discard(identity)
+            outcome = "conflict" if arrival.beside else "new"
+        if outcome == "new":
+            first, last = fresh.get(study_id, (arrival.received_at, arrival.received_at))
+            fresh[study_id] = (min(first, arrival.received_at), max(last, arrival.received_at))
+        registered.append(Registered(study_id, outcome))
+    _count(connection, statements, arrivals, registered, series)
+    _open_jobs(connection, statements, fresh)
+    return registered
+
+
+def plain_text(text: str, length: int | None = None) -> str:
+    """Cut text from DICOM to what both databases can hold.
+
+    PostgreSQL takes neither NUL nor half a surrogate pair, and does not shorten by itself; what
+    the column cannot hold stays in the stored file.
+    """
+    cleaned = text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
+    return cleaned[: length or LONGEST_TEXT]
+
+
+class _Statements(NamedTuple):
+    """The statements of registering, for one dialect."""
+
+    studies: Executable
+    series: Executable
+    instances: Executable
+    associations: Executable
+    study_counts: Executable
+    series_counts: Executable
+    open_jobs: Executable
+
+
+@cache
+def _statements(dialect: str) -> _Statements:
+    """Build the statements of registering once: building costs more than running them."""
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    later = func.greatest if dialect == "postgresql" else func.max
+    study, series, instance = _table(Study), _table(Series), _table(Instance)
+    association, job = _table(StudyAssociation), _table(Job)
+    studies = insert(study)
+    rows = insert(series)
+    links = insert(association)
+    return _Statements(
+        studies=studies.on_conflict_do_update(
+            index_elements=["study_instance_uid"],
+            set_={
+                "last_received_at": later(
+                    study.c.last_received_at, studies.excluded.last_received_at
+                ),
+                "arrivals": study.c.arrivals + studies.excluded.arrivals,
+                "released_at": None,
+            },
+        ).returning(study.c.id, study.c.study_instance_uid),
+        # "DO UPDATE" that changes nothing, because "DO NOTHING" would not return the row.
+        series=rows.on_conflict_do_update(
+            index_elements=["study_id", "series_instance_uid"],
+            set_={"series_instance_uid": rows.excluded.series_instance_uid},
+        ).returning(series.c.id, series.c.study_id, series.c.series_instance_uid),
+        instances=insert(instance)
+        .on_conflict_do_nothing(index_elements=["series_id", "sop_instance_uid", "sha256"])
+        .returning(instance.c.series_id, instance.c.sop_instance_uid, instance.c.sha256),
+        associations=links.on_conflict_do_update(
+            index_elements=["study_id", "association"],
+            set_={
+                "last_received_at": links.excluded.last_received_at,
+                "instances": association.c.instances + links.excluded.instances,
+                "ended_at": None,
+                "outcome": "",
+            },
+        ),
+        study_counts=update(study)
+        .where(study.c.id == bindparam("of_id"))
+        .values(
+            number_of_instances=study.c.number_of_instances + bindparam("new"),
+            conflicts=study.c.conflicts + bindparam("beside"),
+        ),
+        series_counts=update(series)
+        .where(series.c.id == bindparam("of_id"))
+        .values(number_of_instances=series.c.number_of_instances + bindparam("new")),
+        open_jobs=insert(job)
+        .on_conflict_do_nothing(index_elements=["study_id"], index_where=OPEN_STUDY_JOB)
+        .returning(job.c.id, job.c.study_id),
+    )
+
+
+def _table(model: type[Base]) -> Table:
+    """Give the Core table of a model."""
+    return cast("Table", model.__table__)
+
+
+def _taken(
+    attributes: Mapping[str, str], columns: Mapping[str, str], model: type[Any]
+) -> dict[str, str]:
+    table = model.__table__.c
+    return {
+        column: plain_text(attributes.get(keyword, ""), getattr(table[column].type, "length", None))
+        for keyword, column in columns.items()
+    }
+
+
+def _identity(arrival: Arrival, series: Mapping[tuple[str, str], int]) -> tuple[int, str, str]:
+    series_id = series[arrival.study_instance_uid, arrival.series_instance_uid]
+    return series_id, arrival.sop_instance_uid, arrival.sha256
+
+
+def _upsert_studies(
+    connection: Connection, statements: _Statements, arrivals: Sequence[Arrival]
+) -> dict[str, int]:
+    rows: dict[str, dict[str, Any]] = {}
+    for arrival in arrivals:
+        row = rows.get(arrival.study_instance_uid)
+        if row is None:
+            rows[arrival.study_instance_uid] = {
+                "study_instance_uid": arrival.study_instance_uid,
+                **_taken(arrival.attributes, _STUDY_COLUMNS, Study),
+                "first_received_at": arrival.received_at,
+                "last_received_at": arrival.received_at,
+                "arrivals": 1,
+                "number_of_instances": 0,
+                "conflicts": 0,
+            }
+        else:
+            row["last_received_at"] = max(row["last_received_at"], arrival.received_at)
+            row["arrivals"] += 1
+    # In the order of their UIDs: two listeners that lock the same rows must not cross.
+    ordered = [rows[uid] for uid in sorted(rows)]
+    return {uid: id_ for id_, uid in connection.execute(statements.studies, ordered)}
+
+
+def _upsert_series(
+    connection: Connection,
+    statements: _Statements,
+    arrivals: Sequence[Arrival],
+    studies: Mapping[str, int],
+) -> dict[tuple[str, str], int]:
+    rows: dict[tuple[int, str], dict[str, Any]] = {}
+    names = set(_STUDY_COLUMNS) | set(_SERIES_COLUMNS) | set(_INSTANCE_COLUMNS)
+    for arrival in arrivals:
+        key = (studies[arrival.study_instance_uid], arrival.series_instance_uid)
+        if key not in rows:
+            rows[key] = {
+                "study_id": key[0],
+                "series_instance_uid": key[1],
+                **_taken(arrival.attributes, _SERIES_COLUMNS, Series),
+                "attributes": {
+                    keyword: plain_text(text)
+                    for keyword, text in arrival.attributes.items()
+                    if keyword not in names
+                },
+                "number_of_instances": 0,
+            }
+    by_id = {id_: uid for uid, id_ in studies.items()}
+    ordered = [rows[key] for key in sorted(rows)]
+    return {
+        (by_id[study_id], uid): id_
+        for id_, study_id, uid in connection.execute(statements.series, ordered)
+    }
+
+
+def _insert_instances(
+    connection: Connection,
+    statements: _Statements,
+    arrivals: Sequence[Arrival],
+    studies: Mapping[str, int],
+    series: Mapping[tuple[str, str], int],
+) -> set[tuple[int, str, str]]:
+    rows: dict[tuple[int, str, str], dict[str, Any]] = {}
+    for arrival in arrivals:
+        identity = _identity(arrival, series)
+        rows.setdefault(
+            identity,
+            {
+                "study_id": studies[arrival.study_instance_uid],
+                "series_id": identity[0],
+                "sop_instance_uid": arrival.sop_instance_uid,
+                "sop_class_uid": arrival.sop_class_uid,
+                "transfer_syntax_uid": arrival.transfer_syntax_uid,
+                "path": arrival.path,
+                "size": arrival.size,
+                "sha256": arrival.sha256,
+                "conflict": arrival.beside,
+                **_taken(arrival.attributes, _INSTANCE_COLUMNS, Instance),
+                "association": arrival.association,
+                "received_at": arrival.received_at,
+            },
+        )
+    ordered = [rows[key] for key in sorted(rows)]
+    new = {(row[0], row[1], row[2]) for row in connection.execute(statements.instances, ordered)}
+    _bring_back(connection, [row for key, row in rows.items() if key not in new])
+    return new
+
+
+def _bring_back(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Note files that were purged and came again."""
+    for row in rows:
+        connection.execute(
+            update(Instance)
+            .where(
+                Instance.series_id == row["series_id"],
+                Instance.sop_instance_uid == row["sop_instance_uid"],
+                Instance.sha256 == row["sha256"],
+                Instance.purged_at.is_not(None),
+            )
+            .values(path=row["path"], purged_at=None, received_at=row["received_at"])
+        )
+
+
+def _upsert_associations(
+    connection: Connection,
+    statements: _Statements,
+    arrivals: Sequence[Arrival],
+    studies: Mapping[str, int],
+) -> None:
+    rows: dict[tuple[int, str], dict[str, Any]] = {}
+    for arrival in arrivals:
+        if not arrival.association:
+            continue
+        key = (studies[arrival.study_instance_uid], arrival.association)
+        row = rows.setdefault(
+            key,
+            {
+                "study_id": key[0],
+                "association": arrival.association,
+                "listener": arrival.listener,
+                "calling_ae_title": plain_text(arrival.calling_ae_title, 64),
+                "called_ae_title": plain_text(arrival.called_ae_title, 64),
+                "peer_host": plain_text(arrival.peer_host, 256),
+                "first_received_at": arrival.received_at,
+                "last_received_at": arrival.received_at,
+                "instances": 0,
+                "outcome": "",
+            },
+        )
+        row["last_received_at"] = max(row["last_received_at"], arrival.received_at)
+        row["instances"] += 1
+    if rows:
+        connection.execute(statements.associations, [rows[key] for key in sorted(rows)])
+
+
+def _count(
+    connection: Connection,
+    statements: _Statements,
+    arrivals: Sequence[Arrival],
+    registered: Sequence[Registered],
+    series: Mapping[tuple[str, str], int],
+) -> None:
+    of_study: dict[int, list[int]] = {}
+    of_series: dict[int, int] = {}
+    for arrival, one in zip(arrivals, registered, strict=True):
+        if one.outcome == "same":
+            continue
+        counts = of_study.setdefault(one.study_id, [0, 0])
+        counts[one.outcome == "conflict"] += 1
+        if one.outcome == "new":
+            key = series[arrival.study_instance_uid, arrival.series_instance_uid]
+            of_series[key] = of_series.get(key, 0) + 1
+    if of_study:
+        connection.execute(
+            statements.study_counts,
+            [
+                {"of_id": study_id, "new": new, "beside": beside}
+                for study_id, (new, beside) in sorted(of_study.items())
+            ],
+        )
+    if of_series:
+        connection.execute(
+            statements.series_counts,
+            [{"of_id": series_id, "new": new} for series_id, new in sorted(of_series.items())],
+        )
+
+
+def _open_jobs(
+    connection: Connection, statements: _Statements, fresh: Mapping[int, tuple[datetime, datetime]]
+) -> None:
+    """Give each study with new instances a waiting job, unless one is open."""
+    if not fresh:
+        return
+    rows = [
+        {
+            "study_id": study_id,
+            "state": JobState.WAITING,
+            "wait_reason": "instances are arriving",
+            "received_at": first,
+            "updated_at": last,
+            "next_attempt_at": last,
+        }
+        for study_id, (first, last) in sorted(fresh.items())
+    ]
+    stages: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
+    for job_id, study_id in connection.execute(statements.open_jobs, rows).all():
+        first, last = fresh[study_id]
+        received = {"stage": JobState.RECEIVED, "started_at": first, "ended_at": last}
+        waiting = {"stage": JobState.WAITING, "started_at": last, "ended_at": None}
+        stages += [{"job_id": job_id, **received}, {"job_id": job_id, **waiting}]
+        events.append({"job_id": job_id, "at": first, "text": "the first instance arrived"})
+    if stages:
+        connection.execute(insert(JobStage), stages)
+        connection.execute(insert(JobEvent), events)
