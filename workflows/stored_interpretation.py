@@ -92,7 +92,7 @@ def read(folder: Path) -> StoredInterpretation:
     """
     path = folder / FILE_NAME
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             document = json.loads(arrays["document"].tobytes())
             if document.get("format") != _FORMAT:
                 text = f"{path} is of format {document.get('format')}, this version reads {_FORMAT}"

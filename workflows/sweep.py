@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Final
 
-from db.jobs import JobState, announced, due, release_expired
+from db.jobs import JobState, announced, due, has_expired, release_expired
 from workflows.dispatch import Dispatch
 from workflows.node import Node
 
@@ -38,10 +39,10 @@ def sweep(node: Node, send: Send) -> int:
         Messages sent.
     """
     now = node.now()
-    with node.database.session() as session:
-        for job_id, state in release_expired(session, now, node.settings.jobs.attempts):
-            level = logging.ERROR if state is JobState.FAILED else logging.WARNING
-            _LOG.log(level, "job %d lost its worker; it is %s now", job_id, state)
+    with node.database.reading() as session:
+        expired = has_expired(session, now)
+    if expired:
+        _free(node, now)
     with node.database.reading() as session:
         found = due(
             session,
@@ -52,6 +53,14 @@ def sweep(node: Node, send: Send) -> int:
     if not found:
         return 0
     return announce(node, [Dispatch.of(one) for one in found], send)
+
+
+def _free(node: Node, now: datetime) -> None:
+    with node.database.session() as session:
+        released = release_expired(session, now, node.settings.jobs.attempts)
+    for job_id, state in released:
+        level = logging.ERROR if state is JobState.FAILED else logging.WARNING
+        _LOG.log(level, "job %d lost its worker; it is %s now", job_id, state)
 
 
 def announce(node: Node, dispatches: Sequence[Dispatch], send: Send) -> int:

@@ -49,7 +49,8 @@ def write_card(folder: Path) -> Path:
     interval = cards.Interval(low=0.8, high=0.95)
     score = cards.MeasuredScore(
         dice=0.9, dice_interval=interval, images=10, groups=5, floor=0.1, presence_auc=0.99,
-        negatives=5, negatives_own=0, sensitivity=0.9, specificity=0.9,
+        negatives=5, negatives_own=0, sensitivity=0.9, specificity=0.9, dice_shifted=0.8,
+        floor_shifted=0.1,
     )  # fmt: skip
     presence = cards.PresenceCalibration(slope=1, offset=0, absent_below=0.3, present_from=0.7)
     window = IntensityPolicy(kind="window", lower=-200, upper=300, unit="HU")

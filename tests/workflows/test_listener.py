@@ -1,0 +1,121 @@
+"""The listener as a process: ready file, receiving, peers read again, a clean end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from sqlalchemy import func, select
+
+from db.models import Instance, Study, StudyAssociation
+from dicom_node.errors import DicomNodeError
+from dicom_node.services.association import Destination
+from dicom_node.services.storage_scu import send
+from tests.factories import write_ct_series
+from tests.workflows.test_workers import ROOT, wait_for
+from tests.workflows.whole_node import ct_volume, make_node
+from workflows.node import Node
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    node = make_node(
+        tmp_path / "home",
+        node={"host": "127.0.0.1", "port": 0},
+        listener={"stop_timeout_seconds": 3.0},
+    )
+    yield node
+    node.database.dispose()
+
+
+@contextmanager
+def listening(node: Node, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "workflows.listener"],
+            cwd=ROOT,
+            env=os.environ | {"UNIBIOMED_HOME": str(node.home.root)},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        wait_for("listener.json", node.home.listener_json.exists)
+        yield process, json.loads(node.home.listener_json.read_text())["port"]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_study_is_received_and_its_release_is_noted(node: Node, tmp_path: Path) -> None:
+    paths = write_ct_series(tmp_path / "ct", ct_volume())
+    log = tmp_path / "listener.log"
+    with listening(node, log) as (process, port):
+        there = Destination("node", "UNIBIOMED", "127.0.0.1", port)
+        assert all(one.is_stored for one in send(paths, there, calling_ae_title="SCANNER"))
+
+        def released() -> bool:
+            with node.database.reading() as session:
+                return session.scalar(select(Study.released_at)) is not None
+
+        wait_for("released", released)
+        with pytest.raises(DicomNodeError):
+            send(paths, there, calling_ae_title="STRANGER")
+
+        settings = yaml.safe_load(node.home.node_yaml.read_text())
+        settings["peers"].append({"name": "new", "ae_title": "STRANGER"})
+        node.home.node_yaml.write_text(yaml.safe_dump(settings))
+        process.send_signal(signal.SIGHUP)
+        wait_for("the peers are read again", lambda: "peers read again" in log.read_text())
+        assert all(one.is_stored for one in send(paths, there, calling_ae_title="STRANGER"))
+
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert not node.home.listener_json.exists()
+    with node.database.reading() as session:
+        assert session.scalar(select(func.count()).select_from(Instance)) == 8
+        outcomes = session.scalars(select(StudyAssociation.outcome)).all()
+    assert set(outcomes) == {"released"}
+    assert "Phantom" not in log.read_text(), "no patient data in logs"
+
+
+def test_a_taken_port_is_a_sentence_and_not_a_traceback(node: Node, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        settings = yaml.safe_load(node.home.node_yaml.read_text())
+        settings["node"]["port"] = taken.getsockname()[1]
+        node.home.node_yaml.write_text(yaml.safe_dump(settings))
+        ended = subprocess.run(
+            [sys.executable, "-m", "workflows.listener"],
+            cwd=ROOT,
+            env=os.environ | {"UNIBIOMED_HOME": str(node.home.root)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert ended.returncode == 2
+    assert "node.port in node.yaml" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_without_a_home_it_says_what_to_set() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "UNIBIOMED_HOME"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "workflows.listener"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 2
+    assert "set UNIBIOMED_HOME" in ended.stderr
