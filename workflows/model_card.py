@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Final
 
 from inference.card import CardTarget, ModelCard, read_card
-from inference.errors import CheckpointError
+from inference.weight_files import weights_digest
 from workflows.settings import NodeSettings
-
-_WEIGHTS_FILE: Final = "model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +52,4 @@ def look_at_model(settings: NodeSettings) -> KnownModel:
     """
     folder = model_folder(settings)
     card = read_card(folder)
-    weights = folder / _WEIGHTS_FILE
-    try:
-        with weights.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"{weights} cannot be read: {error.strerror}") from error
-    return KnownModel(folder, card, digest)
+    return KnownModel(folder, card, weights_digest(folder))
