@@ -7,15 +7,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from pynetdicom import AE, evt
+from pynetdicom import AE
 from pynetdicom.association import Association
-from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
+from pynetdicom.transport import AddressInformation
 
 from dicom_node.errors import FinalError, RetriableError
 from dicom_node.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.services.association import Destination
+from dicom_node.services.reactor import DirectAssociation
 
 # PS3.8 Table 9-21, by (source, reason): why, and what to do about it.
 _REJECTIONS: Final = {
@@ -65,52 +66,79 @@ def dial(
     entity.dimse_timeout = timeouts.dimse
     entity.network_timeout = timeouts.network
 
-    connections: list[Event] = []
-
-    def connected(event: Event) -> None:
-        connections.append(event)
-        # pynetdicom takes the deadline off the socket once it is connected; without one, a peer
-        # that stops reading would hold the sending thread for ever.
-        wrapper = event.assoc.dul.socket
-        if wrapper is not None and wrapper.socket is not None:
-            wrapper.socket.settimeout(timeouts.network)
-            wrapper.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
+    connection = _connect(destination)
+    association = _association(entity, destination, contexts, connection.getpeername()[:2])
+    association.attach(connection)
+    association.request()
+    if not association.is_established:
+        association.finish(orderly=True)
+        raise _not_established(association, destination, calling_ae_title)
+    orderly = False
     try:
-        association = entity.associate(
-            destination.host,
-            destination.port,
-            contexts=list(contexts),
-            ae_title=destination.ae_title,
-            evt_handlers=[(evt.EVT_CONN_OPEN, connected)],
+        yield association
+        # An abort that was read last is acted on by nobody else.
+        if association.is_established and not association.acse.is_aborted():
+            association.release()
+        orderly = True
+    finally:
+        association.finish(orderly=orderly or association.is_aborted)
+
+
+def _association(
+    entity: AE,
+    destination: Destination,
+    contexts: Sequence[PresentationContext],
+    address: tuple[str, int],
+) -> DirectAssociation:
+    """Return an association in the caller's thread (``reactor``), not yet requested.
+
+    In pynetdicom's own, the caller and a thread look into one queue, and the answer to a request is
+    now and then taken by the wrong one: seen on a busy machine, it costs the whole DIMSE time-out.
+    """
+    timeouts = destination.timeouts
+    association = DirectAssociation(
+        entity,
+        "requestor",
+        max_pdu=entity.maximum_pdu_size,
+        patience=timeouts.network,
+        idle_patience=max(timeouts.dimse, timeouts.network),
+    )
+    association.acceptor.ae_title = destination.ae_title
+    association.acceptor.address_info = AddressInformation(*address)
+    requestor = association.requestor
+    requestor.ae_title = entity.ae_title
+    requestor.address_info = AddressInformation("127.0.0.1", 0)
+    requestor.maximum_length = entity.maximum_pdu_size
+    requestor.implementation_class_uid = entity.implementation_class_uid
+    requestor.implementation_version_name = entity.implementation_version_name
+    for number, context in enumerate(contexts):
+        context.context_id = 2 * number + 1
+    requestor.requested_contexts = list(contexts)
+    return association
+
+
+def _connect(destination: Destination) -> socket.socket:
+    timeouts = destination.timeouts
+    try:
+        connection = socket.create_connection(
+            (destination.host, destination.port), timeouts.connection
         )
     except socket.gaierror as error:
         raise RetriableError(
             f"{destination}: the host name {destination.host} has no address ({error.strerror})"
         ) from error
-    if not association.is_established:
-        raise _not_established(
-            association, destination, calling_ae_title, connected=bool(connections)
-        )
-    try:
-        yield association
-    except BaseException:
-        if association.is_established:
-            association.abort()
-        raise
-    # An abort that its thread has not seen yet would make the release wait for its deadline.
-    if association.is_established and not association.acse.is_aborted():
-        association.release()
+    except OSError as error:
+        raise RetriableError(
+            f"{destination}: no connection within {timeouts.connection:g} s ({error}). Is it "
+            "running, are host and port right, does a firewall stand between?"
+        ) from error
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
 
 
 def _not_established(
-    association: Association, destination: Destination, calling: str, *, connected: bool
+    association: Association, destination: Destination, calling: str
 ) -> RetriableError | FinalError:
-    if not connected:
-        return RetriableError(
-            f"{destination}: no connection within {destination.timeouts.connection:g} s. Is it "
-            "running, are host and port right, does a firewall stand between?"
-        )
     answer = association.acceptor.primitive
     if association.is_rejected and isinstance(answer, A_ASSOCIATE):
         reason = _REJECTIONS.get(

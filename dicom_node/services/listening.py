@@ -133,7 +133,7 @@ class DirectRequestHandler(RequestHandler):
         settings = server.settings
         association = DirectAssociation(
             self.ae,
-            server.stopping,
+            stopping=server.stopping,
             max_pdu=settings.max_pdu,
             patience=settings.network_timeout,
             idle_patience=settings.idle_timeout,

@@ -25,8 +25,8 @@ from typing import Any, Final, Protocol
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import DULServiceProvider
-from pynetdicom.pdu_primitives import P_DATA
-from pynetdicom.transport import AssociationSocket
+from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
+from pynetdicom.transport import T_CONNECT, AssociationSocket
 
 from dicom_node.durable import ByteSource
 from dicom_node.services.command_set import (
@@ -102,8 +102,16 @@ class DirectSocket(AssociationSocket):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         super().__init__(assoc, client_socket=connection)
+        if assoc.is_requestor:
+            # There the connection is confirmed when the state machine asks for it (Evt2).
+            self.event_queue.get(block=False)
         self._pushed_back = b""
         self._deadline = deadline
+
+    def connect(self, primitive: T_CONNECT) -> None:
+        """Confirm the connection, which stands already (AE-1 of PS3.8 Table 9-6)."""
+        primitive.result = "Evt2"
+        self.provider_queue.put(primitive)
 
     def push_back(self, data: bytes) -> None:
         """Give bytes back, to be read again."""
@@ -165,7 +173,7 @@ class DirectSocket(AssociationSocket):
 
 
 class DirectUpperLayer(DULServiceProvider):
-    """The DUL provider of an acceptor, run by whoever waits for it instead of by a thread.
+    """The DUL provider, run by whoever waits for it instead of by a thread.
 
     Parameters
     ----------
@@ -218,7 +226,8 @@ class DirectUpperLayer(DULServiceProvider):
 
     def send_pdu(self, primitive: Any) -> None:
         """Send at once; dropped when the association is over, as nobody would take it."""
-        if self.state_machine.current_state in _ENDED_STATES:
+        is_over = self.state_machine.current_state in _ENDED_STATES
+        if self._kill_thread or (is_over and not isinstance(primitive, A_ASSOCIATE)):
             return
         super().send_pdu(primitive)
         self._run_events()
@@ -254,7 +263,7 @@ class DirectUpperLayer(DULServiceProvider):
     def _wait(self, seconds: float) -> bool:
         association = self._direct
         connection = association.connection
-        if association.is_stopping:
+        if association.stopping is None or association.is_stopping:
             return connection.wait(None, seconds)
         if connection.wait(association.stopping, seconds):
             return True
@@ -367,7 +376,7 @@ class StoreMessages:
             values = elements_of(command)
             field = number(values, 0x0100)
             has_data = number(values, 0x0800) != NO_DATA_SET
-            if field == C_STORE_RQ and has_data:
+            if field == C_STORE_RQ and has_data and self._assoc.takes_instances:
                 self._store = store_command(values)
         except MalformedCommandError as error:
             LOGGER.error("Invalid command set: %s", error)
@@ -433,6 +442,8 @@ class DirectDimse(DIMSEServiceProvider):
         began = time.monotonic()
         while self.msg_queue.empty() and layer.to_user_queue.empty() and layer.is_alive():
             patience = association.patience_for(in_message=layer.in_message)
+            if block and self.dimse_timeout is not None:
+                patience = self.dimse_timeout
             left = began + patience - time.monotonic()
             if left <= 0 or (association.is_stopping and not layer.in_message):
                 LOGGER.info("Association with %s is aborted", association.requestor.ae_title)
@@ -446,21 +457,23 @@ class DirectDimse(DIMSEServiceProvider):
 
 
 class DirectAssociation(Association):
-    """An acceptor's association in one thread.
+    """An association in one thread: its own as an acceptor, the caller's as a requestor.
 
     Parameters
     ----------
     ae : pynetdicom.AE
         The local application entity.
-    stopping : Stopping
-        Readable when the listener stops.
+    mode : {"acceptor", "requestor"}
+        Who opened it.
     max_pdu : int
         Bytes of a P-DATA-TF PDU that we offer to take.
     patience, idle_patience : float
         Seconds without a PDU in the middle of a message, and between messages.
-    open_sink : callable
+    stopping : Stopping, optional
+        Readable when the listener stops.
+    open_sink : callable, optional
         Opens a sink for an arriving data set.
-    on_end : callable
+    on_end : callable, optional
         Called once, when the association is over.
     """
 
@@ -469,15 +482,16 @@ class DirectAssociation(Association):
     def __init__(
         self,
         ae: Any,
-        stopping: Stopping,
+        mode: str = "acceptor",
         *,
         max_pdu: int,
         patience: float,
         idle_patience: float,
-        open_sink: Callable[[DirectAssociation, StoreRequest], StoreSink],
-        on_end: Callable[[DirectAssociation], None],
+        stopping: Stopping | None = None,
+        open_sink: Callable[[DirectAssociation, StoreRequest], StoreSink] | None = None,
+        on_end: Callable[[DirectAssociation], None] | None = None,
     ) -> None:
-        super().__init__(ae, "acceptor")
+        super().__init__(ae, mode)
         self.stopping = stopping
         self.is_stopping = False
         self.max_pdu = max_pdu
@@ -491,34 +505,46 @@ class DirectAssociation(Association):
         # Their setters write through to the upper layer, which is a new one.
         self.acse_timeout = self.ae.acse_timeout
         self.network_timeout = idle_patience
+        # pynetdicom's callers wait for their reactor thread to pause; here is none to wait for.
+        self._is_paused = True
 
     def attach(self, connection: socket.socket) -> None:
-        """Serve the peer at the other end of ``connection``."""
+        """Serve the peer at the other end of ``connection``, or call it there."""
         self.connection = DirectSocket(self, connection, self.patience)
         self.set_socket(self.connection)
 
-    def open_sink(self, request: StoreRequest) -> StoreSink:
+    @property
+    def takes_instances(self) -> bool:
+        """Whether arriving data sets go to a sink."""
+        return self._open_sink is not None
+
+    def open_sink(self, request: StoreRequest) -> StoreSink | None:
         """Open a sink for an arriving data set."""
-        return self._open_sink(self, request)
+        return self._open_sink(self, request) if self._open_sink is not None else None
 
     def patience_for(self, *, in_message: bool) -> float:
         """Return how many seconds the peer may be silent now."""
         return min(self.patience, self._idle_patience) if in_message else self._idle_patience
 
     def run_reactor(self) -> None:
-        """Serve the association from its request to its end."""
+        """Serve an acceptor's association from its request to its end."""
         orderly = False
         try:
             super().run_reactor()
             orderly = True
         finally:
             # Whatever went wrong, this association alone pays for it.
-            self.upper_layer.abandon()
-            connection = self.connection.socket
-            if connection is not None:
-                with suppress(OSError):
-                    if not orderly:
-                        connection.send(_A_ABORT)
-                    connection.shutdown(socket.SHUT_RDWR)
-                connection.close()
+            self.finish(orderly=orderly)
+
+    def finish(self, *, orderly: bool) -> None:
+        """Leave nothing behind: no half message, no open socket."""
+        self.upper_layer.abandon()
+        connection = self.connection.socket
+        if connection is not None:
+            with suppress(OSError):
+                if not orderly:
+                    connection.send(_A_ABORT)
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+        if self._on_end is not None:
             self._on_end(self)

@@ -237,6 +237,11 @@ def _read(path: Path) -> _Item:
 def _read_without_meta(path: Path) -> _Item:
     """Read a file that lacks preamble or file meta, as old writers and some exports make them."""
     try:
+        # What has neither preamble nor the first tags of an instance is text, or anything else.
+        with path.open("rb") as file:
+            start = file.read(132)
+        if start[128:] != b"DICM" and start[:2] not in (b"\x02\0", b"\x08\0", b"\0\x08"):
+            raise FinalError(f"{path.name}: not a DICOM file")
         header = dcmread(path, force=True, stop_before_pixels=True)
         sop_class = str(header.get("SOPClassUID", ""))
         instance = str(header.get("SOPInstanceUID", ""))
