@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from pydicom import dcmread
+
+from deploy.interpreting import InterpretError, interpret_folder
+from deploy.phantom_study import demo_phantom, write_phantom_study
+from deploy.picture import draw_findings, read_segments
+from dicom_node.objects.series import read_sources
+from tests.inference.tiny_model import save_tiny
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Four slices of the phantom in a folder of their own."""
+    folder = tmp_path_factory.mktemp("slices")
+    paths = write_phantom_study(demo_phantom(), folder)
+    for path in paths[4:]:
+        path.unlink()
+    return paths[:4]
+
+
+def test_files_become_checked_objects_and_a_picture(
+    model: Path, slices: list[Path], tmp_path: Path
+) -> None:
+    said: list[str] = []
+    (report,) = interpret_folder(
+        slices[0].parent, tmp_path, targets=None, model=model, say=said.append
+    )
+    assert [finding["target"] for finding in report["findings"]] == ["phantom insert"]
+    kinds = [result["kind"] for result in report["results"]]
+    assert kinds[-2:] == ["measurement_report", "grounded_report"]
+    for result in report["results"]:
+        written = dcmread(result["file"])
+        assert str(written.SOPInstanceUID) == result["sop_instance_uid"]
+        assert str(written.StudyInstanceUID) == report["study_instance_uid"]
+    assert not [sentence for sentence in said if sentence.startswith("error")]
+
+    (source,), _ = read_sources(slices)
+    segments = (
+        read_segments(Path(report["results"][0]["file"])) if kinds[0] == "segmentation" else []
+    )
+    picture = tmp_path / "picture.png"
+    draw_findings(source, segments, report, picture)
+    with Image.open(picture) as image:
+        assert image.width > 400 and image.height > 400
+
+
+def test_a_target_the_card_does_not_list_is_refused_by_name(
+    model: Path, slices: list[Path], tmp_path: Path
+) -> None:
+    said: list[str] = []
+    with pytest.raises(InterpretError, match="nothing in"):
+        interpret_folder(
+            slices[0].parent, tmp_path, targets=["unicorn"], model=model, say=said.append
+        )
+    assert any("unicorn" in sentence for sentence in said)
+    assert list(tmp_path.iterdir()) == []
