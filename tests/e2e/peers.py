@@ -79,8 +79,17 @@ def fetch(pacs: OrthancPacs, identifier: str, path: Path) -> Path:
     return path
 
 
-def dciodvfy_errors(path: Path) -> list[str]:
-    """Return the errors that dciodvfy finds in an object."""
+def dciodvfy_errors(path: Path, source: Path | None = None) -> list[str]:
+    """Return the errors that dciodvfy finds in an object.
+
+    With `source`, without those of the image that it was made from: what identifies patient and
+    study is copied as it is, so that the object lands in the right study.
+    """
+    inherited = set() if source is None else set(_errors(source))
+    return [error for error in _errors(path) if error not in inherited]
+
+
+def _errors(path: Path) -> list[str]:
     checked = subprocess.run(
         [DCIODVFY, "-new", path], capture_output=True, text=True, timeout=SECONDS, check=False
     )

@@ -117,7 +117,8 @@ def test_pet_sarcoma_by_dcmsend_against_the_contour(
     assert sent.returncode == 0, sent.stderr
     job = node.delivered(str(pydicom.dcmread(images[0]).StudyInstanceUID))
     files = results_at_the_pacs(pacs, job, tmp_path / "results")
-    assert [error for path in files.values() for error in dciodvfy_errors(path)] == []
+    errors = [error for path in files.values() for error in dciodvfy_errors(path, images[0])]
+    assert errors == []
 
     (source,), _ = read_sources(images)
     (segment,) = read_segments(files["segmentation"])
@@ -147,7 +148,7 @@ def test_mr_hippocampus_by_the_projects_own_sender(
     job = node.delivered(str(pydicom.dcmread(first).StudyInstanceUID))
     files = results_at_the_pacs(pacs, job, tmp_path / "results")
     if DCIODVFY.exists():
-        assert [error for path in files.values() for error in dciodvfy_errors(path)] == []
+        assert [error for path in files.values() for error in dciodvfy_errors(path, first)] == []
 
 
 def test_the_same_study_again_makes_no_new_results(
