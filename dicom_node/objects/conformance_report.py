@@ -19,6 +19,7 @@ from dicom_node.objects.conformance_rules import (
     first_code,
     named,
 )
+from dicom_node.objects.references import is_multi_frame
 
 # The codes of what the trees are made of (PS3.16).
 IMAGING_MEASUREMENTS, MEASUREMENT_GROUP = "126010", "125007"
@@ -150,7 +151,7 @@ def existing_frames(subject: Subject) -> Iterator[str]:
             continue
         number = reference.get("ReferencedFrameNumber")
         frames = int(source.get("NumberOfFrames") or 1)
-        if number is not None and "NumberOfFrames" not in source:
+        if number is not None and not is_multi_frame(source):
             yield "a frame number is given for a single-frame image"
         elif number is not None and int(number) > frames:
             yield f"frame {number} is referred to, the image has {frames}"

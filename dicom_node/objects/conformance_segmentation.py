@@ -9,6 +9,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from dicom_node.objects.conformance_rules import SEGMENTATIONS, Rule, Subject, first_code
+from dicom_node.objects.references import is_multi_frame
 
 POSITION_TOLERANCE_MM = 1e-3
 # CID 7150; 123037004 stands in widely used tables and means Body structure.
@@ -123,7 +124,7 @@ def derived_from_sources(subject: Subject) -> Iterator[str]:
 def _against_source(number: int, frame: Dataset, image: Dataset, source: Dataset) -> Iterator[str]:
     if image.ReferencedSOPClassUID != source.SOPClassUID:
         yield f"frame {number}: the SOP class of its source is wrong"
-    if ("ReferencedFrameNumber" in image) != ("NumberOfFrames" in source):
+    if ("ReferencedFrameNumber" in image) != is_multi_frame(source):
         yield f"frame {number}: Referenced Frame Number is for multi-frame sources, and only those"
     positions = frame.get("PlanePositionSequence") or []
     expected = source.get("ImagePositionPatient")

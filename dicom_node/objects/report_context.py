@@ -74,6 +74,8 @@ PROCEDURES: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "DX": ("43468-8", "LN", "XR unspecified body region"),
     }
 )
+# A site's own scheme would need Coding Scheme Identification, and nobody else reads it.
+STANDARD_SCHEMES = frozenset({"DCM", "SCT", "SRT", "LN", "RADLEX", "C4", "I10P"})
 IMAGING_PROCEDURE = ("363679005", "SCT", "Imaging procedure")
 
 
@@ -120,9 +122,7 @@ def procedures_reported(source: Source) -> list[CodedConcept]:
     for item in source.headers[0].get("ProcedureCodeSequence") or []:
         value, scheme = item.get("CodeValue"), item.get("CodingSchemeDesignator")
         meaning = item.get("CodeMeaning")
-        # A private scheme (99..., L) would need Coding Scheme Identification, and nobody reads it.
-        private = str(scheme).upper() == "L" or str(scheme).startswith("99")
-        if value and scheme and meaning and not private:
+        if value and meaning and scheme in STANDARD_SCHEMES:
             found.append(code(str(value), str(scheme), single_line(str(meaning), LONG_STRING)))
     return found or [code(*PROCEDURES.get(source.modality, IMAGING_PROCEDURE))]
 

@@ -5,6 +5,7 @@ PS3.3 C.7.6.16 (multi-frame functional groups), C.7.6.17 (dimensions), C.8.20.3.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import Tag
 from pydicom.valuerep import format_number_as_ds
 
+from dicom_node.objects.calibration import numbers, slice_thickness
+from dicom_node.objects.geometry import unit_orientation
 from dicom_node.objects.references import FrameReference
 from dicom_node.objects.series import Source
 
@@ -65,17 +68,14 @@ def plane_of(source: Source) -> Plane:
     geometry = source.geometry
     header = source.headers[0]
     placed = "ImagePositionPatient" in header or "PerFrameFunctionalGroupsSequence" in header
-    if geometry is None or geometry.frame_of_reference_uid is None or not placed:
+    if geometry is None or not geometry.frame_of_reference_uid or not placed:
         return Plane(None, _orientation(header), ())
     positions = tuple((float(x), float(y), float(z)) for x, y, z in geometry.positions)
     return Plane(geometry.frame_of_reference_uid, tuple(geometry.orientation), positions)
 
 
 def _orientation(header: Dataset) -> tuple[float, ...]:
-    values = header.get("ImageOrientationPatient")
-    if values is None or len(values) != 6:
-        return NOMINAL_ORIENTATION
-    return tuple(float(value) for value in values)
+    return unit_orientation(numbers(header, "ImageOrientationPatient")) or NOMINAL_ORIENTATION
 
 
 def shared_groups(source: Source, plane: Plane) -> Dataset:
@@ -99,7 +99,7 @@ def _pixel_measures(source: Source) -> Dataset:
     header, geometry = source.headers[0], source.geometry
     spacing = source.calibration or _displayed_spacing(header) or NOMINAL_SPACING
     item.PixelSpacing = [decimal(value) for value in spacing]
-    thickness = _positive(header.get("SliceThickness"))
+    thickness = slice_thickness(header)
     between = None
     if geometry is not None and len(geometry.positions) > 1 and geometry.slice_spacing > 0:
         between = geometry.slice_spacing
@@ -112,23 +112,10 @@ def _pixel_measures(source: Source) -> Dataset:
 def _displayed_spacing(header: Dataset) -> tuple[float, float] | None:
     """Return (row, column) spacing for display where nothing promises millimetres."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        values = header.get(keyword)
-        if values is not None and len(values) == 2 and all(_positive(v) for v in values):
-            return float(values[0]), float(values[1])
-    regions = header.get("SequenceOfUltrasoundRegions") or []
-    for region in regions:
-        x, y = (_positive(region.get(f"PhysicalDelta{axis}")) for axis in "XY")
-        # 3 stands for centimetre (PS3.3 C.8.5.5.1.1).
-        if x and y and region.get("PhysicalUnitsXDirection") == 3:
-            return y * 10.0, x * 10.0
+        values = numbers(header, keyword)
+        if len(values) == 2 and all(math.isfinite(value) and value > 0 for value in values):
+            return values[0], values[1]
     return None
-
-
-def _positive(value: object) -> float | None:
-    if value in (None, ""):
-        return None
-    number = float(str(value))
-    return number if number > 0 else None
 
 
 def dimension_organization(

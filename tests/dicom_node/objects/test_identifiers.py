@@ -6,7 +6,7 @@ import json
 import re
 from datetime import UTC, datetime
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicom_node.objects.identifiers import (
@@ -44,6 +44,7 @@ def test_a_naive_time_stays_naive() -> None:
     assert ResultIdentifiers.from_json(drawn.as_json()).created.tzinfo is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 10_000), min_size=2, max_size=20, unique=True))
 def test_tracking_uids_differ_by_finding_and_never_change(indices: list[int]) -> None:
     root = derived_uid("2.25.1", "test")

@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -40,6 +40,7 @@ def written(dataset: Dataset) -> Dataset:
     return dcmread(BytesIO(encode(dataset)))
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200), st.integers(4, 64))
 def test_single_lines_fit_their_representation(text: str, limit: int) -> None:
     line = single_line(text, limit)

@@ -364,6 +364,16 @@ def test_a_volume_without_a_frame_of_reference_is_told_by_its_images(tmp_path: P
         assert np.array_equal(read_back(dataset, loose), masks_of(given))
 
 
+def test_one_frame_of_a_single_frame_class_is_not_referred_to_by_number(tmp_path: Path) -> None:
+    source = make_source("SC", tmp_path, attributes={"NumberOfFrames": 1})
+    dataset = segmentation(source)
+    image = dataset.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0]
+    assert "ReferencedFrameNumber" not in image.SourceImageSequence[0]
+    fundus = segmentation(make_source("OP", tmp_path / "fundus"))
+    image = fundus.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0]
+    assert image.SourceImageSequence[0].ReferencedFrameNumber == 1
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_a_cine_without_geometry_is_told_by_its_frames(encoding: Encoding, tmp_path: Path) -> None:
     path = write_ultrasound_cine(tmp_path / "cine.dcm", np.zeros((6, 32, 40), np.uint8))

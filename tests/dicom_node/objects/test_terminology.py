@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.sr._concepts_dict import concepts  # the arbiter of what PS3.16 lists
 
@@ -124,6 +124,7 @@ KNOWN = {concept for term in table().values() for concept in concepts_of(term)}
 KNOWN |= {LEFT, RIGHT, LESION, Concept("51440002", "SCT", "Bilateral")}
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_no_code_is_ever_invented(words: str) -> None:
     for codes in Codes:
@@ -133,6 +134,7 @@ def test_no_code_is_ever_invented(words: str) -> None:
             assert all(listed(concept) for concept in concepts_of(term))
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(table())), st.sampled_from(["left ", "right ", ""]))
 def test_every_name_is_found_with_any_case_and_side(name: str, side: str) -> None:
     assert describe(f"{side}{name}".upper()).type.value
