@@ -21,8 +21,9 @@ from db.models import Job
 from db.session import is_passing
 from db.states import RESTING_STATE_OF
 from dicom_node.errors import FinalError, RetriableError
-from inference.errors import FinalInferenceError, RetriableInferenceError
+from inference.errors import FinalInferenceError, NotCoveredError, RetriableInferenceError
 from workflows.dispatch import Dispatch
+from workflows.errors import NotApplicableError
 from workflows.lease_keeper import DeadlineError, LeaseKeeper
 from workflows.node import Node
 from workflows.settings import RetrySettings
@@ -112,6 +113,10 @@ def attend(
             f"this step took longer than {jobs.deadline_seconds:g} s (jobs.deadline_seconds in "
             "node.yaml); raise the limit or leave such studies out by a rule, then retry the job",
         )
+    except NotApplicableError as error:
+        _end(node, lease, JobState.NOT_APPLICABLE, error.sentence)
+    except NotCoveredError as error:
+        _end(node, lease, JobState.NOT_APPLICABLE, str(error))
     except FinalError as error:
         _fail(node, lease, error.sentence)
     except RetriableInferenceError as error:
@@ -158,10 +163,14 @@ def _again(node: Node, lease: Lease, sentence: str) -> list[Dispatch]:
 
 
 def _fail(node: Node, lease: Lease, sentence: str) -> None:
-    def write(session: Session) -> None:
-        finish(session, lease, JobState.FAILED, sentence, now=node.now())
-
     _LOG.error("job %d failed: %s", lease.job_id, sentence)
+    _end(node, lease, JobState.FAILED, sentence)
+
+
+def _end(node: Node, lease: Lease, state: JobState, sentence: str) -> None:
+    def write(session: Session) -> None:
+        finish(session, lease, state, sentence, now=node.now())
+
     _written(node, lease, write)
 
 

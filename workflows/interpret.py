@@ -29,6 +29,7 @@ from dicom_node.objects.series import Source, read_sources
 from inference.card import ModelCard
 from inference.findings import Interpretation
 from workflows.engine_thread import Engine, Question, steps_of
+from workflows.errors import NotApplicableError
 from workflows.model_card import model_folder
 from workflows.settings import DestinationSettings, NodeSettings
 
@@ -153,13 +154,20 @@ def question_of(prepared: Prepared, targets: Sequence[str], card: ModelCard) -> 
 
     Raises
     ------
-    FinalError
-        When the card does not list the modality.
+    NotApplicableError
+        When the card does not list the modality, or wants values in a unit that these have not.
     """
     source = prepared.source
     modality = card.modality_for(source.modality)
     if modality is None:
-        raise FinalError(f"the model was not made for images of modality {source.modality}")
+        raise NotApplicableError(f"the model was not made for images of modality {source.modality}")
+    unit = modality.intensity.unit.upper()
+    for wanted, given in (("HU", "HU"), ("SUV", "SUVbw")):
+        if unit.startswith(wanted) and prepared.pixels.unit != given:
+            raise NotApplicableError(
+                f"the model needs {modality.name} values in {wanted}, and this series does not "
+                f"promise them ({prepared.pixels.description})"
+            )
     return Question(
         images=prepared.pixels.values,
         modality=modality.name,

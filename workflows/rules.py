@@ -282,6 +282,9 @@ def choose_targets(rule: Rule, source: Source, card: Card) -> tuple[tuple[str, .
     if rule.targets == "all":
         body_part = "".join(values_of(source.headers[0], "BodyPartExamined")[:1])
         belonging = card.targets_for(source.modality, body_part)
+        if not belonging:
+            where = f"{source.modality} images of {body_part}"
+            return (), f"the model knows no target in {where}"
         return tuple(target.name for target in belonging), ""
     wanted = {target.casefold() for target in rule.targets}
     chosen = tuple(target for target in known if target.casefold() in wanted)

@@ -16,12 +16,13 @@ from sqlalchemy.exc import OperationalError
 from db.jobs import JobState, Lease, LostLease, advance, finish, release_expired
 from db.models import Job
 from dicom_node.errors import FinalError, RetriableError
-from inference.errors import NotCoveredError, RetriableInferenceError
+from inference.errors import FinalInferenceError, NotCoveredError, RetriableInferenceError
 from tests.factories import write_ct_series
 from tests.workflows.whole_node import Clock, ct_volume, make_node, take_in
 from workflows.boundary import attend, pause_seconds
 from workflows.consider import consider_study
 from workflows.dispatch import Dispatch
+from workflows.errors import NotApplicableError
 from workflows.lease_keeper import DeadlineError, LeaseKeeper
 from workflows.node import Node
 from workflows.settings import RetrySettings
@@ -69,7 +70,7 @@ def attend_raising(node: Node, error: Exception) -> list[Dispatch]:
     ("error", "said"),
     [
         (FinalError("The file is cut off."), "The file is cut off."),
-        (NotCoveredError("not in the card"), "not in the card"),
+        (FinalInferenceError("no finite number"), "no finite number"),
         (KeyError("secret of the patient"), "an unexpected error (KeyError)"),
         (MemoryError(), "an unexpected error (MemoryError)"),
         (DeadlineError(), "longer than 30 s (jobs.deadline_seconds in node.yaml)"),
@@ -84,6 +85,14 @@ def test_what_a_retry_cannot_cure_fails_with_a_sentence(
     assert said in after.error
     assert "patient" not in after.error
     assert after.lease_owner is None
+
+
+@pytest.mark.parametrize(
+    "error", [NotCoveredError("not in the card"), NotApplicableError("not in the card")]
+)
+def test_what_the_model_was_not_made_for_is_not_a_failure(node: Node, error: Exception) -> None:
+    attend_raising(node, error)
+    assert (job(node).state, job(node).wait_reason) == (JobState.NOT_APPLICABLE, "not in the card")
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ class Card:
         if dicom_modality != "CT":
             return ()
         targets = (Target("liver"), Target("spleen"))
-        return targets[:1] if body_part == "CHEST" else targets
+        return {"CHEST": targets[:1], "FOOT": ()}.get(body_part, targets)
 
 
 def rules(text: str) -> Rules:
@@ -60,6 +60,8 @@ def test_the_default_rule_takes_all_that_the_card_lists(tmp_path: Path) -> None:
 def test_the_body_part_narrows_all_but_not_a_list(tmp_path: Path) -> None:
     chest = a_source(tmp_path, BodyPartExamined="CHEST")
     assert made("rules: [{name: a}]", chest).pairs[0].targets == ("liver",)
+    foot = a_source(tmp_path / "foot", BodyPartExamined="FOOT")
+    assert "knows no target in CT images of FOOT" in made("rules: [{name: a}]", foot).sentence
     listed = made("rules: [{name: a, targets: [Spleen]}]", chest)
     assert listed.pairs[0].targets == ("spleen",)
 

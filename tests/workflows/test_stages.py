@@ -209,3 +209,17 @@ def test_a_model_that_cannot_be_loaded_is_tried_again(
         assert (job.state, job.attempts) == (JobState.QUEUED, 1)
         assert "the model could not be loaded" in job.wait_reason
         assert job.next_attempt_at > clock()
+
+
+def test_a_ct_without_hounsfield_units_is_not_applicable(
+    node: Node, clock: Clock, engine: EngineThread, tmp_path: Path
+) -> None:
+    attributes = {"RescaleType": "US"}
+    take_in(node, write_ct_series(tmp_path / "ct", ct_volume(), attributes=attributes))
+    clock.forward(21)
+    (queued,) = consider_study(node, STUDY)
+    assert interpret_job(node, queued.argument, engine) == []
+    with node.database.reading() as session:
+        job = session.get_one(Job, queued.argument)
+        assert job.state is JobState.NOT_APPLICABLE
+        assert "needs CT values in HU" in job.wait_reason
