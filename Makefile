@@ -71,7 +71,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check --quiet . || {
 		echo "The files above are not formatted; mend with: make format" >&2; exit 1; }
 	$(BIN)/mypy --no-error-summary
-	$(BIN)/lint-imports --no-color | tail -n 12
+	floors=$$($(BIN)/lint-imports --no-logo) || { echo "$$floors" >&2; exit 1; }
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir build/site
 
 .PHONY: format

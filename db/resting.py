@@ -94,6 +94,26 @@ def has_expired(session: Session, now: datetime) -> bool:
     return session.execute(found).first() is not None
 
 
+def forget_workers(session: Session, now: datetime) -> int:
+    """Let every lease expire now and every message count as lost: no worker lives any more.
+
+    Only for the start of a node that has its database for itself; the sweep then takes up the work
+    at once, where it would otherwise wait for the leases of the dead to run out.
+
+    Returns
+    -------
+    int
+        Jobs that were held by a worker.
+    """
+    session.execute(
+        update(Job)
+        .where(Job.state.in_(LIVE_STATES), Job.announced_at.is_not(None))
+        .values(announced_at=None)
+    )
+    held = update(Job).where(Job.lease_owner.is_not(None)).values(lease_expires_at=now)
+    return changed_rows(session, held)
+
+
 def release_expired(session: Session, now: datetime, max_attempts: int) -> list[Released]:
     """Free the jobs whose workers fell silent.
 

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def run(folder: Path, say: Callable[[str], None]) -> None:
             say(f"Wrote {path}; edit it and start again to change how the node works.")
         settings = load_configuration(home).settings
         _forget_last_run(home)
-        _prepare_database(home.database_url(settings))
+        _prepare_database(home.database_url(settings), alone=settings.database.url is None)
         environment = {
             **os.environ,
             "UNIBIOMED_HOME": str(home.root),
@@ -293,12 +294,16 @@ def _forget_last_run(home: Home) -> None:
         path.unlink(missing_ok=True)
 
 
-def _prepare_database(url: str) -> None:
-    """Bring the schema up to date."""
+def _prepare_database(url: str, *, alone: bool) -> None:
+    """Bring the schema up to date; with a database of its own, free what dead workers held."""
+    from db.jobs import forget_workers
     from db.session import Database
 
     database = Database(url)
     try:
         database.upgrade()
+        if alone:
+            with database.session() as session:
+                forget_workers(session, datetime.now(UTC))
     finally:
         database.dispose()

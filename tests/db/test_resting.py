@@ -34,6 +34,17 @@ def test_a_lost_worker_sends_the_job_back_to_its_resting_state(
         assert (job.state, job.attempts, job.lost_leases) == (resting, 1, 1)
 
 
+def test_a_node_that_starts_alone_need_not_wait_for_the_leases_of_the_dead(
+    database: Database,
+) -> None:
+    held = queued_job(database)
+    brought_to(database, held, JobState.INFERRING)
+    with database.session() as session:
+        assert jobs.forget_workers(session, START) == 1
+        assert jobs.release_expired(session, START, max_attempts=3) == [(held, JobState.QUEUED)]
+        assert jobs.forget_workers(session, START) == 0
+
+
 def test_a_step_that_kills_its_workers_fails_with_a_sentence(database: Database) -> None:
     job_id = queued_job(database)
     for number in range(3):

@@ -104,9 +104,8 @@ def test_phantom_by_storescu(
 
 
 def test_pet_sarcoma_by_dcmsend_against_the_contour(
-    node: Node, pacs: OrthancPacs, shared_data: Path, tmp_path: Path,
-    record_property: pytest.FixtureRequest,
-) -> None:  # fmt: skip
+    node: Node, pacs: OrthancPacs, shared_data: Path, tmp_path: Path
+) -> None:
     need(DCMSEND, DCIODVFY)
     folder = shared_data / "dicom" / "ibsi-sts" / "STS_014" / "PET"
     images = sorted((folder / "image").glob("*"))
