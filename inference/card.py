@@ -71,6 +71,9 @@ class MeasuredScore(_Strict):
     presence_auc_own
         The same against empty images of the target's own source only; ``None`` where there are
         none, and then presence was never tested against the same kind of image.
+    dice_shifted, floor_shifted
+        Dice of model and constant mask on the same images moved by up to a quarter of the field:
+        what is left of both where position gives nothing away.
     negatives, negatives_own
         Number of negative images, and of those from the target's own source.
     sensitivity, specificity
@@ -84,6 +87,8 @@ class MeasuredScore(_Strict):
     images: int = Field(ge=1)
     groups: int = Field(ge=1)
     floor: float = Field(ge=0, le=1)
+    dice_shifted: float = Field(ge=0, le=1)
+    floor_shifted: float = Field(ge=0, le=1)
     presence_auc: float = Field(ge=0, le=1)
     presence_auc_own: float | None = None
     negatives: int = Field(ge=0)
@@ -126,12 +131,19 @@ class VolumeRules(_Strict):
         Smaller parts are dropped, where it is not.
     smoothing_mm
         Standard deviation of the smoothing of mask logits across slices.
+    solid
+        Holes within a slice are filled: the target is one mass, whatever it looks like inside.
+    mask_threshold
+        Logit above which a pixel is inside; chosen on held-out images so that areas are neither
+        too large nor too small on the whole.
     """
 
     single_component: bool = False
     min_mm3: float = Field(default=50.0, ge=0)
     min_pixels: int = Field(default=9, ge=1)
     smoothing_mm: float = Field(default=1.0, ge=0)
+    solid: bool = False
+    mask_threshold: float = 0.0
 
 
 class CardTarget(_Strict):

@@ -159,7 +159,7 @@ def on_source(
 
 
 def clean(mask: Mask, rules: VolumeRules, spacing: Spacing | None, *, whole: bool) -> Mask:
-    """Drop parts that are too small, and all but the largest where the target is one body.
+    """Fill holes, drop parts that are too small, keep one part, as far as the rules say so.
 
     Parameters
     ----------
@@ -168,9 +168,19 @@ def clean(mask: Mask, rules: VolumeRules, spacing: Spacing | None, *, whole: boo
     """
     if not mask.any():
         return mask
+    if rules.solid:
+        mask = np.stack([_filled(frame) if frame.any() else frame for frame in mask])
     if whole:
         return _clean_part(mask, rules, spacing)
     return np.concatenate([_clean_part(frame[None], rules, spacing) for frame in mask])
+
+
+def _filled(frame: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Fill the holes of one slice."""
+    image = SimpleITK.GetImageFromArray(frame.astype(np.uint8))
+    filled = SimpleITK.BinaryFillhole(image, False, 1.0)  # type: ignore[no-untyped-call]
+    result: NDArray[np.bool_] = SimpleITK.GetArrayFromImage(filled) > 0
+    return result
 
 
 def _clean_part(mask: Mask, rules: VolumeRules, spacing: Spacing | None) -> Mask:

@@ -197,7 +197,9 @@ def _phantoms(source: Source, recipe: Recipe) -> Iterator[tuple[Sample, bool]]:
         draw = np.random.default_rng(seed)
         pixel = float(draw.uniform(1.2, 1.8))
         spacing = (float(draw.uniform(2.0, 5.0)), pixel, pixel)
-        phantom = generate_phantom(seed, shape=(24, 256, 256), spacing=spacing)
+        phantom = generate_phantom(
+            seed, (24, 256, 256), spacing, radius=draws.radius, length=draws.length
+        )
         for index in sorted(_phantom_slices(draw, phantom.labels, draws.slices)):
             image = intensity.to_bytes(phantom.volume[index], policy.lower, policy.upper)
             mask = (phantom.labels[index] > 0).astype(np.uint8)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from learning import metrics
 from learning.calibrate import ConceptMeasurement, build_card
 from learning.datasets import Sample, Split, load_split, with_concept
 from learning.phantom import generate_phantom
-from learning.predict import Prediction, predict
+from learning.predict import THRESHOLDS, Prediction, predict, truth_of
 from learning.recipe import Recipe, load_recipe
 from learning.report import write_report
 from learning.train import TrainingModel, model_config
@@ -47,26 +48,33 @@ def export(run: Path, recipe: Recipe, out: Path) -> str:
 
 
 def measure(
-    predictions: Sequence[Prediction], training: Sequence[Sample], recipe: Recipe
+    predictions: Sequence[Prediction],
+    moved: Sequence[Prediction],
+    training: Sequence[Sample],
+    recipe: Recipe,
 ) -> list[ConceptMeasurement]:
-    """Score every concept that held-out images show."""
+    """Score every concept that held-out images show, as they are and moved at random."""
     result = []
     for index, concept in enumerate(recipe.concepts):
-        shown = [p for p in predictions if index in p.masks]
+        shown = [p for p in predictions if index in p.cuts]
         if not shown:
             _LOG.warning("%s: no held-out image shows it; it is left out", concept.key)
             continue
         constant = constant_mask(with_concept(training, index), index)
-        truths = [np.isin(p.sample.mask, p.sample.present[index]) for p in shown]
+        truths = [truth_of(p.sample, index) for p in shown]
+        cuts = np.stack([p.cuts[index] for p in shown])
+        cut = best_cut(cuts, np.array([truth.sum() for truth in truths], np.float64))
+        away = [p for p in moved if index in p.cuts]
         own = [p.score[index] for p in predictions if index in p.sample.absent_own]
         other = [p.score[index] for p in predictions if index in p.sample.absent_other]
         result.append(
             ConceptMeasurement(
                 concept=concept,
-                dice=np.array(
-                    [metrics.dice(p.masks[index], t) for p, t in zip(shown, truths, strict=True)]
-                ),
-                floor=np.array([metrics.dice(_resized(constant, t.shape), t) for t in truths]),
+                mask_threshold=THRESHOLDS[cut],
+                dice=cuts[:, 0, cut],
+                floor=_constant_dice(constant, shown, index),
+                dice_shifted=np.array([p.cuts[index][0, cut] for p in away]),
+                floor_shifted=_constant_dice(constant, away, index),
                 groups=tuple(p.sample.group for p in shown),
                 positive=np.array([p.score[index] for p in shown]),
                 negative_own=np.array(own),
@@ -76,13 +84,68 @@ def measure(
     return result
 
 
+def best_cut(cuts: NDArray[np.float64], truth: NDArray[np.float64]) -> int:
+    """Choose the threshold at which areas are right on the whole.
+
+    Where that costs more than one point of Dice, the threshold of the best Dice is taken.
+
+    Parameters
+    ----------
+    cuts
+        ``(N, 2, T)``: Dice and area of each image at each threshold.
+    truth
+        ``(N,)`` true areas.
+    """
+    mean_dice = cuts[:, 0].mean(axis=0)
+    ratio = cuts[:, 1].sum(axis=0) / truth.sum()
+    unbiased, best = int(np.argmin(np.abs(ratio - 1.0))), int(np.argmax(mean_dice))
+    return unbiased if mean_dice[unbiased] >= mean_dice[best] - 0.01 else best
+
+
+def _constant_dice(
+    constant: NDArray[np.bool_], predictions: Sequence[Prediction], concept: int
+) -> NDArray[np.float64]:
+    truths = [truth_of(p.sample, concept) for p in predictions]
+    return np.array([metrics.dice(_resized(constant, t.shape), t) for t in truths])
+
+
+def shifted(samples: Sequence[Sample], seed: int) -> list[Sample]:
+    """Move images and masks by up to a quarter of the field; what comes in is black.
+
+    Targets that leave the view are dropped from what the image shows.
+    """
+    draw = np.random.default_rng(seed)
+    result = []
+    for sample in samples:
+        rows, columns = sample.mask.shape
+        down, right = (int(draw.uniform(-0.25, 0.25) * side) for side in (rows, columns))
+        mask = _moved(sample.mask, down, right)
+        counts = np.bincount(mask.reshape(-1), minlength=256)
+        before = np.bincount(sample.mask.reshape(-1), minlength=256)
+        kept = {
+            concept: values
+            for concept, values in sample.present.items()
+            if counts[list(values)].sum() > 0.5 * before[list(values)].sum()
+        }
+        result.append(
+            replace(sample, image=_moved(sample.image, down, right), mask=mask, present=kept)
+        )
+    return result
+
+
+def _moved(picture: NDArray[np.uint8], down: int, right: int) -> NDArray[np.uint8]:
+    rows, columns = picture.shape[:2]
+    result = np.zeros_like(picture)
+    result[max(0, down) : rows + min(0, down), max(0, right) : columns + min(0, right)] = picture[
+        max(0, -down) : rows - max(0, down), max(0, -right) : columns - max(0, right)
+    ]
+    return result
+
+
 def constant_mask(samples: Sequence[Sample], concept: int) -> NDArray[np.bool_]:
     """Find the constant mask that scores best on the training images: what position gives."""
     masks = np.stack(
-        [
-            _resized(np.isin(sample.mask, sample.present[concept]), (_MEAN_SIDE, _MEAN_SIDE))
-            for sample in samples
-        ]
+        [_resized(truth_of(sample, concept), (_MEAN_SIDE, _MEAN_SIDE)) for sample in samples]
     )
     mean = masks.mean(axis=0)
     best: NDArray[np.bool_] = mean >= mean.max()
@@ -193,8 +256,12 @@ def evaluate(
     # The stored weights are rounded: what is measured is what is shipped.
     checkpoint = load_checkpoint(out)
     samples = thinned(split.validation)
-    predictions = list(predict(checkpoint.model, checkpoint.tokenizer, recipe, samples))
-    measured = measure(predictions, split.train, recipe)
+    images = [sample for sample in shifted(samples, recipe.seed) if sample.present]
+    predictions, moved = (
+        list(predict(checkpoint.model, checkpoint.tokenizer, recipe, part))
+        for part in (samples, images)
+    )
+    measured = measure(predictions, moved, split.train, recipe)
     write_card(build_card(recipe, measured, {}), out)
     engine = Engine.load(out)
     volumes = measure_volumes(engine, split, recipe)

@@ -103,6 +103,8 @@ def generate_phantom(
     shape: tuple[int, int, int] = (40, 256, 256),
     spacing: tuple[float, float, float] = (3.0, 1.4, 1.4),
     inserts: int | None = None,
+    radius: tuple[float, float] = (0.14, 0.26),
+    length: tuple[float, float] = (0.2, 0.38),
 ) -> Phantom:
     """Draw a phantom.
 
@@ -116,6 +118,10 @@ def generate_phantom(
         mm between frames, rows, columns. The body fills the field of view whatever its size.
     inserts
         How many; ``None`` draws 0 to 3.
+    radius
+        Smallest and largest radius of an insert, as a part of the body's radius front to back.
+    length
+        Smallest and largest half length along the frames, as a part of all frames.
     """
     draw = np.random.default_rng(seed)
     grid = _Grid(shape, spacing)
@@ -126,7 +132,7 @@ def generate_phantom(
     for _ in range(200):
         if len(placed) == count:
             break
-        candidate = _draw_insert(draw, grid, centre, radii)
+        candidate = _draw_insert(draw, grid, centre, radii, (radius, length))
         cells = grid.inside(candidate)
         room = ndimage.binary_dilation(cells.any(axis=0), iterations=3)
         if not cells.any() or labels[:, room].any():
@@ -205,14 +211,15 @@ def _draw_insert(
     grid: _Grid,
     centre: tuple[float, float],
     radii: tuple[float, float],
+    sizes: tuple[tuple[float, float], tuple[float, float]],
 ) -> Insert:
     """Draw an insert inside the body, in front of the spine."""
     depth = grid.extent[0]
     (cy, cx), (ry, rx) = centre, radii
     angle, far = draw.uniform(0, 2 * math.pi), math.sqrt(draw.uniform(0, 0.4))
-    size = draw.uniform(0.07, 0.24) * ry
+    size = draw.uniform(*sizes[0]) * ry
     form = "cylinder" if draw.random() < 0.5 else "ellipsoid"
-    long = draw.uniform(0.12, 0.4) * depth
+    long = draw.uniform(*sizes[1]) * depth
     return Insert(
         form=form,
         density=draw.uniform(110, 200),

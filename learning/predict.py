@@ -14,7 +14,11 @@ from inference import decoding, tasks
 from inference.architecture import UniBiomed
 from inference.tiling import squash, to_source
 from learning.datasets import Sample
+from learning.metrics import dice
 from learning.recipe import Recipe
+
+THRESHOLDS = tuple(float(value) for value in np.linspace(-1.5, 1.5, 13))
+"""Logits at which masks are cut to find the best."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +31,14 @@ class Prediction:
         The image.
     score
         ``(K,)`` object scores.
-    masks
-        Concept index to the mask at the image's own size, for concepts that the image shows.
+    cuts
+        Concept index to Dice and area of the mask at the image's own size, for every threshold of
+        `THRESHOLDS`, ``(2, T)``; for concepts that the image shows.
     """
 
     sample: Sample
     score: NDArray[np.float64]
-    masks: dict[int, NDArray[np.bool_]]
+    cuts: dict[int, NDArray[np.float64]]
 
 
 @torch.inference_mode()
@@ -57,9 +62,20 @@ def predict(
         scores = decoded.object_score.reshape(len(chosen), count).double().numpy()
         logits = decoded.logits.reshape(len(chosen), count, *decoded.logits.shape[1:])
         for number, sample in enumerate(chosen):
-            rows, columns = sample.mask.shape
-            masks = {
-                concept: (to_source(logits[number, concept][None], rows, columns)[0] > 0).numpy()
+            cuts = {
+                concept: _cut(logits[number, concept], truth_of(sample, concept))
                 for concept in sample.present
             }
-            yield Prediction(sample, scores[number], masks)
+            yield Prediction(sample, scores[number], cuts)
+
+
+def truth_of(sample: Sample, concept: int) -> NDArray[np.bool_]:
+    """Return the true mask of a concept that a sample shows."""
+    return np.isin(sample.mask, sample.present[concept])
+
+
+def _cut(logits: torch.Tensor, truth: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Dice and area of the mask at every threshold."""
+    upsampled = to_source(logits[None], *truth.shape)[0].numpy()
+    masks = [upsampled > threshold for threshold in THRESHOLDS]
+    return np.array([[dice(mask, truth) for mask in masks], [mask.sum() for mask in masks]])

@@ -26,6 +26,8 @@ class Concept(_Strict):
     single_component: bool = False
     min_mm3: float = Field(default=50.0, ge=0)
     min_pixels: int = Field(default=9, ge=1)
+    smoothing_mm: float = Field(default=1.0, ge=0)
+    solid: bool = True
     body_parts: tuple[str, ...] = ()
 
     @property
@@ -75,6 +77,8 @@ class PhantomDraws(_Strict):
     validation: int = Field(gt=0)
     slices: int = Field(gt=0)
     first_seed: int = 10_000
+    radius: tuple[float, float]
+    length: tuple[float, float]
 
 
 class Stage(_Strict):

@@ -99,6 +99,14 @@ def test_small_parts_go_by_physical_size() -> None:
     assert clean(mask, VolumeRules(min_mm3=5), (2.0, 2.0, 2.0), whole=True)[0, 9, 9]
 
 
+def test_a_solid_target_has_no_holes() -> None:
+    mask = np.zeros((2, 10, 10), np.bool_)
+    mask[0, 2:8, 2:8] = True
+    mask[0, 4:6, 4:6] = False
+    assert clean(mask, VolumeRules(solid=True), None, whole=True)[0, 2:8, 2:8].all()
+    assert not clean(mask, VolumeRules(solid=False), None, whole=True)[0, 4, 4]
+
+
 def test_a_single_body_keeps_its_largest_part() -> None:
     mask = np.zeros((1, 10, 10), np.bool_)
     mask[0, :5, :5] = True

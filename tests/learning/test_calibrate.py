@@ -1,0 +1,91 @@
+"""Calibration and the card: figures decide what is listed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from inference.presence import probability
+from learning.calibrate import (
+    ConceptMeasurement,
+    build_card,
+    calibrate,
+    measured_score,
+    refusal,
+)
+from learning.recipe import Recipe
+from tests.learning.small_recipe import recipe_data
+
+RECIPE = Recipe.model_validate(recipe_data())
+
+
+def measured(
+    dice: float = 0.8, floor: float = 0.4, apart: float = 4.0, moved_floor: float = 0.1
+) -> ConceptMeasurement:
+    draw = np.random.default_rng(0)
+    return ConceptMeasurement(
+        concept=RECIPE.concepts[0],
+        mask_threshold=0.5,
+        dice=np.full(40, dice),
+        floor=np.full(40, floor),
+        dice_shifted=np.full(40, dice - 0.02),
+        floor_shifted=np.full(40, moved_floor),
+        groups=tuple(f"g{i // 2}" for i in range(40)),
+        positive=draw.normal(apart, 1, 40),
+        negative_own=draw.normal(0, 1, 30),
+        negative_other=draw.normal(-apart, 1, 200),
+    )
+
+
+def test_probabilities_rise_with_the_score_and_part_the_sides() -> None:
+    item = measured()
+    calibration = calibrate(item)
+    positive = probability(item.positive, calibration)
+    negative = probability(item.negative, calibration)
+    assert (positive >= calibration.present_from).mean() > 0.9
+    assert (negative < calibration.absent_below).mean() > 0.9
+    assert calibration.absent_below <= 0.5
+
+
+@pytest.mark.parametrize("apart", [1000.0, 0.0])
+def test_scores_that_are_parted_fully_or_not_at_all_stay_finite(apart: float) -> None:
+    calibration = calibrate(measured(apart=apart))
+    assert np.isfinite([calibration.slope, calibration.offset]).all()
+
+
+def test_a_good_target_is_listed_with_what_was_measured() -> None:
+    card = build_card(RECIPE, [measured()], {"polyp, endoscopy": (0.7, 0.9)})
+    target = card.targets[0]
+    assert target.score.dice == 0.8
+    assert target.score.images == 40
+    assert target.score.groups == 20
+    assert target.score.volume_dice == 0.8
+    assert target.rules.mask_threshold == 0.5
+    assert target.score.negatives_own == 30
+    assert [m.name for m in card.modalities] == ["endoscopy"]
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"),
+    [
+        (measured(dice=0.42, floor=0.7), "is worse than a constant mask (0.70)"),
+        (measured(dice=0.42, floor=0.4, moved_floor=0.35), "does not beat a constant mask (0.35)"),
+        (measured(dice=0.3, floor=0.1), "below 0.4"),
+        (measured(apart=0.1), "presence AUC"),
+    ],
+)
+def test_what_was_not_learned_is_not_listed(item: ConceptMeasurement, reason: str) -> None:
+    card = build_card(RECIPE, [item], {})
+    assert card.targets == ()
+    assert reason in card.not_listed[0].reason
+    assert reason in str(refusal(measured_score(item, calibrate(item), seed=1)))
+
+
+def test_a_target_without_own_negatives_says_so() -> None:
+    item = measured()
+    alone = replace(item, negative_own=np.array([]))
+    score = measured_score(alone, calibrate(alone), seed=1)
+    assert score.presence_auc_own is None
+    assert score.negatives_own == 0
