@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from deploy.cli_model import app as model_app
+
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
@@ -31,6 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(model_app)
 
 HomeOption = Annotated[
     Path,

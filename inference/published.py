@@ -7,7 +7,6 @@ tower's differ from ours by a prefix; there, fused query/key/value matrices are 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -193,7 +192,7 @@ def check_names(source: TensorSource, model: UniBiomed) -> None:
         needed = _fused_shape(expected[names[0]], len(names))
         if shape != needed:
             misshapen.append(f"{published} {shape} instead of {needed}")
-    missing = sorted(set(_published_names(expected.keys() - filled)))
+    missing = {published_name(name) for name in expected.keys() - filled}
     problems = [
         _listed(what, sorted(names))
         for what, names in (
@@ -213,23 +212,27 @@ def _fused_shape(shape: tuple[int, ...], parts: int) -> tuple[int, ...]:
     return shape if parts == 1 else (parts * shape[0], *shape[1:])
 
 
-def _published_names(ours: set[str]) -> Iterator[str]:
-    """Give the published names of our tensors, for messages: users know their file by them."""
-    exact: Mapping[str, str] = {name: published for published, name in _EXACT.items()}
-    scales = {name: published for published, name in _SCALES.items()}
-    for name in ours:
-        if name in exact:
-            yield exact[name]
-        elif name.startswith(_VISION + "encoder.layer."):
-            number, part = name.removeprefix(_VISION + "encoder.layer.").split(".", 1)
-            part = scales.get(part, re.sub(r"^attention\.[qkv]_proj\.", "attn.qkv.", part))
-            for published, replacement in _LAYER_PARTS:
-                if part.startswith(replacement):
-                    part = published + part[len(replacement) :]
-            yield f"vision_model.encoder.layers.{number}.{part}"
-        else:
-            start, replacement = next(pair for pair in _PREFIXES if name.startswith(pair[1]))
-            yield start + re.sub(r"\.gamma$", ".g_weight", name[len(replacement) :])
+def published_name(ours: str) -> str:
+    """Name in the published checkpoint of one of our tensors; the inverse of `our_names`."""
+    for published, name in _EXACT.items():
+        if name == ours:
+            return published
+    layers = _VISION + "encoder.layer."
+    if ours.startswith(layers):
+        number, part = ours.removeprefix(layers).split(".", 1)
+        return f"vision_model.encoder.layers.{number}.{_published_layer_part(part)}"
+    start, replacement = next(pair for pair in _PREFIXES if ours.startswith(pair[1]))
+    return start + re.sub(r"\.gamma$", ".g_weight", ours[len(replacement) :])
+
+
+def _published_layer_part(part: str) -> str:
+    for published, name in _SCALES.items():
+        if name == part:
+            return published
+    for published, replacement in _LAYER_PARTS:
+        if part.startswith(replacement):
+            return published + part[len(replacement) :]
+    return re.sub(r"^attention\.[qkv]_proj\.", "attn.qkv.", part)
 
 
 def _listed(what: str, names: list[str]) -> str:

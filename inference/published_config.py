@@ -155,6 +155,16 @@ class _Facts:
             )
         return value
 
+    def heads(self, width: int, part: str) -> int:
+        """Return the attention heads of a part, into which its width must divide."""
+        heads = self.whole(max(1, width // _HEAD_WIDTH), part, "num_attention_heads")
+        if width % heads:
+            raise CheckpointError(
+                f"{self.place}: config.json says {part}.num_attention_heads = {heads!r}, "
+                f"which does not divide the width of {width} that its tensors say"
+            )
+        return heads
+
     def agree(self, measured: int, *path: str) -> int:
         """Return what the tensors say; ``config.json`` may be silent but not of another mind."""
         value = self.setting(*path)
@@ -190,7 +200,7 @@ def _vision(facts: _Facts) -> VisionConfig:
             "vision_config",
             "num_hidden_layers",
         ),
-        heads=facts.whole(hidden // _HEAD_WIDTH, "vision_config", "num_attention_heads"),
+        heads=facts.heads(hidden, "vision_config"),
         mlp=facts.shape("vision_model.encoder.layers.0.mlp.fc1.weight", 2)[0],
         downsample_ratio=math.sqrt(hidden / folded),
     )
@@ -201,7 +211,7 @@ def _language(facts: _Facts, image_token_id: int) -> LanguageConfig:
     vocabulary, hidden = facts.shape("language_model.model.embed_tokens.weight", 2)
     queries = facts.shape(layer + "self_attn.q_proj.weight", 2)[0]
     keys = facts.shape(layer + "self_attn.k_proj.weight", 2)[0]
-    heads = facts.whole(max(1, queries // _HEAD_WIDTH), "llm_config", "num_attention_heads")
+    heads = facts.heads(queries, "llm_config")
     theta = facts.setting("llm_config", "rope_theta")
     return LanguageConfig(
         vocabulary=facts.agree(vocabulary, "llm_config", "vocab_size"),
@@ -213,7 +223,7 @@ def _language(facts: _Facts, image_token_id: int) -> LanguageConfig:
         ),
         heads=heads,
         key_value_heads=facts.agree(
-            max(1, keys // max(1, queries // heads)), "llm_config", "num_key_value_heads"
+            max(1, keys // (queries // heads)), "llm_config", "num_key_value_heads"
         ),
         mlp=facts.shape(layer + "mlp.gate_proj.weight", 2)[0],
         image_token_id=image_token_id,

@@ -32,7 +32,7 @@ def read_published_tokenizer(folder: Path) -> Tokenizer:
     CheckpointError
         When files are missing or damaged, or it lacks a token that the model is asked with.
     """
-    tokenizer = _read(folder)
+    tokenizer = open_tokenizer(folder)
     absent = [token for token in NEEDED_TOKENS if tokenizer.token_to_id(token) is None]
     if absent:
         raise CheckpointError(
@@ -42,7 +42,14 @@ def read_published_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def _read(folder: Path) -> Tokenizer:
+def open_tokenizer(folder: Path) -> Tokenizer:
+    """Read a tokenizer from whichever of its files are there, whatever tokens it has.
+
+    Raises
+    ------
+    CheckpointError
+        When files are missing or damaged.
+    """
     path = folder / TOKENIZER_FILE
     if not path.is_file():
         absent = [name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -49,6 +49,8 @@ class SafetensorsFolder:
         self._folder = folder
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._files: dict[str, Path] = {}
+        # Mapped, not read; they stay open, because opening one reads the names of all its tensors.
+        self._open: dict[Path, Any] = {}
         for path in weight_files(folder):
             self._add(path)
 
@@ -59,9 +61,8 @@ class SafetensorsFolder:
                     raise CheckpointError(
                         f"{path} is a Git LFS pointer, not the weights; run: git lfs pull"
                     )
-            with safe_open(path, framework="pt") as file:
-                names = list(file.keys())
-                shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            file: Any = safe_open(path, framework="pt")
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
         except (SafetensorError, OSError) as error:
             raise CheckpointError(
                 f"{path} is damaged or not a safetensors file ({error}); copy it again"
@@ -73,7 +74,8 @@ class SafetensorsFolder:
                 f"e.g. {doubled[0]}; keep one set of shards in the folder"
             )
         self._shapes.update(shapes)
-        self._files.update(dict.fromkeys(names, path))
+        self._files.update(dict.fromkeys(shapes, path))
+        self._open[path] = file
 
     @property
     def place(self) -> str:
@@ -89,8 +91,7 @@ class SafetensorsFolder:
         """Read one tensor."""
         path = self._files[name]
         try:
-            with safe_open(path, framework="pt") as file:
-                tensor: Tensor = file.get_tensor(name)
+            tensor: Tensor = self._open[path].get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path} cannot be read at {name}: {error}") from error
         return tensor
