@@ -10,7 +10,6 @@ configuration file has a mistake.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -238,16 +237,20 @@ def doctor(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="The recipe, a YAML file of configs/.")],
-    arguments: Annotated[
-        list[str] | None, typer.Argument(help="Further arguments of learning.train, after --.")
-    ] = None,
+    config: Annotated[Path, typer.Argument(help="The recipe, such as configs/nano.yaml.")],
+    data: Annotated[Path, typer.Option("--data", help="Folder of the training sets.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the run and its checkpoints.")],
 ) -> None:
-    """Train a model by a recipe."""
-    import runpy
+    """Train a model by a recipe; begun runs go on from their last checkpoint."""
+    import logging
 
-    sys.argv = ["learning.train", str(config), *(arguments or [])]
-    runpy.run_module("learning.train", run_name="__main__")
+    from learning.train import train as train_by_recipe
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:
+        train_by_recipe(config, data, out)
+    except OSError as error:
+        _fail(str(error))
 
 
 @app.command("version")

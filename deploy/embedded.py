@@ -203,8 +203,13 @@ def _redis(tree: _Tree, socket: Path) -> Program:
     )
 
 
+def _python(module: str, *arguments: str) -> tuple[str, ...]:
+    # -P: modules are never looked for in the working directory, which is the node's home.
+    return (sys.executable, "-P", "-m", module, *arguments)
+
+
 def _workers(tree: _Tree) -> tuple[Program, Program]:
-    celery = (sys.executable, "-m", "celery", "-A", "workflows.tasks:app", "worker")
+    celery = _python("celery", "-A", "workflows.tasks:app", "worker")
     quiet = ("--without-gossip", "--without-mingle", "--loglevel", "INFO")
     io = tree.program(
         "worker-io",
@@ -235,7 +240,7 @@ def _beat(tree: _Tree) -> Program:
 
     return tree.program(
         "beat",
-        *(sys.executable, "-m", "celery", "-A", "workflows.schedule:app", "beat"),
+        *_python("celery", "-A", "workflows.schedule:app", "beat"),
         *("--schedule", str(schedule), "--pidfile", "", "--loglevel", "WARNING"),
         stop_seconds=5.0,
         before_start=forget_the_schedule,
@@ -243,7 +248,7 @@ def _beat(tree: _Tree) -> Program:
 
 
 def _listener(tree: _Tree) -> Program:
-    return tree.program("listener", sys.executable, "-m", "workflows.listener", stop_seconds=20.0)
+    return tree.program("listener", *_python("workflows.listener"), stop_seconds=20.0)
 
 
 # ---------------------------------------------------------------------- readiness
