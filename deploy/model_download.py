@@ -8,13 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
-
-# The error of whichever HTTP library the hub's client uses.
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: of its client
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
-    HTTPError,  # type: ignore[attr-defined]
+    HTTPError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -24,7 +22,6 @@ from inference.card import CARD_FILE, write_card
 from inference.published_card import default_card
 from inference.weight_files import INDEX_FILE, file_digest, weights_digest
 
-REPOSITORY = "Luffy503/UniBiomed"
 RECORD_FILE = "download.json"
 """What was fetched from where; a later download takes the same commit unless told otherwise."""
 
