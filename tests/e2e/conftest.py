@@ -155,8 +155,8 @@ def node(
         yield running
 
 
-def short_study(folder: Path, description: str) -> tuple[Path, str]:
-    """Write six slices of the phantom, with both inserts, as a new study.
+def short_study(folder: Path, description: str, slices: int = 6) -> tuple[Path, str]:
+    """Write a few slices of the phantom, with both inserts, as a new study.
 
     Returns
     -------
@@ -166,7 +166,7 @@ def short_study(folder: Path, description: str) -> tuple[Path, str]:
     whole = write_phantom_study(demo_phantom(), folder / "whole")
     study = folder / "study"
     study.mkdir()
-    for path in whole[20:26]:
+    for path in whole[18 : 18 + slices]:
         image = pydicom.dcmread(path)
         image.StudyDescription = description
         image.save_as(study / path.name)

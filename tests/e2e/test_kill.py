@@ -21,7 +21,7 @@ from deploy.demo_pacs import OrthancPacs, free_port
 from deploy.node_database import open_database
 from deploy.ownership import processes_of, read_owner
 from deploy.sending import send_folder
-from tests.e2e.conftest import SENDER, Node, model_settings
+from tests.e2e.conftest import SENDER, Node, model_settings, short_study
 from tests.e2e.peers import instances_of_study
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -40,6 +40,24 @@ def fragile(pacs: OrthancPacs, tmp_path_factory: pytest.TempPathFactory) -> Iter
     write_configuration(home, pacs, changes)
     with Node(home) as running:
         yield running
+
+
+@pytest.fixture
+def few_files(tmp_path: Path) -> list[Path]:
+    """Return a new study of twelve slices: long enough to be hit in the middle."""
+    folder, _ = short_study(tmp_path, "to be interrupted", slices=12)
+    return sorted(folder.iterdir())
+
+
+def await_inferring(node: Node, study: str) -> None:
+    """Wait until the study's job is inferring; fail when it has ended before."""
+
+    def inferring() -> bool:
+        states = [job["state"] for job in node.jobs_of(study)]
+        assert not {"failed", "delivered", "not_applicable"} & set(states), node.jobs_of(study)
+        return "inferring" in states
+
+    node.wait(inferring, "the job is inferring")
 
 
 def child(node: Node, mark: str) -> psutil.Process:
@@ -81,24 +99,20 @@ def study_of(files: list[Path]) -> str:
 
 
 def test_gpu_worker_in_mid_inference(
-    fragile: Node, pacs: OrthancPacs, phantom_files: list[Path]
+    fragile: Node, pacs: OrthancPacs, few_files: list[Path]
 ) -> None:
-    study = study_of(phantom_files)
-    send_folder(phantom_files[0].parent, fragile.address, SENDER, print)
-
-    def inferring() -> bool:
-        return any(job["state"] == "inferring" for job in fragile.jobs_of(study))
-
-    fragile.wait(inferring, "the job is inferring")
+    study = study_of(few_files)
+    send_folder(few_files[0].parent, fragile.address, SENDER, print)
+    await_inferring(fragile, study)
     child(fragile, "gpu@").kill()
     job = delivered_once(fragile, pacs, study)
     assert [stage["stage"] for stage in job["stages"]].count("inferring") >= 2
 
 
 def test_listener_in_mid_association(
-    fragile: Node, pacs: OrthancPacs, phantom_files: list[Path]
+    fragile: Node, pacs: OrthancPacs, few_files: list[Path]
 ) -> None:
-    study = study_of(phantom_files)
+    study = study_of(few_files)
     killed = listening(fragile)
     scanner = AE(ae_title=SENDER)
     scanner.add_requested_context(CTImageStorage, pydicom.uid.ExplicitVRLittleEndian)
@@ -107,8 +121,8 @@ def test_listener_in_mid_association(
     )
     assert association.is_established
     acknowledged = set()
-    for number, path in enumerate(phantom_files):
-        if number == 15:
+    for number, path in enumerate(few_files):
+        if number == 6:
             child(fragile, "workflows.listener").kill()
             break
         image = pydicom.dcmread(path)
@@ -118,10 +132,10 @@ def test_listener_in_mid_association(
     assert acknowledged <= registered(fragile, study)
 
     fragile.wait(lambda: listening(fragile) not in (None, killed), "the listener is back")
-    send_folder(phantom_files[0].parent, fragile.address, SENDER, print)
+    send_folder(few_files[0].parent, fragile.address, SENDER, print)
     jobs = fragile.ended(study)
     assert {job["state"] for job in jobs} <= {"delivered", "superseded"}, jobs
-    assert len(registered(fragile, study)) == len(phantom_files)
+    assert len(registered(fragile, study)) == len(few_files)
     delivered = [job for job in jobs if job["state"] == "delivered"]
     there = instances_of_study(pacs, study)
     assert set(there) == {one["sop_instance_uid"] for job in delivered for one in job["results"]}
@@ -137,25 +151,21 @@ def listening(node: Node) -> int | None:
 
 
 def test_redis_while_a_study_is_on_its_way(
-    fragile: Node, pacs: OrthancPacs, phantom_files: list[Path]
+    fragile: Node, pacs: OrthancPacs, few_files: list[Path]
 ) -> None:
-    study = study_of(phantom_files)
-    send_folder(phantom_files[0].parent, fragile.address, SENDER, print)
+    study = study_of(few_files)
+    send_folder(few_files[0].parent, fragile.address, SENDER, print)
     fragile.wait(lambda: fragile.jobs_of(study), "the study has a job")
     child(fragile, "redis-server").kill()
     delivered_once(fragile, pacs, study)
 
 
 def test_whole_tree_in_mid_inference(
-    fragile: Node, pacs: OrthancPacs, phantom_files: list[Path]
+    fragile: Node, pacs: OrthancPacs, few_files: list[Path]
 ) -> None:
-    study = study_of(phantom_files)
-    send_folder(phantom_files[0].parent, fragile.address, SENDER, print)
-
-    def inferring() -> bool:
-        return any(job["state"] == "inferring" for job in fragile.jobs_of(study))
-
-    fragile.wait(inferring, "the job is inferring")
+    study = study_of(few_files)
+    send_folder(few_files[0].parent, fragile.address, SENDER, print)
+    await_inferring(fragile, study)
     owner = read_owner(fragile.home / "run")
     assert owner is not None
     tree = [psutil.Process(fragile.pid), *processes_of(owner["tree"])]
@@ -167,15 +177,15 @@ def test_whole_tree_in_mid_inference(
 
     fragile.start()
     delivered_once(fragile, pacs, study)
-    assert len(registered(fragile, study)) == len(phantom_files)
+    assert len(registered(fragile, study)) == len(few_files)
 
 
-def test_supervisor_alone(fragile: Node, pacs: OrthancPacs, phantom_files: list[Path]) -> None:
-    study = study_of(phantom_files)
+def test_supervisor_alone(fragile: Node, pacs: OrthancPacs, few_files: list[Path]) -> None:
+    study = study_of(few_files)
     owner = read_owner(fragile.home / "run")
     assert owner is not None
     fragile.kill()
     fragile.start()
     assert processes_of(owner["tree"]) == [], "the killed tree's programs are gone"
-    send_folder(phantom_files[0].parent, fragile.address, SENDER, print)
+    send_folder(few_files[0].parent, fragile.address, SENDER, print)
     delivered_once(fragile, pacs, study)
