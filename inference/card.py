@@ -152,7 +152,7 @@ class CardTarget(_Strict):
     name: str
     modality: str
     body_parts: tuple[str, ...] = ()
-    """Values of Body Part Examined (0018,0015) where it belongs; empty: anywhere. A hint."""
+    """Values of Body Part Examined (0018,0015) where it belongs; empty: anywhere."""
 
     score: MeasuredScore
     presence: PresenceCalibration
@@ -215,17 +215,18 @@ class ModelCard(_Strict):
         dicom_modality
             Modality (0008,0060), e.g. ``"MR"``.
         body_part
-            Body Part Examined (0018,0015). Where it is given and known to some target of the
-            modality, targets that belong elsewhere are left out; otherwise it changes nothing.
+            Body Part Examined (0018,0015). Where it is given, targets that belong to other parts
+            are left out: nobody wants to read of a hippocampus in a knee. Not given, it changes
+            nothing.
         """
         modality = self.modality_for(dicom_modality)
         if modality is None:
             return ()
         listed = tuple(item for item in self.targets if item.modality == modality.name)
         part = body_part.strip().upper()
-        if not any(part in item.body_parts for item in listed):
-            return listed
-        return tuple(item for item in listed if not item.body_parts or part in item.body_parts)
+        return tuple(
+            item for item in listed if not part or not item.body_parts or part in item.body_parts
+        )
 
     def covers(self, modality: str, target: str) -> str | None:
         """Why a question is not covered, in a sentence; ``None`` where it is.

@@ -32,10 +32,10 @@ from learning.train import TrainingModel, model_config
 
 _LOG = logging.getLogger(__name__)
 _MEAN_SIDE = 64
-_VOLUME_SLICE_STEP = 3
-"""Of volumes every third slice is scored: neighbours hardly differ."""
+_VOLUME_SLICE_STEP = 4
+"""Of volumes every fourth slice is scored: neighbours hardly differ."""
 _PHANTOM_SEEDS = range(90_000, 90_006)
-_VOLUMES = 16
+_VOLUMES = 12
 
 
 def export(run: Path, recipe: Recipe, out: Path) -> str:
@@ -166,7 +166,7 @@ def _resized(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool
 
 
 def thinned(samples: Sequence[Sample]) -> list[Sample]:
-    """All single images, and every third slice of volumes."""
+    """All single images, and every fourth slice of volumes."""
     chosen, seen = [], dict[str, int]()
     for sample in samples:
         seen[sample.series] = seen.get(sample.series, -1) + 1

@@ -45,6 +45,8 @@ _LOG = logging.getLogger(__name__)
 _EMA_DECAY = 0.998
 _EMA_EVERY = 5
 """Steps between updates of the averaged weights; the decay is per step."""
+_REPORT_EVERY = 50
+"""Steps between lines of the log."""
 _OTHER_WORDING = 0.3
 """Share of prompts in the joint stage that do not use the first wording."""
 
@@ -156,7 +158,7 @@ class Trainer:
             self._note("loss", float(loss.detach()))
             self.progress.step += 1
             self.progress.total_steps += 1
-            if self.progress.step % 50 == 0:
+            if self.progress.step % _REPORT_EVERY == 0:
                 self._report(stage, factor)
             if now - saved > self.recipe.checkpoint_minutes * 60:
                 for group, peak in zip(optimizer.param_groups, peaks, strict=True):
