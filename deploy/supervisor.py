@@ -80,18 +80,23 @@ class RotatingLog:
         self._file: IO[bytes] = path.open("ab", buffering=0)
 
     def write(self, data: bytes) -> None:
-        """Append `data`, to a new file when the present one is full."""
-        if self._file.tell() + len(data) > self._size and self._file.tell() > 0:
-            self._rotate()
-        self._file.write(data)
+        """Append `data`, to a new file when the present one is full.
+
+        What a full or broken disk does not take is lost: a node that cannot log still receives,
+        and is the one that tells the senders that the disk is full.
+        """
+        with contextlib.suppress(OSError):
+            if self._file.tell() + len(data) > self._size and self._file.tell() > 0:
+                self._rotate()
+            self._file.write(data)
 
     def _rotate(self) -> None:
-        self._file.close()
         names = [self.path, *(Path(f"{self.path}.{n}") for n in range(1, self._keep + 1))]
         for older, newer in zip(reversed(names), reversed(names[:-1]), strict=False):
             if newer.exists():
                 newer.replace(older)
-        self._file = self.path.open("ab", buffering=0)
+        full, self._file = self._file, self.path.open("ab", buffering=0)
+        full.close()
 
     def close(self) -> None:
         """Close the file; writing afterwards is an error."""
@@ -208,6 +213,23 @@ class Supervisor:
         child.restart_at = None
         child.starts += 1
 
+    def _restart(self, child: _Child) -> None:
+        """Start a program again; where the system has no room for it now, later."""
+        try:
+            self._launch(child)
+        except OSError as error:
+            child.restart_at = time.monotonic() + child.delay
+            self._tell(
+                f"{child.program.name} cannot be started: {error}; "
+                f"it is tried again in {child.delay:g} s."
+            )
+            child.delay = min(child.delay * 2, LONGEST_DELAY)
+
+    def _tell(self, sentence: str) -> None:
+        """Say something, if anybody can hear it: a closed terminal does not end the node."""
+        with contextlib.suppress(OSError):
+            self._say(sentence)
+
     # ------------------------------------------------------------------ the loop
 
     def wait(self, until: Callable[[], bool], seconds: float | None = None) -> bool:
@@ -246,36 +268,36 @@ class Supervisor:
             if child.process is not None and child.process.poll() is not None:
                 self._bury(child)
             if child.restart_at is not None and time.monotonic() >= child.restart_at:
-                self._launch(child)
+                self._restart(child)
 
     def _drain_signals(self) -> None:
         with contextlib.suppress(BlockingIOError):
             while self._wake_read.recv(4096):
                 pass
 
-    def _take_output(self, child: _Child) -> None:
-        """Move what the child wrote to its log; a closed pipe is forgotten."""
+    def _take_output(self, child: _Child) -> bool:
+        """Move what the child wrote to its log, if anything; a closed pipe is forgotten."""
         descriptor = child.output
+        if descriptor not in self._selector.get_map():
+            return False
         try:
             data = os.read(descriptor, 65536)
         except BlockingIOError:
-            return
+            return False
         if not data:
             self._selector.unregister(descriptor)
-            return
+            return False
         child.log.write(data)
         child.tail = (child.tail + data)[-TAIL_BYTES:]
+        return True
 
     def _bury(self, child: _Child) -> None:
         """Take leave of a run that ended, and plan the next unless the tree is stopping."""
         process = child.process
         if process is None or process.stdout is None:
             raise RuntimeError(f"{child.program.name} has not been started")
-        while child.output in self._selector.get_map():
-            before = child.log.path.stat().st_size
-            self._take_output(child)
-            if child.log.path.stat().st_size == before:
-                break  # a grandchild still holds the pipe open
+        while self._take_output(child):
+            pass  # until the pipe is closed, or only a grandchild still holds it open
         if child.output in self._selector.get_map():
             self._selector.unregister(child.output)
         process.stdout.close()
@@ -289,7 +311,7 @@ class Supervisor:
         if time.monotonic() - child.started >= STEADY_SECONDS:
             child.delay = FIRST_DELAY
         child.restart_at = time.monotonic() + child.delay
-        self._say(
+        self._tell(
             f"{child.program.name} {_ending(process.returncode)}; "
             f"it is started again in {child.delay:g} s (log/{child.program.name}.log)."
         )
@@ -345,7 +367,7 @@ class Supervisor:
                 late = time.monotonic() - begun > child.program.stop_seconds
                 hurry = self.stop_requests > 1
                 if process is not None and (late or hurry) and process.poll() is None:
-                    self._say(
+                    self._tell(
                         f"{child.program.name} did not end within "
                         f"{time.monotonic() - begun:.0f} s; it is killed."
                     )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -139,3 +140,32 @@ def test_a_full_log_is_rotated_and_only_the_last_are_kept(tmp_path: Path) -> Non
     assert (tmp_path / "a.log.1").read_bytes() == b"3 third\n"
     assert (tmp_path / "a.log.2").read_bytes() == b"2 second\n"
     assert not (tmp_path / "a.log.3").exists()
+
+
+def test_a_full_disk_and_a_closed_terminal_do_not_end_the_programs(tmp_path: Path) -> None:
+    def closed_terminal(sentence: str) -> None:
+        raise BrokenPipeError(sentence)
+
+    (tmp_path / "chatty.log").symlink_to("/dev/full")
+    code = "print('x' * 200_000, 'the end', flush=True)"
+    with Supervisor(tmp_path, closed_terminal) as supervisor:
+        supervisor.start(program(tmp_path, "chatty", code))
+        assert supervisor.wait(lambda: supervisor.starts("chatty") == 2, PATIENCE)
+        assert supervisor.last_lines("chatty")[-1].endswith("the end")
+
+
+def test_a_program_that_cannot_be_started_again_now_is_tried_later(
+    tmp_path: Path, said: list[str]
+) -> None:
+    tries: list[int] = []
+
+    def no_room_for_the_second() -> None:
+        tries.append(len(tries))
+        if len(tries) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    one = Program("one", (sys.executable, "-c", ""), {}, tmp_path, 1.0, no_room_for_the_second)
+    with Supervisor(tmp_path, said.append) as supervisor:
+        supervisor.start(one)
+        assert supervisor.wait(lambda: supervisor.starts("one") == 2, PATIENCE)
+    assert any("one cannot be started: [Errno 28] No space left" in line for line in said)
