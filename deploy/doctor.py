@@ -60,7 +60,7 @@ def examine(folder: Path) -> list[Examined]:
     configuration, verdict = _configuration(home)
     results.append(verdict)
     if configuration is not None:
-        results += [_disk(configuration), _port(configuration)]
+        results += [_model(configuration), _disk(configuration), _port(configuration)]
         results += [_database(configuration), _broker(configuration)]
     return results
 
@@ -166,6 +166,19 @@ def _configuration(home: Home) -> tuple[Configuration | None, Examined]:
     except ConfigurationError as error:
         return None, Examined("configuration", "broken", str(error), "edit the lines named")
     return configuration, Examined("configuration", "good", str(home.node_yaml))
+
+
+def _model(configuration: Configuration) -> Examined:
+    from inference.errors import CheckpointError
+    from workflows.model_card import look_at_model, model_folder
+
+    try:
+        card = look_at_model(configuration.settings).card
+    except CheckpointError as error:
+        mend = "name a folder with a whole model under model.folder in node.yaml, or leave it out"
+        return Examined("model", "broken", str(error), mend)
+    answers = f"{card.name} {card.version}, {len(card.targets)} targets"
+    return Examined("model", "good", f"{answers} ({model_folder(configuration.settings)})")
 
 
 def _disk(configuration: Configuration) -> Examined:

@@ -81,6 +81,7 @@ def run(folder: Path, say: Callable[[str], None]) -> None:
         for path in home.write_defaults():
             say(f"Wrote {path}; edit it and start again to change how the node works.")
         settings = load_configuration(home).settings
+        _look_at_the_card(settings, say)
         _forget_last_run(home)
         _prepare_database(home.database_url(settings), alone=settings.database.url is None)
         environment = {
@@ -292,6 +293,18 @@ def _insist(started: bool, supervisor: Supervisor, name: str) -> None:
 
 
 # ---------------------------------------------------------------------- the home
+
+
+def _look_at_the_card(settings: NodeSettings, say: Callable[[str], None]) -> None:
+    """Say so when the model cannot be used; receiving works without, and what came can wait."""
+    from inference.card import read_card
+    from inference.errors import CheckpointError
+    from workflows.model_card import model_folder
+
+    try:
+        read_card(model_folder(settings))
+    except CheckpointError as error:
+        say(f"Studies are received, but cannot be interpreted: {error}")
 
 
 def _forget_last_run(home: Home) -> None:
