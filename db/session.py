@@ -28,18 +28,25 @@ class Database:
         ``postgres://`` are taken as psycopg 3).
     busy_seconds
         How long a writer waits for another one before it gives up with an error.
+    flush_commits
+        Whether a commit in SQLite waits for the disk; see below before turning it off.
 
     Notes
     -----
     SQLite runs in WAL mode, so that readers never wait, with ``synchronous=FULL``: a commit is
     on the disk when it returns. Less would let a power cut undo "these UIDs were drawn" or "this
-    result was sent" after the fact, and the study would then be delivered twice. Intake pays for
-    it with one commit per batch of instances, not per instance.
+    result was sent" after the fact, and the study would then be delivered twice.
+
+    Only what can be made again from durable files may be written with ``flush_commits=False``
+    (``synchronous=NORMAL``). Such a commit survives the end of the process, also by ``kill -9``;
+    a power cut can take the last ones back, whole and in order: the log has one sequence, so no
+    later commit outlives an earlier one, and a flushing commit of anybody flushes all before it.
     """
 
-    def __init__(self, url: str, *, busy_seconds: float = 10.0) -> None:
+    def __init__(self, url: str, *, busy_seconds: float = 10.0, flush_commits: bool = True) -> None:
         self.url = _psycopg(url)
         self.busy_seconds = busy_seconds
+        self._flush_commits = flush_commits
         self._pid = os.getpid()
         self._engine = self._make_engine()
         # The same pool and events, but transactions that only read.
@@ -72,6 +79,12 @@ class Database:
         with Session(self._reading_engine, expire_on_commit=False) as session:
             yield session
 
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Give a connection for writing, without a session; commit or roll back as there."""
+        with self.engine.begin() as connection:
+            yield connection
+
     def upgrade(self, revision: str = "head") -> None:
         """Bring the schema to a revision, safely when several processes start at once."""
         with self.engine.connect() as connection:
@@ -90,18 +103,22 @@ class Database:
         self.engine.dispose()
 
     def _make_engine(self) -> Engine:
+        # Parameters are hidden in errors: they name patients, and errors go to the log.
         url = make_url(self.url)
         if url.get_backend_name() == "sqlite":
             if url.database and url.database != ":memory:":
                 Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-            engine = create_engine(url, connect_args={"timeout": self.busy_seconds})
-            event.listen(engine, "connect", _prepare_sqlite)
+            engine = create_engine(
+                url, hide_parameters=True, connect_args={"timeout": self.busy_seconds}
+            )
+            event.listen(engine, "connect", self._prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
             return engine
         milliseconds = int(self.busy_seconds * 1000)
         return create_engine(
             url,
             pool_pre_ping=True,
+            hide_parameters=True,
             connect_args={
                 "connect_timeout": max(2, int(self.busy_seconds)),
                 # A server that vanished without a word is given up after this time.
@@ -109,6 +126,12 @@ class Database:
                 "options": f"-c lock_timeout={milliseconds} -c timezone=UTC",
             },
         )
+
+    def _prepare_sqlite(self, connection: Any, record: object) -> None:
+        # The driver's own transaction control is off: it begins too late and never "immediate".
+        connection.isolation_level = None
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute(f"PRAGMA synchronous={'FULL' if self._flush_commits else 'NORMAL'}")
 
 
 def migration_config(connection: Connection | None = None) -> Config:
@@ -135,13 +158,6 @@ def _psycopg(url: str) -> str:
     if scheme in ("postgresql", "postgres"):
         return f"postgresql+psycopg{separator}{rest}"
     return url
-
-
-def _prepare_sqlite(connection: Any, record: object) -> None:
-    # The driver's own transaction control is off: it begins too late and never "immediate".
-    connection.isolation_level = None
-    connection.execute("PRAGMA foreign_keys=ON")
-    connection.execute("PRAGMA synchronous=FULL")
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -6,6 +6,7 @@ here, because a worker serves other jobs too.
 
 from __future__ import annotations
 
+import errno
 import logging
 import random
 import time
@@ -21,7 +22,12 @@ from db.models import Job
 from db.session import is_passing
 from db.states import RESTING_STATE_OF
 from dicom_node.errors import FinalError, RetriableError
-from inference.errors import FinalInferenceError, NotCoveredError, RetriableInferenceError
+from inference.errors import (
+    CheckpointError,
+    FinalInferenceError,
+    NotCoveredError,
+    RetriableInferenceError,
+)
 from workflows.dispatch import Dispatch
 from workflows.errors import NotApplicableError
 from workflows.lease_keeper import DeadlineError, LeaseKeeper
@@ -121,8 +127,29 @@ def attend(
         _fail(node, lease, error.sentence)
     except RetriableInferenceError as error:
         return _again(node, lease, str(error))
+    except CheckpointError as error:
+        # The studies are whole; only the node is not set up. They wait until it is.
+        return _again(
+            node,
+            lease,
+            f"the model cannot be used: {error} Mend model.folder in node.yaml, and start the node "
+            "again",
+        )
     except FinalInferenceError as error:
         _fail(node, lease, str(error))
+    except MemoryError:
+        # Beside fewer neighbours it may fit; a source that never fits is given up soon.
+        return _again(
+            node,
+            lease,
+            "the worker's memory ran out; give the node more, or lower model.concurrent_jobs or "
+            "workers.io in node.yaml",
+            most=jobs.attempts,
+        )
+    except OSError as error:
+        # A full or failing disk, too many open files, a share that is away: not this study's fault.
+        _LOG.warning("job %d: %s", lease.job_id, type(error).__name__, exc_info=True)
+        return _again(node, lease, _system_words(error))
     # The boundary: whatever else goes wrong is this job's failure and not the worker's.
     except Exception as error:
         _unexpected(node, lease, error)
@@ -141,13 +168,20 @@ def _unexpected(node: Node, lease: Lease, error: Exception) -> None:
     )
 
 
-def _again(node: Node, lease: Lease, sentence: str) -> list[Dispatch]:
+def _system_words(error: OSError) -> str:
+    """Say what the operating system refused, and where."""
+    where = f" ({error.filename})" if isinstance(error.filename, str) else ""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"{error.strerror or type(error).__name__}{where}" + ("; free space" if full else "")
+
+
+def _again(node: Node, lease: Lease, sentence: str, most: int | None = None) -> list[Dispatch]:
     """Put the job back for a later attempt, unless there were enough."""
 
     def write(session: Session) -> list[Dispatch]:
         retries, now = node.settings.retries, node.now()
         job = session.get_one(Job, lease.job_id)
-        if job.attempts + 1 >= retries.attempts and job.state is not JobState.WAITING:
+        if job.attempts + 1 >= (most or retries.attempts) and job.state is not JobState.WAITING:
             reason = f"given up after {job.attempts + 1} attempts: {sentence}"
             finish(session, lease, JobState.FAILED, reason, now=now)
             return []

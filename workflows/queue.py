@@ -14,13 +14,15 @@ from celery import Celery
 from kombu.entity import Exchange, Queue
 from kombu.exceptions import KombuError
 from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
 
 from workflows.configuration import Configuration
 from workflows.dispatch import QUEUES, RETENTION_TASK, SWEEP_TASK, Dispatch
 
 _LOG = logging.getLogger(__name__)
 
-_BROKER_ERRORS: Final = (BrokerError, KombuError, OSError)
+# Kombu lets through what Redis says itself: out of memory, its disk full, too few replicas.
+_BROKER_ERRORS: Final = (BrokerError, KombuError, RedisError, OSError)
 _PRIORITY_STEPS: Final = [0, 3, 6, 9]
 _BROKER_SECONDS: Final = 5.0
 """Deadline of one call to the broker."""

@@ -61,6 +61,11 @@ def write(folder: Path, stored: StoredInterpretation) -> Path:
     -------
     Path
         The file.
+
+    Raises
+    ------
+    OSError
+        The disk is full or fails; nothing is left of the attempt.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     masks = {
@@ -71,12 +76,17 @@ def write(folder: Path, stored: StoredInterpretation) -> Path:
     text = json.dumps(_as_json(stored), ensure_ascii=True).encode()
     path = folder / FILE_NAME
     temporary = folder / f".{FILE_NAME}.{os.getpid()}"
-    with temporary.open("wb") as file:
-        # mypy sees **masks as a value for allow_pickle.
-        np.savez_compressed(file, document=np.frombuffer(text, np.uint8), **masks)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            # mypy sees **masks as a value for allow_pickle.
+            np.savez_compressed(file, document=np.frombuffer(text, np.uint8), **masks)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        # A full disk is not made fuller by what could not be finished.
+        temporary.unlink(missing_ok=True)
+        raise
     _sync_folder(folder)
     _sync_folder(folder.parent)
     return path

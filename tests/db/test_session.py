@@ -132,3 +132,10 @@ def test_a_locked_database_is_given_up_after_the_time(sqlite_database: Database)
             second.execute(text("SELECT 1"))
     assert is_passing(locked.value)
     other.dispose()
+
+
+def test_errors_name_no_patient(sqlite_database: Database) -> None:
+    # What an error says goes to the log.
+    with pytest.raises(OperationalError) as raised, sqlite_database.reading() as session:
+        session.execute(text("SELECT 1 FROM nothing WHERE name = :name"), {"name": "DOE^JANE"})
+    assert "DOE" not in str(raised.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +17,12 @@ from sqlalchemy.exc import OperationalError
 from db.jobs import JobState, Lease, LostLease, advance, finish, release_expired
 from db.models import Job
 from dicom_node.errors import FinalError, RetriableError
-from inference.errors import FinalInferenceError, NotCoveredError, RetriableInferenceError
+from inference.errors import (
+    CheckpointError,
+    FinalInferenceError,
+    NotCoveredError,
+    RetriableInferenceError,
+)
 from tests.factories import write_ct_series
 from tests.workflows.whole_node import Clock, ct_volume, make_node, take_in
 from workflows.boundary import attend, pause_seconds
@@ -72,7 +78,6 @@ def attend_raising(node: Node, error: Exception) -> list[Dispatch]:
         (FinalError("The file is cut off."), "The file is cut off."),
         (FinalInferenceError("no finite number"), "no finite number"),
         (KeyError("secret of the patient"), "an unexpected error (KeyError)"),
-        (MemoryError(), "an unexpected error (MemoryError)"),
         (DeadlineError(), "longer than 30 s (jobs.deadline_seconds in node.yaml)"),
     ],
 )
@@ -101,6 +106,9 @@ def test_what_the_model_was_not_made_for_is_not_a_failure(node: Node, error: Exc
         RetriableError("the PACS is away"),
         RetriableInferenceError("memory ran out"),
         OperationalError("select", {}, Exception("database is locked")),
+        OSError(errno.ENOSPC, "No space left on device", "/home/work/1"),
+        MemoryError(),
+        CheckpointError("/models/card.yaml is missing."),
     ],
 )
 def test_what_a_retry_may_cure_is_tried_again_with_growing_pauses(
@@ -117,6 +125,11 @@ def test_what_a_retry_may_cure_is_tried_again_with_growing_pauses(
     attend_raising(node, error)
     assert job(node).state is JobState.FAILED
     assert "given up after 3 attempts" in job(node).error
+
+
+def test_a_full_disk_is_named_with_its_place(node: Node) -> None:
+    attend_raising(node, OSError(errno.ENOSPC, "No space left on device", "/home/work/1"))
+    assert job(node).wait_reason == "No space left on device (/home/work/1); free space"
 
 
 def test_a_job_that_is_not_there_is_left_alone(node: Node) -> None:

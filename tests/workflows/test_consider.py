@@ -89,6 +89,23 @@ def test_instances_that_come_while_files_are_read_are_not_forgotten(
         assert len(sources_of(session, 1)) == 8
 
 
+def test_a_study_waits_for_a_model_that_is_not_there(
+    node: Node, clock: Clock, tmp_path: Path
+) -> None:
+    take_in(node, write_ct_series(tmp_path / "ct", ct_volume()))
+    clock.forward(21)
+    card = Path(str(node.settings.model.folder)) / "card.yaml"
+    card.rename(card.with_suffix(".away"))
+    for _ in range(node.settings.retries.attempts + 1):
+        consider_study(node, 1)
+        assert job(node).state is JobState.WAITING
+        assert "the model cannot be used" in job(node).wait_reason
+        assert str(card) in job(node).wait_reason
+        clock.forward(60)
+    card.with_suffix(".away").rename(card)
+    assert [one.state for one in consider_study(node, 1)] == [JobState.QUEUED]
+
+
 def test_late_instances_make_a_new_job(node: Node, clock: Clock, tmp_path: Path) -> None:
     paths = write_ct_series(tmp_path / "ct", ct_volume())
     take_in(node, paths[:5])

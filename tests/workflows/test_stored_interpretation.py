@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -69,3 +71,18 @@ def test_a_later_answer_replaces_the_file_as_a_whole(tmp_path: Path) -> None:
     storage.write(tmp_path, stored(seed=2))
     assert storage.read(tmp_path) == stored(seed=2)
     assert [path.name for path in tmp_path.iterdir()] == [storage.FILE_NAME]
+
+
+def test_a_full_disk_keeps_the_earlier_answer_and_no_remains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.write(tmp_path, stored())
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        storage.write(tmp_path, stored(seed=1))
+    assert [path.name for path in tmp_path.iterdir()] == [storage.FILE_NAME]
+    assert storage.read(tmp_path) == stored()
