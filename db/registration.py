@@ -1,7 +1,7 @@
 """Registering what is received: the hot path of the catalog.
 
-A batch of instances takes a handful of statements, whatever its size. They are SQLAlchemy Core,
-built once.
+A batch of instances takes a handful of statements, whatever its size. They are built once (see
+`db.direct`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from datetime import datetime
 from functools import cache
 from typing import Any, Literal, NamedTuple, cast
 
-from sqlalchemy import Connection, Executable, Table, bindparam, func, insert, update
+from sqlalchemy import Connection, Insert, Table, Update, bindparam, func, insert, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from db.direct import DirectStatement, PlainStatement, Statement
 from db.models import (
     OPEN_STUDY_JOB,
     Base,
@@ -122,9 +123,13 @@ def register_batch(session: Session, arrivals: Sequence[Arrival]) -> list[Regist
     list of Registered
         In the order of the arrivals.
     """
+    return register_arrivals(session.connection(), arrivals) if arrivals else []
+
+
+def register_arrivals(connection: Connection, arrivals: Sequence[Arrival]) -> list[Registered]:
+    """Do what `register_batch` does, in a transaction without a session."""
     if not arrivals:
         return []
-    connection = session.connection()
     statements = _statements(connection.dialect.name)
     studies = _upsert_studies(connection, statements, arrivals)
     series = _upsert_series(connection, statements, arrivals, studies)
@@ -154,72 +159,94 @@ def plain_text(text: str, length: int | None = None) -> str:
     PostgreSQL takes neither NUL nor half a surrogate pair, and does not shorten by itself; what
     the column cannot hold stays in the stored file.
     """
-    cleaned = text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
-    return cleaned[: length or LONGEST_TEXT]
+    if not text.isascii() or "\x00" in text:
+        text = text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
+    return text[: length or LONGEST_TEXT]
 
 
 class _Statements(NamedTuple):
     """The statements of registering, for one dialect."""
 
-    studies: Executable
-    series: Executable
-    instances: Executable
-    associations: Executable
-    study_counts: Executable
-    series_counts: Executable
-    open_jobs: Executable
+    studies: Statement
+    series: Statement
+    instances: Statement
+    associations: Statement
+    study_counts: Statement
+    series_counts: Statement
+    open_jobs: Statement
 
 
 @cache
 def _statements(dialect: str) -> _Statements:
     """Build the statements of registering once: building costs more than running them."""
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    later = func.greatest if dialect == "postgresql" else func.max
+    is_postgresql = dialect == "postgresql"
+    insert = postgresql.insert if is_postgresql else sqlite.insert
+    later = func.greatest if is_postgresql else func.max
+
+    def ready(statement: Insert | Update) -> Statement:
+        if is_postgresql:
+            return PlainStatement(statement)
+        return DirectStatement(statement, sqlite.dialect())
+
     study, series, instance = _table(Study), _table(Series), _table(Instance)
     association, job = _table(StudyAssociation), _table(Job)
     studies = insert(study)
     rows = insert(series)
     links = insert(association)
     return _Statements(
-        studies=studies.on_conflict_do_update(
-            index_elements=["study_instance_uid"],
-            set_={
-                "last_received_at": later(
-                    study.c.last_received_at, studies.excluded.last_received_at
-                ),
-                "arrivals": study.c.arrivals + studies.excluded.arrivals,
-                "released_at": None,
-            },
-        ).returning(study.c.id, study.c.study_instance_uid),
+        studies=ready(
+            studies.on_conflict_do_update(
+                index_elements=["study_instance_uid"],
+                set_={
+                    "last_received_at": later(
+                        study.c.last_received_at, studies.excluded.last_received_at
+                    ),
+                    "arrivals": study.c.arrivals + studies.excluded.arrivals,
+                    "released_at": None,
+                },
+            ).returning(study.c.id, study.c.study_instance_uid)
+        ),
         # "DO UPDATE" that changes nothing, because "DO NOTHING" would not return the row.
-        series=rows.on_conflict_do_update(
-            index_elements=["study_id", "series_instance_uid"],
-            set_={"series_instance_uid": rows.excluded.series_instance_uid},
-        ).returning(series.c.id, series.c.study_id, series.c.series_instance_uid),
-        instances=insert(instance)
-        .on_conflict_do_nothing(index_elements=["series_id", "sop_instance_uid", "sha256"])
-        .returning(instance.c.series_id, instance.c.sop_instance_uid, instance.c.sha256),
-        associations=links.on_conflict_do_update(
-            index_elements=["study_id", "association"],
-            set_={
-                "last_received_at": links.excluded.last_received_at,
-                "instances": association.c.instances + links.excluded.instances,
-                "ended_at": None,
-                "outcome": "",
-            },
+        series=ready(
+            rows.on_conflict_do_update(
+                index_elements=["study_id", "series_instance_uid"],
+                set_={"series_instance_uid": rows.excluded.series_instance_uid},
+            ).returning(series.c.id, series.c.study_id, series.c.series_instance_uid)
         ),
-        study_counts=update(study)
-        .where(study.c.id == bindparam("of_id"))
-        .values(
-            number_of_instances=study.c.number_of_instances + bindparam("new"),
-            conflicts=study.c.conflicts + bindparam("beside"),
+        instances=ready(
+            insert(instance)
+            .on_conflict_do_nothing(index_elements=["series_id", "sop_instance_uid", "sha256"])
+            .returning(instance.c.series_id, instance.c.sop_instance_uid, instance.c.sha256)
         ),
-        series_counts=update(series)
-        .where(series.c.id == bindparam("of_id"))
-        .values(number_of_instances=series.c.number_of_instances + bindparam("new")),
-        open_jobs=insert(job)
-        .on_conflict_do_nothing(index_elements=["study_id"], index_where=OPEN_STUDY_JOB)
-        .returning(job.c.id, job.c.study_id),
+        associations=ready(
+            links.on_conflict_do_update(
+                index_elements=["study_id", "association"],
+                set_={
+                    "last_received_at": links.excluded.last_received_at,
+                    "instances": association.c.instances + links.excluded.instances,
+                    "ended_at": None,
+                    "outcome": "",
+                },
+            )
+        ),
+        study_counts=ready(
+            update(study)
+            .where(study.c.id == bindparam("of_id"))
+            .values(
+                number_of_instances=study.c.number_of_instances + bindparam("new"),
+                conflicts=study.c.conflicts + bindparam("beside"),
+            )
+        ),
+        series_counts=ready(
+            update(series)
+            .where(series.c.id == bindparam("of_id"))
+            .values(number_of_instances=series.c.number_of_instances + bindparam("new"))
+        ),
+        open_jobs=ready(
+            insert(job)
+            .on_conflict_do_nothing(index_elements=["study_id"], index_where=OPEN_STUDY_JOB)
+            .returning(job.c.id, job.c.study_id)
+        ),
     )
 
 
@@ -228,13 +255,32 @@ def _table(model: type[Base]) -> Table:
     return cast("Table", model.__table__)
 
 
-def _taken(
-    attributes: Mapping[str, str], columns: Mapping[str, str], model: type[Any]
-) -> dict[str, str]:
-    table = model.__table__.c
-    return {
-        column: plain_text(attributes.get(keyword, ""), getattr(table[column].type, "length", None))
+class _Field(NamedTuple):
+    """A column that takes the text of an attribute, and how much of it."""
+
+    keyword: str
+    column: str
+    length: int
+
+
+def _fields(columns: Mapping[str, str], model: type[Base]) -> tuple[_Field, ...]:
+    table = _table(model).c
+    return tuple(
+        _Field(keyword, column, getattr(table[column].type, "length", None) or LONGEST_TEXT)
         for keyword, column in columns.items()
+    )
+
+
+_STUDY_FIELDS = _fields(_STUDY_COLUMNS, Study)
+_SERIES_FIELDS = _fields(_SERIES_COLUMNS, Series)
+_INSTANCE_FIELDS = _fields(_INSTANCE_COLUMNS, Instance)
+_NAMED: frozenset[str] = frozenset({*_STUDY_COLUMNS, *_SERIES_COLUMNS, *_INSTANCE_COLUMNS})
+
+
+def _taken(attributes: Mapping[str, str], fields: tuple[_Field, ...]) -> dict[str, str]:
+    return {
+        column: plain_text(attributes.get(keyword, ""), length)
+        for keyword, column, length in fields
     }
 
 
@@ -252,7 +298,7 @@ def _upsert_studies(
         if row is None:
             rows[arrival.study_instance_uid] = {
                 "study_instance_uid": arrival.study_instance_uid,
-                **_taken(arrival.attributes, _STUDY_COLUMNS, Study),
+                **_taken(arrival.attributes, _STUDY_FIELDS),
                 "first_received_at": arrival.received_at,
                 "last_received_at": arrival.received_at,
                 "arrivals": 1,
@@ -264,7 +310,7 @@ def _upsert_studies(
             row["arrivals"] += 1
     # In the order of their UIDs: two listeners that lock the same rows must not cross.
     ordered = [rows[uid] for uid in sorted(rows)]
-    return {uid: id_ for id_, uid in connection.execute(statements.studies, ordered)}
+    return {uid: id_ for id_, uid in statements.studies.run(connection, ordered)}
 
 
 def _upsert_series(
@@ -274,18 +320,17 @@ def _upsert_series(
     studies: Mapping[str, int],
 ) -> dict[tuple[str, str], int]:
     rows: dict[tuple[int, str], dict[str, Any]] = {}
-    names = set(_STUDY_COLUMNS) | set(_SERIES_COLUMNS) | set(_INSTANCE_COLUMNS)
     for arrival in arrivals:
         key = (studies[arrival.study_instance_uid], arrival.series_instance_uid)
         if key not in rows:
             rows[key] = {
                 "study_id": key[0],
                 "series_instance_uid": key[1],
-                **_taken(arrival.attributes, _SERIES_COLUMNS, Series),
+                **_taken(arrival.attributes, _SERIES_FIELDS),
                 "attributes": {
                     keyword: plain_text(text)
                     for keyword, text in arrival.attributes.items()
-                    if keyword not in names
+                    if keyword not in _NAMED
                 },
                 "number_of_instances": 0,
             }
@@ -293,7 +338,7 @@ def _upsert_series(
     ordered = [rows[key] for key in sorted(rows)]
     return {
         (by_id[study_id], uid): id_
-        for id_, study_id, uid in connection.execute(statements.series, ordered)
+        for id_, study_id, uid in statements.series.run(connection, ordered)
     }
 
 
@@ -319,13 +364,13 @@ def _insert_instances(
                 "size": arrival.size,
                 "sha256": arrival.sha256,
                 "conflict": arrival.beside,
-                **_taken(arrival.attributes, _INSTANCE_COLUMNS, Instance),
+                **_taken(arrival.attributes, _INSTANCE_FIELDS),
                 "association": arrival.association,
                 "received_at": arrival.received_at,
             },
         )
     ordered = [rows[key] for key in sorted(rows)]
-    new = {(row[0], row[1], row[2]) for row in connection.execute(statements.instances, ordered)}
+    new = {(row[0], row[1], row[2]) for row in statements.instances.run(connection, ordered)}
     _bring_back(connection, [row for key, row in rows.items() if key not in new])
     return new
 
@@ -374,7 +419,7 @@ def _upsert_associations(
         row["last_received_at"] = max(row["last_received_at"], arrival.received_at)
         row["instances"] += 1
     if rows:
-        connection.execute(statements.associations, [rows[key] for key in sorted(rows)])
+        statements.associations.run(connection, [rows[key] for key in sorted(rows)])
 
 
 def _count(
@@ -395,16 +440,16 @@ def _count(
             key = series[arrival.study_instance_uid, arrival.series_instance_uid]
             of_series[key] = of_series.get(key, 0) + 1
     if of_study:
-        connection.execute(
-            statements.study_counts,
+        statements.study_counts.run(
+            connection,
             [
                 {"of_id": study_id, "new": new, "beside": beside}
                 for study_id, (new, beside) in sorted(of_study.items())
             ],
         )
     if of_series:
-        connection.execute(
-            statements.series_counts,
+        statements.series_counts.run(
+            connection,
             [{"of_id": series_id, "new": new} for series_id, new in sorted(of_series.items())],
         )
 
@@ -428,7 +473,7 @@ def _open_jobs(
     ]
     stages: list[dict[str, Any]] = []
     events: list[dict[str, Any]] = []
-    for job_id, study_id in connection.execute(statements.open_jobs, rows).all():
+    for job_id, study_id in statements.open_jobs.run(connection, rows):
         first, last = fresh[study_id]
         received = {"stage": JobState.RECEIVED, "started_at": first, "ended_at": last}
         waiting = {"stage": JobState.WAITING, "started_at": last, "ended_at": None}

@@ -23,6 +23,7 @@ from typing import Final
 from celery import Celery
 
 from db.jobs import JobState
+from db.session import Database
 from dicom_node.peers import Peers
 from dicom_node.services.storage_scp import StorageScp
 from workflows import queue
@@ -114,8 +115,9 @@ class Listener:
         app = Celery("unibiomed")
         app.conf.update(queue.options(node.configuration))
         self._announcer = Announcer(app, settings.completion.after_release_seconds)
+        self._database = Database(node.database.url, flush_commits=False)
         self._registrar = Registrar(
-            node.database,
+            self._database,
             listener=f"{socket.gethostname()}:{node.home.root.resolve()}"[-128:],
             on_released=self._announcer.released,
             archive=node.archive,
@@ -151,6 +153,7 @@ class Listener:
         self._scp.stop(self._stop_seconds)
         self._registrar.stop()
         self._announcer.stop(self._stop_seconds)
+        self._database.dispose()
         self._node.database.dispose()
 
     @property
