@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import and_, null, or_, select, update
 from sqlalchemy.orm import Session
 
 from db.leases import at_rest, changed_rows, finish
@@ -14,6 +14,7 @@ from db.models import Job
 from db.stages import attempt_number, next_stage, note_event
 from db.states import (
     LIVE_STATES,
+    REOPENABLE_STATES,
     RESTING_STATE_OF,
     RESTING_STATES,
     JobState,
@@ -37,40 +38,60 @@ class Released(NamedTuple):
     state: JobState
 
 
-def reopen(session: Session, job_id: int, reason: str, *, now: datetime) -> JobState | None:
-    """Give a failed or cancelled job another chance, at the step at which it ended.
+def reopen(
+    session: Session, job_id: int, reason: str, *, now: datetime, from_start: bool = False
+) -> JobState | None:
+    """Give a failed, cancelled or not applicable job another chance, at the step at which it ended.
+
+    A study that ended before it became jobs (no rule fitted, its files could not be read) waits
+    again, and so is looked at anew under the rules and the model of now.
+
+    Parameters
+    ----------
+    session
+        An open transaction.
+    job_id
+        The job.
+    reason
+        Who wants it, or why; shown with the job.
+    now
+        Aware time.
+    from_start
+        Begin at preparing, with new UIDs for the results: what an earlier step left is lost or bad.
 
     Returns
     -------
     JobState or None
-        Where it rests now; ``None`` when it is neither failed nor cancelled, or ended while it
-        was still waiting for its study, or the same pair has a standing job by now.
+        Where it rests now; ``None`` when it has not ended in one of these ways, or another job
+        does the same work by now.
     """
     job = session.execute(
         select(Job).where(Job.id == job_id).with_for_update()
     ).scalar_one_or_none()
-    if job is None or job.state not in (JobState.FAILED, JobState.CANCELLED):
-        return None
-    if job.pairing_key is None or _pair_stands(session, job.pairing_key):
+    if job is None or job.state not in REOPENABLE_STATES or _is_succeeded(session, job):
         return None
     resting = RESTING_STATE_OF[job.failed_stage or JobState.QUEUED]
+    if job.pairing_key is None:
+        resting = JobState.WAITING
+    elif from_start:
+        resting = JobState.QUEUED
     require_allowed(job.state, resting)
-    session.execute(
-        update(Job)
-        .where(Job.id == job_id)
-        .values(
-            state=resting,
-            error="",
-            wait_reason=reason,
-            failed_stage=None,
-            finished_at=None,
-            attempts=0,
-            lost_leases=0,
-            updated_at=now,
-            lease_token=Job.lease_token + 1,
-            **at_rest(now),
-        )
-    )
+    values: dict[str, Any] = {
+        "state": resting,
+        "error": "",
+        "wait_reason": reason,
+        "failed_stage": None,
+        "finished_at": None,
+        "attempts": 0,
+        "lost_leases": 0,
+        "updated_at": now,
+        "lease_token": Job.lease_token + 1,
+        **at_rest(now),
+    }
+    if from_start:
+        # Other bytes must not go out under UIDs that a destination may know.
+        values["identifiers"] = null()
+    session.execute(update(Job).where(Job.id == job_id).values(**values))
     next_stage(session, job_id, resting, now, None, 1)
     note_event(session, job_id, f"reopened: {reason}", now)
     return resting
@@ -207,7 +228,11 @@ def announced(session: Session, job_ids: Sequence[int], now: datetime) -> None:
         session.execute(update(Job).where(Job.id.in_(job_ids)).values(announced_at=now))
 
 
-def _pair_stands(session: Session, key: str) -> bool:
-    standing = LIVE_STATES | {JobState.DELIVERED}
-    found = select(Job.id).where(Job.pairing_key == key, Job.state.in_(standing)).limit(1)
-    return session.execute(found).first() is not None
+def _is_succeeded(session: Session, job: Job) -> bool:
+    """Whether another job stands for the same work: the same pair, or the same waiting study."""
+    if job.pairing_key is None:
+        same = and_(Job.study_id == job.study_id, Job.state == JobState.WAITING)
+    else:
+        standing = LIVE_STATES | {JobState.DELIVERED}
+        same = and_(Job.pairing_key == job.pairing_key, Job.state.in_(standing))
+    return session.execute(select(Job.id).where(same).limit(1)).first() is not None

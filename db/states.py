@@ -35,7 +35,7 @@ END_STATES: frozenset[JobState] = frozenset(
         JobState.SUPERSEDED,
     }
 )
-"""States that no worker leaves; only a person reopens a failed or cancelled job."""
+"""States that no worker leaves; a person reopens a failed, cancelled or not applicable job."""
 
 LIVE_STATES: frozenset[JobState] = frozenset(JobState) - END_STATES
 
@@ -76,9 +76,10 @@ _FORWARD: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
     }
 )
 _ALWAYS: frozenset[JobState] = frozenset({JobState.FAILED, JobState.CANCELLED, JobState.SUPERSEDED})
-_REOPENED: frozenset[JobState] = frozenset(
-    {JobState.QUEUED, JobState.ENCODING, JobState.DELIVERING}
+REOPENABLE_STATES: frozenset[JobState] = frozenset(
+    {JobState.FAILED, JobState.CANCELLED, JobState.NOT_APPLICABLE}
 )
+"""Ends that a person may take back, once what was wrong is mended: settings, rules, model, PACS."""
 
 
 class IllegalTransition(ValueError):  # noqa: N818 - named as the contract names it
@@ -99,8 +100,8 @@ def allowed(origin: JobState, target: JobState) -> bool:
         True for the next stage, for an end, for the way back to the resting state of the same
         step, and for the resting states that a person may reopen an ended job in.
     """
-    if origin in (JobState.FAILED, JobState.CANCELLED):
-        return target in _REOPENED
+    if origin in REOPENABLE_STATES:
+        return target in RESTING_STATES
     if origin in END_STATES:
         return False
     return target in _FORWARD[origin] or target in _ALWAYS or target is RESTING_STATE_OF[origin]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from deploy.cli_jobs import cancel, retry
 from deploy.cli_model import app as model_app
 
 if TYPE_CHECKING:
@@ -160,6 +161,10 @@ def job(
     from deploy.job_display import job_page
 
     _print_rich(*job_page(report))
+
+
+app.command()(retry)
+app.command()(cancel)
 
 
 @app.command()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-__all__ = ["NoNodeError", "open_database"]
+__all__ = ["NoNodeError", "changing", "open_database"]
 
 
 class NoNodeError(Exception):
@@ -29,6 +29,15 @@ def open_database(folder: Path) -> AbstractContextManager[Session]:
     workflows.yaml_positions.ConfigurationError
         ``node.yaml`` has a mistake.
     """
+    return _session(_url(folder), writes=False)
+
+
+def changing(folder: Path) -> AbstractContextManager[Session]:
+    """Open it for one change, committed at the end; errors as `open_database`."""
+    return _session(_url(folder), writes=True)
+
+
+def _url(folder: Path) -> str:
     from workflows.settings import Home, load
 
     home = Home(folder.expanduser().resolve())
@@ -43,16 +52,16 @@ def open_database(folder: Path) -> AbstractContextManager[Session]:
             f"The node at {folder} has not run yet: it has no database. "
             f"Start it with: unibiomed-node up --home {folder}"
         )
-    return _session(home.database_url(settings))
+    return home.database_url(settings)
 
 
 @contextmanager
-def _session(url: str) -> Iterator[Session]:
+def _session(url: str, *, writes: bool) -> Iterator[Session]:
     from db.session import Database
 
     database = Database(url)
     try:
-        with database.reading() as session:
+        with database.session() if writes else database.reading() as session:
             yield session
     finally:
         database.dispose()

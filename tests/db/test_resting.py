@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from db import jobs
+from db import catalog, jobs
 from db.jobs import JobState
 from db.models import Job
+from db.results import draw_identifiers
 from db.session import Database
 from tests.databases import START, later
-from tests.db.arrivals import brought_to, claimed, queued_job, state_of, waiting_job
+from tests.db.arrivals import arrival, brought_to, claimed, queued_job, state_of, waiting_job
 
 
 @pytest.mark.parametrize(
@@ -122,9 +123,36 @@ def test_a_failed_job_does_not_reopen_beside_its_successor(database: Database) -
         jobs.heartbeat(session, lease, 30, START)
 
 
-def test_a_study_cancelled_while_waiting_stays_so(database: Database) -> None:
+@pytest.mark.parametrize(
+    "end", [JobState.CANCELLED, JobState.FAILED, JobState.NOT_APPLICABLE], ids=str
+)
+def test_a_study_that_ended_before_it_became_jobs_waits_again(
+    database: Database, end: JobState
+) -> None:
     job_id = waiting_job(database)
     with database.session() as session:
-        jobs.finish(session, job_id, JobState.CANCELLED, "test images", now=START)
-        assert jobs.reopen(session, job_id, "again", now=START) is None
-    assert state_of(database, job_id) is JobState.CANCELLED
+        jobs.finish(session, job_id, end, "no rule fits", now=START)
+        assert jobs.reopen(session, job_id, "the rules were mended", now=START) is JobState.WAITING
+    claimed(database, job_id, JobState.WAITING)
+
+
+def test_a_study_waits_only_once(database: Database) -> None:
+    first = waiting_job(database)
+    with database.session() as session:
+        jobs.finish(session, first, JobState.CANCELLED, "test images", now=START)
+    with database.session() as session:
+        catalog.register(session, arrival(9))
+        assert jobs.reopen(session, first, "again", now=START) is None
+    assert state_of(database, first) is JobState.CANCELLED
+
+
+def test_from_the_start_means_new_uids(database: Database) -> None:
+    job_id = queued_job(database)
+    lease = brought_to(database, job_id, JobState.CONFIRMING)
+    with database.session() as session:
+        draw_identifiers(session, lease, {"uid": "1.2"})
+        jobs.finish(session, lease, JobState.FAILED, "its file is gone", now=START)
+        assert jobs.reopen(session, job_id, "x", now=START, from_start=True) is JobState.QUEUED
+    lease = brought_to(database, job_id, JobState.ENCODING)
+    with database.session() as session:
+        assert draw_identifiers(session, lease, {"uid": "1.3"}) == {"uid": "1.3"}

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from db.states import (
     END_STATES,
     LIVE_STATES,
+    REOPENABLE_STATES,
     RESTING_STATE_OF,
     RESTING_STATES,
     IllegalTransition,
@@ -44,7 +45,7 @@ def test_every_live_state_can_fail_be_cancelled_and_start_its_step_anew(state: J
 
 
 def test_what_was_delivered_or_put_aside_stays_so() -> None:
-    for end in END_STATES - {JobState.FAILED, JobState.CANCELLED}:
+    for end in END_STATES - REOPENABLE_STATES:
         assert not any(allowed(end, target) for target in JobState)
 
 

@@ -1,0 +1,87 @@
+"""People give jobs another chance, or end them, from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from db import jobs
+from db.jobs import JobState
+from db.session import Database
+from deploy.cli import app
+from tests.databases import START
+from tests.db.arrivals import claimed, queued_job, state_of, waiting_job
+from workflows.settings import Home
+
+
+def call(home: Path, *arguments: str) -> tuple[int, str]:
+    """Run a command; return exit code and everything it said."""
+    result = CliRunner().invoke(app, [*arguments, "--home", str(home)])
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    home = Home(tmp_path / "home")
+    home.make_folders()
+    home.write_defaults()
+    return home.root
+
+
+@pytest.fixture
+def database(home: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{home / 'database.sqlite'}")
+    database.upgrade()
+    yield database
+    database.dispose()
+
+
+def failed(database: Database, study: str) -> int:
+    job_id = queued_job(database, study)
+    with database.session() as session:
+        jobs.finish(session, job_id, JobState.FAILED, "the PACS refuses us", now=START)
+    return job_id
+
+
+def test_all_failed_jobs_go_on_after_the_pacs_was_mended(home: Path, database: Database) -> None:
+    first, second = failed(database, "1.2.3"), failed(database, "1.2.4")
+    other = waiting_job(database, "1.2.5")
+    code, said = call(home, "retry", "--failed")
+    assert (code, said) == (0, f"Job {first} goes on: queued.\nJob {second} goes on: queued.\n")
+    assert state_of(database, other) is JobState.WAITING
+
+
+def test_a_job_that_waits_is_hurried_and_one_that_is_worked_on_is_left(
+    home: Path, database: Database
+) -> None:
+    job_id = queued_job(database)
+    assert call(home, "retry", str(job_id)) == (0, f"Job {job_id} is tried at once.\n")
+    claimed(database, job_id, JobState.QUEUED, START.replace(year=START.year + 50))
+    code, said = call(home, "retry", str(job_id), "999")
+    assert code == 1
+    assert f"Job {job_id} is left as it is: a worker has it (queued)." in said
+    assert "Job 999 is left as it is: there is no such job." in said
+
+
+def test_a_cancelled_job_is_taken_from_its_worker(home: Path, database: Database) -> None:
+    job_id = queued_job(database)
+    lease = claimed(database, job_id, JobState.QUEUED)
+    assert call(home, "cancel", str(job_id), "--reason", "wrong patient")[0] == 0
+    assert state_of(database, job_id) is JobState.CANCELLED
+    with pytest.raises(jobs.LostLease), database.session() as session:
+        jobs.heartbeat(session, lease, 60, START)
+    code, said = call(home, "cancel", str(job_id))
+    assert (code, said) == (1, f"Job {job_id} has ended already.\n")
+
+
+def test_what_cannot_be_done_is_said_in_a_sentence(home: Path) -> None:
+    assert call(home, "retry") == (2, "Say which jobs: their numbers, or --failed.\n")
+    code, said = call(home, "cancel", "1")
+    assert code == 1
+    assert "has not run yet" in said
+    code, said = call(home / "nowhere", "retry", "1")
+    assert code == 1
+    assert "is no node's home" in said
