@@ -102,9 +102,7 @@ def verify(folder: Path) -> list[Check]:
         In the order in which they were made. What depends on something broken is left out.
     """
     if not is_published(folder):
-        return [
-            _check("files, tokenizer, tensors, values and card", lambda: load_checkpoint(folder))
-        ]
+        return [_check("files, tensors, values and card", lambda: load_checkpoint(folder))]
     checks = [_check("files", lambda: SafetensorsFolder(folder))]
     checks.append(_check("tokenizer", lambda: read_published_tokenizer(folder)))
     if not any(check.problem for check in checks):

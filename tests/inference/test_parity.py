@@ -1,7 +1,7 @@
 """Is our model the published one? The golden outputs of the authors' own class, at the real size.
 
 The weights are made by the fixture's recipe and go through the loader of the real checkpoint.
-Takes about a minute and 8 GB; leave it out with ``-m "not parity"``.
+Takes about a minute of two free cores and 6 GB; leave it out with ``-m "not parity"``.
 """
 
 from __future__ import annotations
