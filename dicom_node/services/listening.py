@@ -15,7 +15,8 @@ from pynetdicom.association import Association
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from dicom_node.services.association import ListenerSettings
-from dicom_node.services.reactor import DirectAssociation, StoreSink
+from dicom_node.services.messages import StoreSink
+from dicom_node.services.reactor import DirectAssociation
 from dicom_node.services.reception import StoreRequest
 
 # Connections beyond the associations allowed: enough to refuse them politely, not enough to hurt.
@@ -105,6 +106,9 @@ class DirectServer(ThreadedAssociationServer):
         """Whether there is room for one more connection; without room it is closed at once."""
         with self._guard:
             return len(self._running) < self.settings.max_associations + _WAITING_ROOM
+
+    def service_actions(self) -> None:
+        """Do nothing: pynetdicom collects garbage here, a fifth of a second for all to wait."""
 
     def running(self) -> list[DirectAssociation]:
         """Return the associations that have not ended."""

@@ -15,7 +15,7 @@ from pynetdicom.association import Association
 from pynetdicom.events import Event
 
 from dicom_node.archive import Archive
-from dicom_node.errors import DicomNodeError
+from dicom_node.errors import DicomNodeError, FinalError
 from dicom_node.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.peers import (
     CALLED_NOT_RECOGNIZED,
@@ -37,8 +37,10 @@ from dicom_node.services.association import (
 )
 from dicom_node.services.events import AssociationEnded, Quarantined, ReceivedInstance
 from dicom_node.services.listening import DirectServer
-from dicom_node.services.reactor import DirectAssociation, StoreSink
+from dicom_node.services.messages import StoreSink
+from dicom_node.services.reactor import DirectAssociation
 from dicom_node.services.reception import (
+    OUT_OF_RESOURCES,
     AssociationRecord,
     NoStorage,
     Reception,
@@ -49,6 +51,8 @@ LOGGER = logging.getLogger(__name__)
 
 # What a cut-off association gets to come to its end.
 _CUT_OFF: Final = 5.0
+# PS3.4 Table C.4-1: the identifier does not match the SOP class.
+_NO_SUCH_QUERY: Final = 0xA900
 
 QueryHandler = Callable[[Dataset], Iterator[Dataset]]
 
@@ -253,7 +257,7 @@ class StorageScp:
                 yield 0xFF00, match
         except DicomNodeError as error:
             LOGGER.warning("C-FIND failed: %s", error.sentence)
-            yield 0xA700, None
+            yield (_NO_SUCH_QUERY if isinstance(error, FinalError) else OUT_OF_RESOURCES), None
 
     def _ended(self, association: DirectAssociation) -> None:
         with self._guard:
