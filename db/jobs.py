@@ -16,7 +16,7 @@ from db.leases import (
     postpone,
 )
 from db.listing import JobPage, job_as_json, list_jobs
-from db.pairs import Pair, enqueue, pairing_key, sources_of
+from db.pairs import Pair, enqueue, pairing_key, queued_priorities, sources_of
 from db.resting import (
     Due,
     Released,
@@ -67,6 +67,7 @@ __all__ = [
     "note_event",
     "pairing_key",
     "postpone",
+    "queued_priorities",
     "release_expired",
     "reopen",
     "sources_of",

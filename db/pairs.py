@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import cast
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Table, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from db.leases import Lease, advance, finish, guard
-from db.models import STANDING_PAIR, Instance, Job, JobInstance, JobStage
-from db.stages import note_event
+from db.models import STANDING_PAIR, Instance, Job, JobEvent, JobInstance, JobStage
 from db.states import JobState
 
 
@@ -148,10 +148,18 @@ def enqueue(
     _end_receiving(session, lease.job_id)
     first, *others = fresh
     session.execute(update(Job).where(Job.id == lease.job_id).values(**_columns(first)))
-    _link(session, lease.job_id, first)
+    _link(session, {lease.job_id: first})
     advance(session, lease, JobState.QUEUED, now, note)
     job = session.get_one(Job, lease.job_id, populate_existing=True)
     return [lease.job_id, *_further_jobs(session, job, others, now)]
+
+
+def queued_priorities(session: Session, study_id: int) -> dict[int, int]:
+    """Return the queued jobs of a study, and the priority of each."""
+    rows = session.execute(
+        select(Job.id, Job.priority).where(Job.study_id == study_id, Job.state == JobState.QUEUED)
+    )
+    return {job_id: priority for job_id, priority in rows}
 
 
 def sources_of(session: Session, job_id: int) -> list[Instance]:
@@ -181,9 +189,11 @@ def _columns(pair: Pair) -> dict[str, object]:
     }
 
 
-def _link(session: Session, job_id: int, pair: Pair) -> None:
+def _link(session: Session, pairs: Mapping[int, Pair]) -> None:
+    """Say which instances each job reads, in their order."""
     rows = [
         {"job_id": job_id, "position": position, "instance_id": instance_id}
+        for job_id, pair in pairs.items()
         for position, instance_id in enumerate(pair.instance_ids)
     ]
     if rows:
@@ -209,46 +219,61 @@ def _end_receiving(session: Session, job_id: int) -> None:
 
 
 def _further_jobs(session: Session, job: Job, pairs: Sequence[Pair], now: datetime) -> list[int]:
+    """Make the jobs beside the first one.
+
+    In a handful of statements, however many: a study of a thousand single images is a thousand
+    jobs, and the listener cannot register anything meanwhile.
+    """
+    made = _insert_jobs(session, job, pairs, now)
+    _link(session, made)
     earlier = session.scalars(
         select(JobStage).where(
             JobStage.job_id == job.id,
             JobStage.stage.in_([JobState.RECEIVED, JobState.WAITING]),
         )
     ).all()
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    made = []
-    for pair in pairs:
-        # Another worker may queue the same pair of another study row at this moment; the partial
-        # unique index decides, and the loser makes nothing.
-        job_id = session.execute(
-            dialect.insert(Job)
-            .values(
-                study_id=job.study_id,
-                state=JobState.QUEUED,
-                received_at=job.received_at,
-                updated_at=now,
-                next_attempt_at=now,
-                **_columns(pair),
-            )
-            .on_conflict_do_nothing()
-            .returning(Job.id)
-        ).scalar_one_or_none()
-        if job_id is None:
-            continue
-        _link(session, job_id, pair)
-        session.add_all(
-            JobStage(
-                job_id=job_id,
-                stage=stage.stage,
-                started_at=stage.started_at,
-                claimed_at=stage.claimed_at,
-                ended_at=stage.ended_at,
-                owner=stage.owner,
-                note=stage.note,
-            )
-            for stage in earlier
+    kept = ("stage", "started_at", "claimed_at", "ended_at", "owner", "note")
+    stages: list[dict[str, object]] = []
+    for job_id in made:
+        stages += [
+            {"job_id": job_id, **{name: getattr(stage, name) for name in kept}} for stage in earlier
+        ]
+        stages.append(
+            {"job_id": job_id, "stage": JobState.QUEUED, "started_at": now}
+            | dict.fromkeys(("claimed_at", "ended_at"))
+            | {"owner": "", "note": ""}
         )
-        session.add(JobStage(job_id=job_id, stage=JobState.QUEUED, started_at=now))
-        note_event(session, job_id, f"queued with job {job.id} of the same study", now)
-        made.append(job_id)
-    return made
+    if stages:
+        # By the table: the ORM would part the rows by their empty columns.
+        session.connection().execute(insert(cast("Table", JobStage.__table__)), stages)
+        text = f"queued with job {job.id} of the same study"
+        session.execute(
+            insert(JobEvent), [{"job_id": job_id, "at": now, "text": text} for job_id in made]
+        )
+    return list(made)
+
+
+def _insert_jobs(
+    session: Session, job: Job, pairs: Sequence[Pair], now: datetime
+) -> dict[int, Pair]:
+    """Insert a row for each pair; returns the pair of each new job, in their order."""
+    if not pairs:
+        return {}
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    # Another worker may queue the same pair of another study row at this moment; the partial
+    # unique index decides, and the loser makes nothing.
+    statement = (
+        dialect.insert(cast("Table", Job.__table__))
+        .on_conflict_do_nothing()
+        .returning(Job.__table__.c.id, Job.__table__.c.pairing_key)
+    )
+    shared = {
+        "study_id": job.study_id,
+        "state": JobState.QUEUED,
+        "received_at": job.received_at,
+        "updated_at": now,
+        "next_attempt_at": now,
+    }
+    rows = [shared | _columns(pair) for pair in pairs]
+    ids = {key: job_id for job_id, key in session.connection().execute(statement, rows)}
+    return {ids[pair.key]: pair for pair in pairs if pair.key in ids}

@@ -11,7 +11,16 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from db.catalog import associations_of, instances_of
-from db.jobs import JobState, Lease, enqueue, finish, note_event, pairing_key, postpone
+from db.jobs import (
+    JobState,
+    Lease,
+    enqueue,
+    finish,
+    note_event,
+    pairing_key,
+    postpone,
+    queued_priorities,
+)
 from db.jobs import Pair as JobPair
 from db.models import Instance, Job, Series, Study, StudyAssociation
 from db.waiting import hold_study, own_series_of, series_of, waiting_job_of
@@ -174,10 +183,8 @@ def _settle(
             return []
         pairs = [_job_pair(pair, files, node.model.digest) for pair in chosen.pairs]
         made = enqueue(session, lease, pairs, now, decision.reason)
-        return [
-            Dispatch(job.id, JobState.QUEUED, study_id, job.priority)
-            for job in (session.get_one(Job, job_id) for job_id in made)
-        ]
+        priorities = queued_priorities(session, study_id)
+        return [Dispatch(job_id, JobState.QUEUED, study_id, priorities[job_id]) for job_id in made]
 
 
 def _job_pair(pair: Pair, files: Mapping[Path, Instance], digest: str) -> JobPair:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from db import catalog, jobs
 from db.jobs import JobState
@@ -130,3 +132,26 @@ def test_no_pair_is_a_mistake(sqlite_database: Database) -> None:
     lease = claimed(sqlite_database, job_id, JobState.WAITING)
     with sqlite_database.session() as session, pytest.raises(ValueError, match="without pairs"):
         jobs.enqueue(session, lease, [], START)
+
+
+def test_a_thousand_single_images_take_a_handful_of_statements(sqlite_database: Database) -> None:
+    job_id = waiting_job(sqlite_database, instances=200)
+    lease = claimed(sqlite_database, job_id, JobState.WAITING)
+    one = pair(sqlite_database, job_id)
+    pairs = [
+        replace(one, key=f"{number:064x}", instance_ids=[instance])
+        for number, instance in enumerate(one.instance_ids)
+    ]
+    statements: list[str] = []
+    event.listen(
+        sqlite_database.engine, "before_cursor_execute", lambda *about: statements.append(about[2])
+    )
+    with sqlite_database.session() as session:
+        made = jobs.enqueue(session, lease, pairs, START)
+        assert list(jobs.queued_priorities(session, 1).values()) == [6] * 200
+    assert (len(made), made[0]) == (200, job_id)
+    # Long lists of rows are sent in a few parts.
+    assert len(statements) < 50
+    with sqlite_database.reading() as session:
+        read = [jobs.sources_of(session, number)[0].id for number in made]
+    assert read == list(one.instance_ids)
