@@ -313,15 +313,37 @@ def _forget_last_run(home: Home) -> None:
 
 
 def _prepare_database(url: str, *, alone: bool) -> None:
-    """Bring the schema up to date; with a database of its own, free what dead workers held."""
+    """Bring the schema up to date; with a database of its own, free what dead workers held.
+
+    Raises
+    ------
+    StartError
+        The database is away, damaged, or of a newer version.
+    """
+    from alembic.util import CommandError
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import DBAPIError
+
     from db.jobs import forget_workers
     from db.session import Database
 
+    where = make_url(url).render_as_string(hide_password=True)
     database = Database(url)
     try:
         database.upgrade()
         if alone:
             with database.session() as session:
                 forget_workers(session, datetime.now(UTC))
+    except DBAPIError as error:
+        said = str(error.orig).partition("\n")[0]
+        raise StartError(
+            f"The database {where} cannot be used: {said}. Nothing was changed; is the server up, "
+            "is database.url in node.yaml right, is the disk full?"
+        ) from error
+    except CommandError as error:
+        raise StartError(
+            f"The database {where} was made by another version of this node ({error}). Install "
+            "that version again, or restore the backup made before the update."
+        ) from error
     finally:
         database.dispose()

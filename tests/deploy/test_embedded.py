@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -119,3 +120,30 @@ def test_a_mistake_in_node_yaml_is_named_with_its_line(tmp_path: Path) -> None:
     assert "node.yaml:3" in started.stderr
     assert "prot" in started.stderr
     assert (tmp_path / "rules.yaml").exists(), "a first start writes what is missing"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://node:secret@127.0.0.1:1/node", "cannot be used: connection failed"),
+        ("sqlite:///{home}/broken.sqlite", "file is not a database"),
+        ("sqlite:///{home}/newer.sqlite", "made by another version of this node"),
+    ],
+)
+def test_a_database_that_cannot_be_used_ends_with_the_reason(
+    tmp_path: Path, url: str, said: str
+) -> None:
+    (tmp_path / "broken.sqlite").write_bytes(b"no database at all" * 100)
+    with sqlite3.connect(tmp_path / "newer.sqlite") as newer:
+        newer.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        newer.execute("INSERT INTO alembic_version VALUES ('9999')")
+    newer.close()
+    write_settings(tmp_path, 0)
+    settings = yaml.safe_load((tmp_path / "node.yaml").read_text())
+    settings["database"] = {"url": url.format(home=tmp_path)}
+    (tmp_path / "node.yaml").write_text(yaml.safe_dump(settings))
+    ended = up(tmp_path)
+    assert ended.returncode == 1
+    assert said in ended.stderr
+    assert "secret" not in ended.stderr
+    assert "Traceback" not in ended.stderr
