@@ -77,14 +77,21 @@ def interpret_folder(
         if not wanted:
             raise InterpretError(f"There is nothing in {path} that the model can interpret.")
         engine = interpret.load_engine(settings)
-        return [
-            _interpret(source, chosen, (engine, known), settings, out / f"{number:03d}", say)
-            for number, (source, chosen) in enumerate(wanted, start=1)
-        ]
-    except SendError as error:
+    except (SendError, DicomNodeError, InferenceError) as error:
         raise InterpretError(str(error)) from error
-    except (DicomNodeError, InferenceError) as error:
-        raise InterpretError(str(error)) from error
+    reports = []
+    for number, (source, chosen) in enumerate(wanted, start=1):
+        folder = out / f"{number:03d}"
+        try:
+            reports.append(_interpret(source, chosen, (engine, known), settings, folder, say))
+        except (DicomNodeError, InferenceError) as error:
+            # As in the node, where it would be a job of its own: the others go on.
+            say(f"Left out {series_words(source)}: {error}")
+        except OSError as error:
+            raise InterpretError(f"The results cannot be written to {folder}: {error}") from error
+    if not reports:
+        raise InterpretError(f"Nothing in {path} could be interpreted; the reasons are above.")
+    return reports
 
 
 def _targets(

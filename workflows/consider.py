@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -24,7 +24,8 @@ from db.jobs import (
 from db.jobs import Pair as JobPair
 from db.models import Instance, Job, Series, Study, StudyAssociation
 from db.waiting import hold_study, own_series_of, series_of, waiting_job_of
-from dicom_node.objects.series import read_sources
+from dicom_node.errors import RetriableError
+from dicom_node.objects.series import SetAside, read_sources
 from dicom_node.peers import Peers
 from workflows.boundary import attend
 from workflows.completion import AssociationEvidence, Decision, Ending, Evidence, Timing, weigh
@@ -66,12 +67,13 @@ def consider_study(node: Node, study_id: int) -> list[Dispatch]:
             instances = instances_of(session, study_id)
             facts = _facts(session, node, study)
         files = {node.archive.absolute(instance.path): instance for instance in instances}
-        sources, set_aside = read_sources(list(files))
+        missing = _missing_files(files)
+        sources, set_aside = read_sources([path for path in files if path not in missing])
         keeper.check()
         chosen = plan(
             facts,
             sources,
-            set_aside,
+            [*set_aside, *_set_aside(missing, files)],
             node.configuration.rules,
             node.model,
             destinations=node.configuration.destination_names,
@@ -79,6 +81,31 @@ def consider_study(node: Node, study_id: int) -> list[Dispatch]:
         return _settle(node, lease, study_id, arrivals, chosen, files, decision)
 
     return attend(node, job_id, JobState.WAITING, work)
+
+
+def _missing_files(files: Mapping[Path, Instance]) -> frozenset[Path]:
+    """Return the files that the archive lost: one of them must not hold up the others.
+
+    Raises
+    ------
+    RetriableError
+        None is there: rather the disk is away than every file.
+    """
+    missing = frozenset(path for path in files if not path.exists())
+    if files and len(missing) == len(files):
+        raise RetriableError(
+            f"none of the study's {len(files)} files is in the archive; is its disk mounted? If "
+            "they were deleted, send the study again"
+        )
+    return missing
+
+
+def _set_aside(missing: Collection[Path], files: Mapping[Path, Instance]) -> list[SetAside]:
+    if not missing:
+        return []
+    paths = tuple(sorted(missing))
+    uids = tuple(files[path].sop_instance_uid for path in paths)
+    return [SetAside(uids, "missing from the archive; send them again", paths)]
 
 
 def timing_of(settings: NodeSettings) -> Timing:

@@ -121,7 +121,7 @@ def _require_same_bytes(node: Node, lease: Lease) -> None:
         except FileNotFoundError as error:
             raise FinalError(
                 f"the result {result.path} is missing from the archive; restore it from a backup, "
-                "or send the study again"
+                "or retry the job from the start"
             ) from error
         except OSError as error:
             raise RetriableError(
@@ -130,7 +130,7 @@ def _require_same_bytes(node: Node, lease: Lease) -> None:
         if digest != result.sha256:
             raise FinalError(
                 f"the result {result.path} is not what was validated (its SHA-256 differs); it is "
-                "not sent. Restore it from a backup, or send the study again"
+                "not sent. Restore it from a backup, or retry the job from the start"
             )
 
 

@@ -113,16 +113,16 @@ def one_source(paths: Sequence[Path], sop_instance_uids: Sequence[str]) -> Sourc
     RetriableError
         When the operating system could not read them.
     """
-    sources, set_aside = read_sources(paths)
-    for source in sources:
-        if source.sop_instance_uids == tuple(sop_instance_uids):
-            return source
     missing = sum(not path.exists() for path in paths)
     if missing:
         raise FinalError(
             f"{missing} of {len(paths)} files of this series are missing from the archive; "
-            "send the series again"
+            "send the series again, then retry the job"
         )
+    sources, set_aside = read_sources(paths)
+    for source in sources:
+        if source.sop_instance_uids == tuple(sop_instance_uids):
+            return source
     reasons = "; ".join(dict.fromkeys(entry.reason for entry in set_aside))
     raise FinalError(
         "the files of this series do not form the stack any more that was planned"

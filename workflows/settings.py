@@ -142,7 +142,7 @@ class RetrySettings(Settings):
 
     fast_attempts: Annotated[int, Field(strict=True, ge=1, le=20)] = 3
     fast_seconds: Seconds = 1.0
-    attempts: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 50
+    attempts: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 300
     first_seconds: Seconds = 10.0
     longest_seconds: Seconds = 900.0
 

@@ -109,9 +109,9 @@ def encode_job(node: Node, job_id: int) -> list[Dispatch]:
         try:
             stored = stored_interpretation.read(node.home.work_folder(job_id))
         except StoredInterpretationError as error:
-            raise FinalError(f"what the model found is lost: {error}; send the study again") from (
-                error
-            )
+            raise FinalError(
+                f"what the model found is lost: {error}; retry the job from the start"
+            ) from error
         source = interpret.one_source(given.paths, stored.sop_instance_uids)
         prepared = interpret.prepare(source)
         keeper.check()

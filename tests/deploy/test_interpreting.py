@@ -64,3 +64,33 @@ def test_a_target_the_card_does_not_list_is_refused_by_name(
         )
     assert any("unicorn" in sentence for sentence in said)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_series_that_cannot_be_interpreted_holds_up_no_other(
+    model: Path, slices: list[Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    for number, uid in (("1", None), ("2", "1.2.3.4")):
+        (folder / number).mkdir(parents=True)
+        for path in slices:
+            image = dcmread(path)
+            if uid is not None:
+                image.SeriesInstanceUID = uid
+                image.SOPInstanceUID += ".1"
+                image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+                image.RescaleType = "US"
+            image.save_as(folder / number / path.name)
+    said: list[str] = []
+    reports = interpret_folder(folder, tmp_path / "out", targets=None, model=model, say=said.append)
+    assert len(reports) == 1
+    assert any(line.startswith("Left out series") and "in HU" in line for line in said)
+
+
+def test_a_folder_that_takes_no_results_is_named(
+    model: Path, slices: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(InterpretError, match="cannot be written to"):
+        interpret_folder(
+            slices[0].parent, tmp_path / "out", targets=None, model=model, say=lambda _: None
+        )

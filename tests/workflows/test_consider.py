@@ -106,6 +106,39 @@ def test_a_study_waits_for_a_model_that_is_not_there(
     assert [one.state for one in consider_study(node, 1)] == [JobState.QUEUED]
 
 
+def test_a_file_that_the_archive_lost_holds_up_no_other_series(
+    node: Node, clock: Clock, tmp_path: Path
+) -> None:
+    study = StudyIdentity()
+    take_in(node, write_ct_series(tmp_path / "ct", ct_volume(), study=study))
+    take_in(node, write_mr_series(tmp_path / "mr", ct_volume(), study=study, series_number=2))
+    with node.database.reading() as session:
+        lost = [
+            node.archive.absolute(one.path)
+            for one in catalog.instances_of(session, 1)
+            if one.sop_class_uid == "1.2.840.10008.5.1.4.1.1.4"
+        ]
+    for path in lost:
+        path.unlink()
+    clock.forward(21)
+    assert len(consider_study(node, 1)) == 1
+    assert job(node).modality == "CT"
+    with node.database.reading() as session:
+        notes = session.scalars(select(JobEvent.text).where(JobEvent.job_id == 1)).all()
+    assert any("missing from the archive; send them again" in note for note in notes)
+
+
+def test_a_study_waits_for_an_archive_that_is_away(
+    node: Node, clock: Clock, tmp_path: Path
+) -> None:
+    take_in(node, write_ct_series(tmp_path / "ct", ct_volume()))
+    node.archive.studies.rename(tmp_path / "away")
+    clock.forward(21)
+    consider_study(node, 1)
+    assert job(node).state is JobState.WAITING
+    assert "is its disk mounted?" in job(node).wait_reason
+
+
 def test_late_instances_make_a_new_job(node: Node, clock: Clock, tmp_path: Path) -> None:
     paths = write_ct_series(tmp_path / "ct", ct_volume())
     take_in(node, paths[:5])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from db.jobs import JobState, job_as_json
+from db.jobs import JobState, job_as_json, reopen
 from db.models import Job
 from tests.factories import ball, write_ct_series
 from tests.workflows.whole_node import (
@@ -140,6 +140,11 @@ def test_a_lost_interpretation_fails_with_a_sentence(
         job = session.get_one(Job, queued.argument)
         assert job.state is JobState.FAILED
         assert "what the model found is lost" in job.error
+        assert "retry the job from the start" in job.error
+    with node.database.session() as session:
+        reopen(session, queued.argument, "by hand", now=clock(), from_start=True)
+    (again,) = interpret_job(node, queued.argument, engine)
+    assert [one.state for one in encode_job(node, again.argument)] == [JobState.DELIVERING]
 
 
 def test_no_covered_series_ends_not_applicable_with_reasons(
