@@ -8,6 +8,7 @@ the peers anew on SIGHUP.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -183,6 +184,8 @@ def main() -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stdout,
     )
+    # At level info it writes several lines for each association, and some name what was asked for.
+    logging.getLogger("pynetdicom").setLevel(logging.WARNING)
     stopping = threading.Event()
     reloading = threading.Event()
     wake = threading.Event()
@@ -203,6 +206,9 @@ def main() -> int:
         port = "node.port in node.yaml may be taken by another program"
         print(f"The listener cannot start: {error} ({port}).", file=sys.stderr)
         return CANNOT_START
+    # What a start leaves in memory stays; looking through it again would hold up all associations.
+    gc.collect()
+    gc.freeze()
     while not stopping.is_set():
         wake.wait()
         wake.clear()
