@@ -38,6 +38,8 @@ TRANSFER_SYNTAXES: Final[tuple[str, ...]] = (
     "1.2.840.10008.1.2.4.51",  # JPEG Extended, 12 bit
     "1.2.840.10008.1.2.4.57",  # JPEG Lossless, process 14
     "1.2.840.10008.1.2.4.70",  # JPEG Lossless, process 14, selection value 1
+    # The retired JPEG processes (PS3.5 of 1998): archives still hold them.
+    *(f"1.2.840.10008.1.2.4.{process}" for process in (52, 53, 54, 55, 56, *range(58, 67))),
     "1.2.840.10008.1.2.4.80",  # JPEG-LS Lossless
     "1.2.840.10008.1.2.4.81",  # JPEG-LS Near-Lossless
     "1.2.840.10008.1.2.4.90",  # JPEG 2000 Lossless
