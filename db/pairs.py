@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import cast
+from typing import Final, cast
 
 from sqlalchemy import Table, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -16,6 +16,14 @@ from sqlalchemy.orm import Session
 from db.leases import Lease, advance, finish, guard
 from db.models import STANDING_PAIR, Instance, Job, JobEvent, JobInstance, JobStage
 from db.states import JobState
+
+_NOT_YET_SENT: Final = (
+    JobState.QUEUED,
+    JobState.PREPARING,
+    JobState.INFERRING,
+    JobState.ENCODING,
+    JobState.VALIDATING,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +154,7 @@ def enqueue(
         )
         return []
     _end_receiving(session, lease.job_id)
+    _supersede_parts(session, lease.job_id, fresh, now)
     first, *others = fresh
     session.execute(update(Job).where(Job.id == lease.job_id).values(**_columns(first)))
     _link(session, {lease.job_id: first})
@@ -251,6 +260,34 @@ def _further_jobs(session: Session, job: Job, pairs: Sequence[Pair], now: dateti
             insert(JobEvent), [{"job_id": job_id, "at": now, "text": text} for job_id in made]
         )
     return list(made)
+
+
+def _supersede_parts(session: Session, job_id: int, pairs: Sequence[Pair], now: datetime) -> None:
+    """End the jobs that look at a part of what a new pair looks at, unless they are sent already.
+
+    Late images of a series make a new pair of all of them; a destination should not get a second
+    set of results that knows a part only.
+    """
+    wholes = [
+        (pair.rule, pair.series_instance_uid, set(pair.instance_ids))
+        for pair in pairs
+        if len(pair.instance_ids) > 1  # a single image is a part of nothing and has none
+    ]
+    if not wholes:
+        return
+    of_study = select(Job.study_id).where(Job.id == job_id).scalar_subquery()
+    rows = session.execute(
+        select(Job.id, Job.rule, Job.series_instance_uid, JobInstance.instance_id)
+        .join(JobInstance, JobInstance.job_id == Job.id)
+        .where(Job.study_id == of_study, Job.state.in_(_NOT_YET_SENT))
+    )
+    parts: dict[tuple[int, str, str], set[int]] = {}
+    for earlier, rule, series, instance in rows:
+        parts.setdefault((earlier, rule, series), set()).add(instance)
+    for (earlier, rule, series), part in parts.items():
+        if any((rule, series) == (r, s) and part < whole for r, s, whole in wholes):
+            reason = "more images of the series came in; a new job looks at all of them"
+            finish(session, earlier, JobState.SUPERSEDED, reason, now=now)
 
 
 def _insert_jobs(

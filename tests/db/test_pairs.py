@@ -12,7 +12,7 @@ from db.jobs import JobState
 from db.models import Job
 from db.session import Database
 from tests.databases import START, later
-from tests.db.arrivals import arrival, claimed, pair, state_of, waiting_job
+from tests.db.arrivals import arrival, brought_to, claimed, pair, queued_job, state_of, waiting_job
 
 instances = st.lists(st.tuples(st.text("0123456789.", min_size=1), st.text("abcdef")), min_size=1)
 
@@ -155,3 +155,23 @@ def test_a_thousand_single_images_take_a_handful_of_statements(sqlite_database: 
     with sqlite_database.reading() as session:
         read = [jobs.sources_of(session, number)[0].id for number in made]
     assert read == list(one.instance_ids)
+
+
+@pytest.mark.parametrize("sent", [False, True])
+def test_late_images_supersede_the_job_that_knows_a_part(database: Database, sent: bool) -> None:
+    part = queued_job(database)
+    lease = brought_to(database, part, JobState.DELIVERING if sent else JobState.INFERRING)
+    with database.session() as session:
+        catalog.register(session, arrival(9))
+    with database.reading() as session:
+        late = session.scalars(select(Job.id).where(Job.state == JobState.WAITING)).one()
+    waiting = claimed(database, late, JobState.WAITING)
+    whole = pair(database, late)
+    with database.session() as session:
+        assert jobs.enqueue(session, waiting, [whole], later(5)) == [late]
+    if sent:
+        assert state_of(database, part) is JobState.DELIVERING
+        return
+    assert state_of(database, part) is JobState.SUPERSEDED
+    with pytest.raises(jobs.LostLease), database.session() as session:
+        jobs.advance(session, lease, JobState.ENCODING, later(6))

@@ -139,7 +139,9 @@ def test_a_study_waits_for_an_archive_that_is_away(
     assert "is its disk mounted?" in job(node).wait_reason
 
 
-def test_late_instances_make_a_new_job(node: Node, clock: Clock, tmp_path: Path) -> None:
+def test_late_instances_make_a_new_job_in_place_of_the_one_that_knows_a_part(
+    node: Node, clock: Clock, tmp_path: Path
+) -> None:
     paths = write_ct_series(tmp_path / "ct", ct_volume())
     take_in(node, paths[:5])
     clock.forward(21)
@@ -147,7 +149,7 @@ def test_late_instances_make_a_new_job(node: Node, clock: Clock, tmp_path: Path)
     take_in(node, paths[5:])
     clock.forward(21)
     (queued,) = consider_study(node, 1)
-    assert (queued.argument, states(node)) == (2, {1: JobState.QUEUED, 2: JobState.QUEUED})
+    assert (queued.argument, states(node)) == (2, {1: JobState.SUPERSEDED, 2: JobState.QUEUED})
 
 
 def test_evidence_names_senders_and_their_times(node: Node, clock: Clock, tmp_path: Path) -> None:
