@@ -124,6 +124,8 @@ class LeaseKeeper:
             self._lost.set()
         except SQLAlchemyError as error:
             if not is_passing(error):
+                # Nobody renews the lease any more: the stage must hear of it.
+                self._lost.set()
                 raise
             _LOG.warning("job %d: lease not renewed: %s", self._lease.job_id, type(error).__name__)
             return False

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from db.jobs import JobState, Lease, LostLease, advance, finish, release_expired
 from db.models import Job
@@ -25,6 +25,7 @@ from inference.errors import (
 )
 from tests.factories import write_ct_series
 from tests.workflows.whole_node import Clock, ct_volume, make_node, take_in
+from workflows import lease_keeper
 from workflows.boundary import attend, pause_seconds
 from workflows.consider import consider_study
 from workflows.dispatch import Dispatch
@@ -203,6 +204,26 @@ def test_a_stage_is_told_of_its_deadline_and_abandoned_when_it_hangs(node: Node)
     ) as keeper:
         assert left.wait(PATIENCE), "a hanging stage ends its process"
         with pytest.raises((DeadlineError, LostLease)):
+            keeper.check()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_lease_that_cannot_be_renewed_any_more_counts_as_lost(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise ProgrammingError("update", {}, Exception("no such column"))
+
+    monkeypatch.setattr(lease_keeper, "heartbeat", broken)
+    waited = threading.Event()
+    with (
+        LeaseKeeper(
+            node.database, Lease(1, "nobody", 1), lease_seconds=0.2, deadline_seconds=PATIENCE
+        ) as keeper,
+        pytest.raises(LostLease),
+    ):
+        while True:
+            waited.wait(0.02)
             keeper.check()
 
 
