@@ -36,7 +36,6 @@ def listener_settings_of(settings: NodeSettings) -> ListenerSettings:
         acse_timeout=listener.acse_timeout_seconds,
         network_timeout=listener.network_timeout_seconds,
         idle_timeout=listener.idle_timeout_seconds,
-        reuse_port=listener.processes > 1,
     )
 
 

@@ -73,7 +73,6 @@ class ListenerLimits(Settings):
     network_timeout_seconds: Seconds = 60.0
     idle_timeout_seconds: Seconds = 300.0
     stop_timeout_seconds: Seconds = 10.0
-    processes: Annotated[int, Field(strict=True, ge=1, le=64)] = 1
 
 
 class StorageSettings(Settings):
@@ -113,9 +112,10 @@ class ModelSettings(Settings):
 
 
 class WorkerSettings(Settings):
-    """``workers``: processes that read, encode and deliver."""
+    """``workers``: processes that read, encode and check (``io``), and processes that deliver."""
 
     io: Annotated[int, Field(strict=True, ge=1, le=256)] = 2
+    deliver: Annotated[int, Field(strict=True, ge=1, le=256)] = 2
 
 
 class JobSettings(Settings):

@@ -157,8 +157,6 @@ class ListenerSettings:
         Seconds that a peer may be silent in the middle of a message, or not take an answer.
     idle_timeout : float
         Seconds that an association may stay open with nothing going on.
-    reuse_port : bool
-        Several listener processes on one port (SO_REUSEPORT).
     extra_storage_classes : tuple of str
         SOP Class UIDs to take besides the standard's: private or very new ones.
     """
@@ -172,7 +170,6 @@ class ListenerSettings:
     acse_timeout: float = 30.0
     network_timeout: float = 60.0
     idle_timeout: float = 300.0
-    reuse_port: bool = False
     extra_storage_classes: tuple[str, ...] = ()
 
 

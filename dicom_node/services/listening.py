@@ -90,12 +90,6 @@ class DirectServer(ThreadedAssociationServer):
             request_handler=DirectRequestHandler,
         )
 
-    def server_bind(self) -> None:
-        """Bind, sharing the port with other listeners where the settings say so."""
-        if self.settings.reuse_port and self.socket is not None:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        super().server_bind()
-
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept a connection."""
         connection, address = super().get_request()
