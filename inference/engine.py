@@ -19,6 +19,7 @@ from inference.card import CardModality, CardTarget, ModelCard
 from inference.checkpoints import Checkpoint, load_checkpoint
 from inference.errors import (
     CancelledError,
+    DeviceLostError,
     FinalInferenceError,
     NotCoveredError,
     RetriableInferenceError,
@@ -200,6 +201,12 @@ class Engine:
             raise RetriableInferenceError(
                 f"memory ran out on {self._device} with {images.shape[0]} frames of "
                 f"{images.shape[1]}x{images.shape[2]} pixels"
+            ) from error
+        except torch.AcceleratorError as error:
+            # Illegal access, ECC, device lost: every later call of this process fails as well.
+            raise DeviceLostError(
+                f"the device {self._device} failed ({str(error).splitlines()[0]}); "
+                "its worker starts anew"
             ) from error
         return Interpretation(
             findings=findings,

@@ -15,6 +15,10 @@ class RetriableInferenceError(InferenceError):
     """Trying again later, or on another device, may help (memory, a lost device)."""
 
 
+class DeviceLostError(RetriableInferenceError):
+    """The accelerator failed; nothing works on it any more in this process."""
+
+
 class NotCoveredError(FinalInferenceError):
     """The model card does not list the modality or the target: the node must not ask."""
 

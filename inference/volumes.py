@@ -184,20 +184,38 @@ def _filled(frame: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _clean_part(mask: Mask, rules: VolumeRules, spacing: Spacing | None) -> Mask:
-    image = SimpleITK.GetImageFromArray(mask.astype(np.uint8))
+    """Drop parts by size, within the box that holds them all: labels take eight bytes a voxel."""
+    if not mask.any():
+        return mask
+    box = _bounding_box(mask)
+    image = SimpleITK.GetImageFromArray(mask[box].astype(np.uint8))
     parts = SimpleITK.ConnectedComponent(image, True)  # type: ignore[no-untyped-call]
-    labels = SimpleITK.GetArrayFromImage(parts)
-    sizes = np.bincount(labels.reshape(-1)).astype(np.float64)
-    sizes[0] = 0
+    labels = SimpleITK.GetArrayViewFromImage(parts)
+    count = int(labels.max()) + 1
+    sizes = np.zeros(count, np.float64)
+    for frame in labels:
+        sizes += np.bincount(frame.reshape(-1), minlength=count)
     smallest = float(rules.min_pixels)
     if spacing is not None and mask.shape[0] > 1:
         smallest = max(1.0, rules.min_mm3 / math.prod(spacing))
+    sizes[0] = 0
     keep = sizes >= smallest
     if rules.single_component:
         keep &= np.arange(sizes.size) == sizes.argmax()
     keep[0] = False
-    kept: Mask = keep[labels]
+    kept: Mask = np.zeros_like(mask)
+    kept[box] = keep[labels]
     return kept
+
+
+def _bounding_box(mask: Mask) -> tuple[slice, ...]:
+    """Return the smallest box of a mask that is not empty."""
+    ranges = []
+    for axis in range(mask.ndim):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        filled = np.flatnonzero(mask.any(axis=others))
+        ranges.append(slice(int(filled[0]), int(filled[-1]) + 1))
+    return tuple(ranges)
 
 
 def key_frame(mask: Mask, values: Probabilities) -> int:

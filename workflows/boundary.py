@@ -24,6 +24,7 @@ from db.states import RESTING_STATE_OF
 from dicom_node.errors import FinalError, RetriableError
 from inference.errors import (
     CheckpointError,
+    DeviceLostError,
     FinalInferenceError,
     NotCoveredError,
     RetriableInferenceError,
@@ -125,6 +126,12 @@ def attend(
         _end(node, lease, JobState.NOT_APPLICABLE, str(error))
     except FinalError as error:
         _fail(node, lease, error.sentence)
+    except DeviceLostError as error:
+        again = _again(node, lease, str(error), most=jobs.attempts)
+        if abandon is not None:
+            # Whatever comes next would fail in this process, and end job after job.
+            abandon()
+        return again
     except RetriableInferenceError as error:
         return _again(node, lease, str(error))
     except CheckpointError as error:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from inference.engine import Engine
 from inference.errors import (
     CancelledError,
+    DeviceLostError,
     FinalInferenceError,
     NotCoveredError,
     RetriableInferenceError,
@@ -190,6 +191,17 @@ def test_running_out_of_memory_may_be_retried(
 
     monkeypatch.setattr(tiny_engine, "_decode", decode)
     with pytest.raises(RetriableInferenceError, match="memory ran out on cpu with 5 frames"):
+        ask(tiny_engine)
+
+
+def test_a_lost_device_is_told_from_a_question_that_cannot_be_answered(
+    tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(*_: object) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access\nCompile with ...")
+
+    monkeypatch.setattr(tiny_engine, "_decode", decode)
+    with pytest.raises(DeviceLostError, match=r"illegal memory access\)"):
         ask(tiny_engine)
 
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from scipy import ndimage
 
 from inference.card import CardTarget, VolumeRules
 from inference.findings import Presence
@@ -113,6 +118,29 @@ def test_a_single_body_keeps_its_largest_part() -> None:
     mask[0, 7:, 7:] = True
     rules = VolumeRules(single_component=True, min_pixels=1)
     assert clean(mask, rules, None, whole=True).sum() == 25
+
+
+@given(
+    mask=arrays(np.bool_, st.tuples(*[st.integers(1, 7)] * 3)),
+    single=st.booleans(),
+    smallest=st.integers(1, 6),
+)
+def test_cleaning_keeps_whole_parts_of_enough_voxels(
+    mask: NDArray[np.bool_], single: bool, smallest: int
+) -> None:
+    rules = VolumeRules(
+        single_component=single, min_pixels=smallest, min_mm3=float(smallest), solid=False
+    )
+    parts, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    sizes = np.bincount(parts.reshape(-1), minlength=count + 1)
+    wanted = [part for part in range(1, count + 1) if sizes[part] >= smallest]
+    cleaned = clean(mask, rules, (1.0, 1.0, 1.0), whole=True)
+    assert not (cleaned & ~mask).any()
+    kept = sorted(sizes[part] for part in wanted if cleaned[parts == part].all())
+    if single and wanted:
+        assert kept == [max(sizes[1:])] and cleaned.sum() == max(sizes[1:])
+    else:
+        assert cleaned.sum() == sum(sizes[part] for part in wanted)
 
 
 def test_parts_in_single_images_are_cleaned_image_by_image() -> None:

@@ -19,6 +19,7 @@ from db.models import Job
 from dicom_node.errors import FinalError, RetriableError
 from inference.errors import (
     CheckpointError,
+    DeviceLostError,
     FinalInferenceError,
     NotCoveredError,
     RetriableInferenceError,
@@ -131,6 +132,17 @@ def test_what_a_retry_may_cure_is_tried_again_with_growing_pauses(
 def test_a_full_disk_is_named_with_its_place(node: Node) -> None:
     attend_raising(node, OSError(errno.ENOSPC, "No space left on device", "/home/work/1"))
     assert job(node).wait_reason == "No space left on device (/home/work/1); free space"
+
+
+def test_a_lost_device_ends_the_process_once_the_job_is_put_back(node: Node) -> None:
+    states: list[JobState] = []
+
+    def work(lease: Lease, keeper: LeaseKeeper) -> list[Dispatch]:
+        raise DeviceLostError("the device cuda failed (illegal access); its worker starts anew")
+
+    attend(node, 1, JobState.QUEUED, work, abandon=lambda: states.append(job(node).state))
+    assert states == [JobState.QUEUED]
+    assert "illegal access" in job(node).wait_reason
 
 
 def test_a_job_that_is_not_there_is_left_alone(node: Node) -> None:
