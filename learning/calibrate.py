@@ -159,8 +159,8 @@ def refusal(score: MeasuredScore) -> str | None:
             f"{figures}; on moved images {score.dice_shifted:.2f} does not beat a constant mask "
             f"({score.floor_shifted:.2f}) by {MARGIN}"
         )
-    if score.dice < LEAST_DICE:
-        return f"{figures} is below {LEAST_DICE}"
+    if min(score.dice, score.dice_shifted) < LEAST_DICE:
+        return f"{figures}, {score.dice_shifted:.2f} on moved ones; {LEAST_DICE} is asked of both"
     if score.presence_auc < LEAST_AUC:
         return f"presence AUC {score.presence_auc:.2f} is below {LEAST_AUC}"
     return None

@@ -198,7 +198,12 @@ def _phantoms(source: Source, recipe: Recipe) -> Iterator[tuple[Sample, bool]]:
         pixel = float(draw.uniform(1.2, 1.8))
         spacing = (float(draw.uniform(2.0, 5.0)), pixel, pixel)
         phantom = generate_phantom(
-            seed, (24, 256, 256), spacing, radius=draws.radius, length=draws.length
+            seed,
+            (24, 256, 256),
+            spacing,
+            radius=draws.radius,
+            length=draws.length,
+            density=draws.density,
         )
         for index in sorted(_phantom_slices(draw, phantom.labels, draws.slices)):
             image = intensity.to_bytes(phantom.volume[index], policy.lower, policy.upper)

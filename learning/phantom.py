@@ -105,6 +105,7 @@ def generate_phantom(
     inserts: int | None = None,
     radius: tuple[float, float] = (0.14, 0.26),
     length: tuple[float, float] = (0.2, 0.38),
+    density: tuple[float, float] = (140.0, 200.0),
 ) -> Phantom:
     """Draw a phantom.
 
@@ -122,6 +123,8 @@ def generate_phantom(
         Smallest and largest radius of an insert, as a part of the body's radius front to back.
     length
         Smallest and largest half length along the frames, as a part of all frames.
+    density
+        Lowest and highest HU of an insert.
     """
     draw = np.random.default_rng(seed)
     grid = _Grid(shape, spacing)
@@ -132,7 +135,7 @@ def generate_phantom(
     for _ in range(200):
         if len(placed) == count:
             break
-        candidate = _draw_insert(draw, grid, centre, radii, (radius, length))
+        candidate = _draw_insert(draw, grid, centre, radii, (radius, length, density))
         cells = grid.inside(candidate)
         room = ndimage.binary_dilation(cells.any(axis=0), iterations=3)
         if not cells.any() or labels[:, room].any():
@@ -211,20 +214,21 @@ def _draw_insert(
     grid: _Grid,
     centre: tuple[float, float],
     radii: tuple[float, float],
-    sizes: tuple[tuple[float, float], tuple[float, float]],
+    ranges: tuple[tuple[float, float], tuple[float, float], tuple[float, float]],
 ) -> Insert:
     """Draw an insert inside the body, in front of the spine."""
     depth = grid.extent[0]
     (cy, cx), (ry, rx) = centre, radii
     angle, far = draw.uniform(0, 2 * math.pi), math.sqrt(draw.uniform(0, 0.4))
-    size = draw.uniform(*sizes[0]) * ry
+    size = draw.uniform(*ranges[0]) * ry
     form = "cylinder" if draw.random() < 0.5 else "ellipsoid"
-    long = draw.uniform(*sizes[1]) * depth
+    long = draw.uniform(*ranges[1]) * depth
     return Insert(
         form=form,
-        density=draw.uniform(110, 200),
+        density=draw.uniform(*ranges[2]),
         centre=(
-            draw.uniform(0.25, 0.75) * depth,
+            # Wholly inside the scanned range, or its exact volume would be no truth.
+            draw.uniform(long + 0.03 * depth, 0.97 * depth - long),
             cy - 0.1 * ry + far * ry * math.sin(angle) * 0.8,
             cx + far * rx * math.cos(angle),
         ),

@@ -79,6 +79,7 @@ class PhantomDraws(_Strict):
     first_seed: int = 10_000
     radius: tuple[float, float]
     length: tuple[float, float]
+    density: tuple[float, float]
 
 
 class Stage(_Strict):

@@ -72,7 +72,7 @@ def test_a_good_target_is_listed_with_what_was_measured() -> None:
     [
         (measured(dice=0.42, floor=0.7), "is worse than a constant mask (0.70)"),
         (measured(dice=0.42, floor=0.4, moved_floor=0.35), "does not beat a constant mask (0.35)"),
-        (measured(dice=0.3, floor=0.1), "below 0.4"),
+        (measured(dice=0.3, floor=0.1), "0.4 is asked of both"),
         (measured(apart=0.1), "presence AUC"),
     ],
 )
