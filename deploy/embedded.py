@@ -153,7 +153,7 @@ def _tell_of_a_new_port(tree: _Tree, supervisor: Supervisor) -> bool:
 def _stop(supervisor: Supervisor) -> None:
     """Take no more work in, let what runs end, and stop the broker last."""
     supervisor.stop("listener", "beat")
-    supervisor.stop("worker-io", "worker-gpu")
+    supervisor.stop("worker-io", "worker-deliver", "worker-gpu")
     supervisor.stop("redis")
 
 
@@ -209,26 +209,26 @@ def _python(module: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-P", "-m", module, *arguments)
 
 
-def _workers(tree: _Tree) -> tuple[Program, Program]:
+def _workers(tree: _Tree) -> tuple[Program, ...]:
     celery = _python("celery", "-A", "workflows.tasks:app", "worker")
     quiet = ("--without-gossip", "--without-mingle", "--loglevel", "INFO")
-    io = tree.program(
-        "worker-io",
-        *celery,
-        *("--queues", "io", "--pool", "prefork", "--hostname", "io@%h"),
-        *("--concurrency", str(tree.settings.workers.io)),
-        *quiet,
-        stop_seconds=WORKER_STOP_SECONDS,
+    settings = tree.settings
+    pools = (
+        ("io", "prefork", settings.workers.io),
+        ("deliver", "prefork", settings.workers.deliver),
+        ("gpu", "threads", settings.model.concurrent_jobs),
     )
-    gpu = tree.program(
-        "worker-gpu",
-        *celery,
-        *("--queues", "gpu", "--pool", "threads", "--hostname", "gpu@%h"),
-        *("--concurrency", str(tree.settings.model.concurrent_jobs)),
-        *quiet,
-        stop_seconds=WORKER_STOP_SECONDS,
+    return tuple(
+        tree.program(
+            f"worker-{queue}",
+            *celery,
+            *("--queues", queue, "--pool", pool, "--hostname", f"{queue}@%h"),
+            *("--concurrency", str(concurrency)),
+            *quiet,
+            stop_seconds=WORKER_STOP_SECONDS,
+        )
+        for queue, pool, concurrency in pools
     )
-    return io, gpu
 
 
 def _beat(tree: _Tree) -> Program:

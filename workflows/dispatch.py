@@ -29,11 +29,13 @@ QUEUES: Final[Mapping[str, str]] = MappingProxyType(
         TASKS[JobState.WAITING]: "io",
         TASKS[JobState.QUEUED]: "gpu",
         TASKS[JobState.ENCODING]: "io",
-        TASKS[JobState.DELIVERING]: "io",
+        TASKS[JobState.DELIVERING]: "deliver",
         SWEEP_TASK: "io",
         RETENTION_TASK: "io",
     }
 )
+"""The queue of each task. Deliveries have their own: a PACS that takes the call and never answers
+holds up other deliveries, and nothing else."""
 ROUTINE: Final = 6
 
 

@@ -1,4 +1,6 @@
-"""The Celery application: ``celery -A workflows.tasks:app worker --queues io`` (or ``gpu``).
+"""The Celery application: ``celery -A workflows.tasks:app worker --queues io``.
+
+The queues are ``io``, ``deliver`` and ``gpu``: `workflows.dispatch.QUEUES`.
 
 Configured from the folder in the environment variable UNIBIOMED_HOME. Each task carries one
 number and does one step; what it is about stands in the database. A stage turns what goes wrong

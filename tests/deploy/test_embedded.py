@@ -72,7 +72,8 @@ def test_ready_json_names_a_port_that_answers(node: NodeProcess) -> None:
     with socket.create_connection(("127.0.0.1", node.ready["port"]), timeout=5):
         pass
     assert {path.name for path in (node.home / "log").glob("*.log")} == {
-        "redis.log", "worker-io.log", "worker-gpu.log", "beat.log", "listener.log",
+        "redis.log", "worker-io.log", "worker-deliver.log", "worker-gpu.log", "beat.log",
+        "listener.log",
     }  # fmt: skip
 
 

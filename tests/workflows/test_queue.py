@@ -14,7 +14,7 @@ from celery import Celery
 from db.jobs import JobState
 from workflows import queue
 from workflows.configuration import Configuration
-from workflows.dispatch import Dispatch
+from workflows.dispatch import QUEUES, TASKS, Dispatch
 from workflows.rules import Rules
 from workflows.settings import Home, NodeSettings
 
@@ -57,3 +57,8 @@ def test_a_broker_that_refuses_is_left_to_the_sweep(
     server.config_set(fault[0], "0")
     assert queue.send(app, job) == job
     assert queue.send_within_depth(app, job) == job
+
+
+def test_a_pacs_that_hangs_holds_up_nothing_but_deliveries() -> None:
+    delivering = TASKS[JobState.DELIVERING]
+    assert [task for task, name in QUEUES.items() if name == QUEUES[delivering]] == [delivering]

@@ -99,7 +99,8 @@ def celery(node: Node, log: Path, *arguments: str, **environment: str) -> Iterat
 
 @contextmanager
 def io_and_beat(node: Node, tmp_path: Path) -> Iterator[int]:
-    io = ("worker", "-Q", "io", "--pool", "prefork", "-c", "1", "-n", "io@test", "-l", "INFO")
+    queues = ("-Q", "io,deliver")
+    io = ("worker", *queues, "--pool", "prefork", "-c", "1", "-n", "io@test", "-l", "INFO")
     beat = ("beat", "--schedule", str(tmp_path / "beat"), "--pidfile", "", "-l", "INFO")
     with ExitStack() as stack:
         stack.enter_context(celery(node, tmp_path / "beat.log", *beat))
