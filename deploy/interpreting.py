@@ -168,8 +168,13 @@ def _interpret(
 
 
 def _check(paths: Sequence[Path], source: Source, say: Say) -> None:
-    """Hold the objects against the checks; take them away again when one has an error."""
-    problems = interpret.validate(paths, source)
+    """Hold the objects against the checks; take them away again unless they pass."""
+    try:
+        problems = interpret.validate(paths, source)
+    except DicomNodeError:
+        for path in paths:
+            path.unlink()
+        raise
     for problem in problems:
         say(f"{problem.severity}: {problem.object}: {problem.rule}: {problem.text}")
     if any(problem.severity == "error" for problem in problems):

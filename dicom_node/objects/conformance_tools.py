@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from dicom_node.errors import RetriableError
 from dicom_node.objects.conformance_rules import Problem, is_inherited
 
-# A SEG of thousands of frames takes seconds: the deadline grows with the size.
-DEADLINE_SECONDS = 30.0
+# A SEG of thousands of frames takes seconds, many times as many on a busy machine: the deadline
+# is generous and grows with the size.
+DEADLINE_SECONDS = 120.0
 DEADLINE_SECONDS_PER_MEGABYTE = 2.0
 
 # Warnings that are known and right: dciodvfy's tables are older than the attribute.
@@ -62,6 +64,12 @@ def validate(path: Path, label: str, given: frozenset[str] = frozenset()) -> lis
     list of Problem
         Each line that starts with Error or Warning, known warnings left out. Where the program is
         not installed, one warning that says so.
+
+    Raises
+    ------
+    RetriableError
+        The program gave no answer in time or was ended by a signal: that says nothing about the
+        object.
     """
     found = _run("dciodvfy", ["-new", str(path)], [path], label)
     return [_attributed(problem, given) for problem in found]
@@ -78,7 +86,10 @@ def _attributed(problem: Problem, given: frozenset[str]) -> Problem:
 
 
 def validate_together(paths: Sequence[Path], label: str) -> list[Problem]:
-    """Run ``dcentvfy`` over the files of a study, which must agree in what they share."""
+    """Run ``dcentvfy`` over the files of a study, which must agree in what they share.
+
+    Raises as `validate`.
+    """
     # It warns that Accession Number belongs to different entities in SR and image: left out.
     found = _run("dcentvfy", [str(path) for path in paths], paths, label)
     texts = [
@@ -107,14 +118,15 @@ def _run(name: str, arguments: list[str], paths: Sequence[Path], label: str) -> 
             check=False,
             stdin=subprocess.DEVNULL,
         )
-    except subprocess.TimeoutExpired:
-        text = f"{name} gave no answer within {deadline:.0f} s"
-        return [Problem(rule, "error", text, label)]
-    problems = list(_problems(rule, done.stderr + "\n" + done.stdout, label))
+    except subprocess.TimeoutExpired as error:
+        raise RetriableError(
+            f"{name} gave no answer within {deadline:.0f} s; is the machine overloaded?"
+        ) from error
     if done.returncode < 0:
-        text = f"{name} ended by signal {-done.returncode}"
-        problems.append(Problem(rule, "error", text, label))
-    return problems
+        raise RetriableError(
+            f"{name} ended by signal {-done.returncode}; did the machine run out of memory?"
+        )
+    return list(_problems(rule, done.stderr + "\n" + done.stdout, label))
 
 
 def _problems(rule: str, output: str, label: str) -> list[Problem]:

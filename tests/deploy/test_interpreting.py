@@ -9,8 +9,10 @@ from pydicom import dcmread
 from deploy.interpreting import InterpretError, interpret_folder
 from deploy.phantom_study import demo_phantom, write_phantom_study
 from deploy.picture import draw_findings, read_segments
+from dicom_node.errors import RetriableError
 from dicom_node.objects.series import read_sources
 from tests.inference.tiny_model import save_tiny
+from workflows import interpret
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,20 @@ def test_a_target_the_card_does_not_list_is_refused_by_name(
         )
     assert any("unicorn" in sentence for sentence in said)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_objects_that_nobody_could_check_are_not_kept(
+    model: Path, slices: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overloaded(*arguments: object) -> None:
+        raise RetriableError("dciodvfy gave no answer within 120 s")
+
+    monkeypatch.setattr(interpret, "validate", overloaded)
+    said: list[str] = []
+    with pytest.raises(InterpretError):
+        interpret_folder(slices[0].parent, tmp_path, targets=None, model=model, say=said.append)
+    assert any("no answer" in sentence for sentence in said)
+    assert list(tmp_path.rglob("*.dcm")) == []
 
 
 def test_a_series_that_cannot_be_interpreted_holds_up_no_other(
