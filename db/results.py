@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, exists, insert, select, update
 from sqlalchemy.orm import Session, selectinload
 
 from db.leases import Lease, guard
@@ -326,3 +326,45 @@ def record_confirmation(
                 sentence=sentence,
             )
         )
+
+
+def silence_at(session: Session, destination: str, since: datetime, *, but_job: int) -> str | None:
+    """Return what another job's attempt met that got no answer from a destination.
+
+    Parameters
+    ----------
+    session
+        An open transaction.
+    destination
+        Its name.
+    since
+        Attempts before are not counted.
+    but_job
+        The job that asks; its own attempts are not counted.
+
+    Returns
+    -------
+    str or None
+        The sentence of the latest such attempt; ``None`` when there is none, or when the
+        destination took an object afterwards.
+    """
+    row = session.execute(
+        select(DeliveryRecord.attempted_at, DeliveryRecord.sentence)
+        .join(ResultRecord, ResultRecord.id == DeliveryRecord.result_id)
+        .where(
+            DeliveryRecord.destination == destination,
+            DeliveryRecord.state == DeliveryState.PENDING,
+            DeliveryRecord.status.is_(None),
+            DeliveryRecord.sent_at.is_(None),
+            DeliveryRecord.attempted_at > since,
+            ResultRecord.job_id != but_job,
+        )
+        .order_by(DeliveryRecord.attempted_at.desc())
+        .limit(1)
+    ).first()
+    if row is None:
+        return None
+    taken = exists().where(
+        DeliveryRecord.destination == destination, DeliveryRecord.sent_at > row.attempted_at
+    )
+    return None if session.scalar(select(taken)) else str(row.sentence)

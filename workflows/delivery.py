@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from db.results import (
     plan_deliveries,
     record_sending,
     results_of,
+    silence_at,
 )
 from dicom_node.errors import FinalError, RetriableError
 from dicom_node.services.storage_scu import StoreStatus, send
@@ -75,7 +77,7 @@ def deliver(node: Node, lease: Lease, keeper: LeaseKeeper) -> None:
     names, study_instance_uid = _planned(node, lease)
     _require_same_bytes(node, lease)
     outcome = Outcome()
-    reachable = _reachable(node, names, outcome)
+    reachable = _not_silent(node, lease, _reachable(node, names, outcome), outcome)
     for destination in reachable:
         keeper.check()
         _send_to(node, lease, keeper, destination, outcome)
@@ -146,6 +148,25 @@ def _reachable(node: Node, names: Sequence[str], outcome: Outcome) -> list[Desti
             )
         else:
             found.append(destination)
+    return found
+
+
+def _not_silent(
+    node: Node,
+    lease: Lease,
+    destinations: Sequence[DestinationSettings],
+    outcome: Outcome,
+) -> list[DestinationSettings]:
+    """Leave out who gave another job no answer a moment ago: each call would cost its deadlines."""
+    since = node.now() - timedelta(seconds=node.settings.retries.first_seconds)
+    found = []
+    for destination in destinations:
+        with node.database.reading() as session:
+            silence = silence_at(session, destination.name, since, but_job=lease.job_id)
+        if silence is None:
+            found.append(destination)
+        else:
+            outcome.again.append(f"not called, as another job got no answer just now: {silence}")
     return found
 
 

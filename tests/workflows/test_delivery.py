@@ -92,6 +92,26 @@ def test_one_destination_down_does_not_keep_the_other_waiting(
     assert (pacs.received, other.received) == (ALL, ALL)
 
 
+def test_a_silent_destination_is_not_called_for_each_job(
+    tmp_path: Path, database: Database, clock: Clock, pacs: Pacs, other: Pacs
+) -> None:
+    destinations = [destination(pacs), destination(other, "research")]
+    node = make_node(tmp_path, database, clock, destinations=destinations)
+    first = encoded_job(node, ["pacs"])
+    second = encoded_job(node, ["pacs", "research"], study="1.2.4")
+    pacs.stop()
+    deliver_job(node, first)
+    pacs.start()
+    clock.forward(1)
+    deliver_job(node, second)
+    assert "not called" in str(told(node, second)["wait_reason"])
+    assert (pacs.received, len(other.received)) == ([], 3)
+    clock.forward(60)
+    for job_id in (second, first):
+        deliver_job(node, job_id)
+        assert told(node, job_id)["state"] == "delivered"
+
+
 @pytest.mark.parametrize("how", ["A700", "drop"])
 def test_an_attempt_goes_on_where_the_last_one_broke_off(
     node: Node, pacs: Pacs, clock: Clock, how: str
