@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as StillRunning
@@ -27,7 +28,7 @@ from db.results import (
     record_results,
 )
 from dicom_node.archive import StoredFile
-from dicom_node.errors import FinalError
+from dicom_node.errors import FinalError, RetriableError
 from dicom_node.objects.conformance import Problem
 from dicom_node.objects.identifiers import ResultIdentifiers
 from inference.findings import Interpretation
@@ -35,7 +36,7 @@ from workflows import interpret, stored_interpretation
 from workflows.boundary import attend
 from workflows.dispatch import Dispatch
 from workflows.engine_thread import EngineThread
-from workflows.lease_keeper import LeaseKeeper
+from workflows.lease_keeper import DeadlineError, LeaseKeeper
 from workflows.node import Node
 from workflows.settings import DestinationSettings
 from workflows.stored_interpretation import StoredInterpretation, StoredInterpretationError
@@ -83,12 +84,18 @@ def interpret_job(
             prepared = interpret.prepare(source)
             keeper.check()
             _advance(node, lease, JobState.INFERRING)
+            begun = threading.Event()
+
+            def progress(fraction: float) -> None:
+                keeper.report(fraction)
+                begun.set()
+
             answer = engine.submit(
                 interpret.question_of(prepared, given.targets, node.model.card),
                 priority=given.priority,
-                progress=keeper.report,
+                progress=progress,
             )
-            found = _wait(answer, keeper)
+            found = _wait(answer, keeper, begun)
             stored = StoredInterpretation(found, given.sop_instance_uids, given.targets)
             stored_interpretation.write(folder, stored)
         else:
@@ -156,8 +163,16 @@ def _advance(node: Node, lease: Lease, to: JobState, note: str | None = None) ->
         advance(session, lease, to, node.now(), note)
 
 
-def _wait(answer: Future[Interpretation], keeper: LeaseKeeper) -> Interpretation:
-    """Wait for the engine; when the lease is lost meanwhile, take the question back."""
+def _wait(
+    answer: Future[Interpretation], keeper: LeaseKeeper, begun: threading.Event
+) -> Interpretation:
+    """Wait for the engine; when the lease is lost meanwhile, take the question back.
+
+    Raises
+    ------
+    RetriableError
+        The deadline passed before the model began: others came first, this source is not too large.
+    """
     try:
         while True:
             try:
@@ -167,6 +182,12 @@ def _wait(answer: Future[Interpretation], keeper: LeaseKeeper) -> Interpretation
                 if answer.done():
                     return answer.result()
             keeper.check()
+    except DeadlineError as error:
+        if begun.is_set():
+            raise
+        raise RetriableError(
+            "its turn at the model did not come in time; other studies came first"
+        ) from error
     finally:
         answer.cancel()
 

@@ -160,6 +160,22 @@ def test_no_covered_series_ends_not_applicable_with_reasons(
         assert "not made for images of modality OT" in job.wait_reason
 
 
+def test_a_job_whose_turn_never_comes_goes_back_to_the_queue(
+    clock: Clock, model: ThresholdEngine, tmp_path: Path
+) -> None:
+    busy = EngineThread(lambda: model)  # never started: as behind an hour of urgent work
+    node = make_node(tmp_path / "other", clock, jobs={"deadline_seconds": 2.0})
+    take_in(node, write_ct_series(tmp_path / "ct", ct_volume()))
+    clock.forward(21)
+    (queued,) = consider_study(node, STUDY)
+    interpret_job(node, queued.argument, busy)
+    with node.database.reading() as session:
+        job = session.get_one(Job, queued.argument)
+    node.database.dispose()
+    assert job.state is JobState.QUEUED
+    assert "its turn" in job.wait_reason
+
+
 def test_an_unexpected_error_fails_the_job_and_not_the_worker(
     node: Node, clock: Clock, tmp_path: Path
 ) -> None:
