@@ -22,11 +22,13 @@ from db.resting import (
     Released,
     announced,
     due,
+    explain,
     forget_workers,
     has_expired,
     hurry,
     release_expired,
     reopen,
+    untaken,
 )
 from db.stages import note_event
 from db.states import (
@@ -56,6 +58,7 @@ __all__ = [
     "claim",
     "due",
     "enqueue",
+    "explain",
     "finish",
     "forget_workers",
     "guard",
@@ -71,4 +74,5 @@ __all__ = [
     "release_expired",
     "reopen",
     "sources_of",
+    "untaken",
 ]

@@ -222,6 +222,35 @@ def due(
     return [Due(*row) for row in rows]
 
 
+def untaken(session: Session, since: datetime) -> list[int]:
+    """List the queued jobs due before `since` without a reason, while no worker infers any job.
+
+    With one that infers, they only wait for their turn.
+    """
+    busy = select(Job.id).where(Job.state.in_((JobState.PREPARING, JobState.INFERRING))).limit(1)
+    if session.execute(busy).first() is not None:
+        return []
+    return list(
+        session.scalars(
+            select(Job.id).where(
+                Job.state == JobState.QUEUED,
+                Job.next_attempt_at <= since,
+                Job.lease_owner.is_(None),
+                Job.wait_reason == "",
+            )
+        )
+    )
+
+
+def explain(session: Session, job_ids: Sequence[int], reason: str) -> None:
+    """Say why queued jobs wait, unless a worker took them up meanwhile."""
+    session.execute(
+        update(Job)
+        .where(Job.id.in_(job_ids), Job.state == JobState.QUEUED, Job.lease_owner.is_(None))
+        .values(wait_reason=reason)
+    )
+
+
 def announced(session: Session, job_ids: Sequence[int], now: datetime) -> None:
     """Note that a message about these jobs was sent."""
     if job_ids:

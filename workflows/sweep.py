@@ -9,16 +9,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
-from db.jobs import JobState, announced, due, has_expired, release_expired
+from db.jobs import (
+    JobState,
+    announced,
+    due,
+    explain,
+    has_expired,
+    release_expired,
+    untaken,
+)
 from workflows.dispatch import Dispatch
 from workflows.node import Node
 
 _LOG = logging.getLogger(__name__)
 
 _MOST_AT_ONCE: Final = 5000
+_UNTAKEN_SECONDS: Final = 120.0
+"""How long nobody may take up a job while no worker infers; loading a model takes a while."""
+_MOST_EXPLAINED: Final = 500
+"""Below the number of parameters that a statement may have."""
 Send = Callable[[Sequence[Dispatch]], list[Dispatch]]
 """Sends messages and returns those that the broker took."""
 
@@ -52,6 +64,8 @@ def sweep(node: Node, send: Send) -> int:
         )
     if not found:
         return 0
+    if any(one.state is JobState.QUEUED for one in found):
+        _explain_untaken(node, now)
     return announce(node, [Dispatch.of(one) for one in found], send)
 
 
@@ -61,6 +75,21 @@ def _free(node: Node, now: datetime) -> None:
     for job_id, state in released:
         level = logging.ERROR if state is JobState.FAILED else logging.WARNING
         _LOG.log(level, "job %d lost its worker; it is %s now", job_id, state)
+
+
+def _explain_untaken(node: Node, now: datetime) -> None:
+    """Tell of a worker that ends again and again before it takes up a job: only its log knows."""
+    with node.database.reading() as session:
+        job_ids = untaken(session, now - timedelta(seconds=_UNTAKEN_SECONDS))[:_MOST_EXPLAINED]
+    if not job_ids:
+        return
+    reason = (
+        f"no worker for the model has taken this up for {_UNTAKEN_SECONDS:g} s; see "
+        f"{node.home.log}/worker-gpu.log"
+    )
+    with node.database.session() as session:
+        explain(session, job_ids, reason)
+    _LOG.error("%d jobs: %s", len(job_ids), reason)
 
 
 def announce(node: Node, dispatches: Sequence[Dispatch], send: Send) -> int:

@@ -231,6 +231,19 @@ def test_the_sweep_frees_silent_workers_jobs(node: Node, clock: Clock, tmp_path:
     assert "the worker was lost 2 times" in job(node).error
 
 
+def test_a_job_that_no_worker_takes_up_says_where_to_look(
+    node: Node, clock: Clock, tmp_path: Path
+) -> None:
+    take_in(node, write_ct_series(tmp_path / "ct", ct_volume()))
+    clock.forward(21)
+    consider_study(node, 1)
+    sweep(node, Messages())
+    assert job(node).wait_reason == ""
+    clock.forward(130)
+    sweep(node, Messages())
+    assert f"{node.home.log}/worker-gpu.log" in job(node).wait_reason
+
+
 def test_an_idle_sweep_waits_for_nobody(node: Node) -> None:
     with node.database.session() as session:
         session.execute(select(Job.id))  # SQLite's only write lock is taken here
