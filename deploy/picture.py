@@ -166,10 +166,19 @@ def _panel(
     for segment in segments:
         if uid in segment.masks:
             image = _overlay(image, segment.masks[uid], segment.colour)
-    draw = ImageDraw.Draw(image)
-    label = f"slice {frame + 1} of {source.shape[0]}" + ("  ·  key slice" if key else "")
-    draw.text((10, size[1] - 26), label, TEXT, _font(15), stroke_width=2, stroke_fill=(0, 0, 0))
+    _write_label(
+        image, f"slice {frame + 1} of {source.shape[0]}" + ("  ·  key slice" if key else "")
+    )
     return image
+
+
+def _write_label(image: Image.Image, label: str) -> None:
+    """Write into the lower left corner, on a dark strip: slices are black, PET is white."""
+    font, place = _font(15), (10, image.height - 8)
+    draw = ImageDraw.Draw(image, "RGBA")
+    left, top, right, bottom = draw.textbbox(place, label, font, anchor="lb")
+    draw.rectangle((left - 6, top - 4, right + 6, bottom + 4), fill=(17, 20, 25, 190))
+    draw.text(place, label, TEXT, font, anchor="lb")
 
 
 def _panel_size(source: Source) -> tuple[int, int]:
@@ -188,15 +197,22 @@ def _shades(pixels: PixelValues, frame: int) -> Grey:
         return np.asarray(values, np.uint8)
     if pixels.unit == "SUVbw":
         low, high = 0.0, max(float(np.percentile(pixels.values, 99.8)), 1e-6)
-    elif pixels.window is not None:
-        low, high = pixels.window
     else:
-        low, high = (float(x) for x in np.percentile(pixels.values, (0.5, 99.7)))
+        low, high = _window(pixels)
     shades = np.clip((values - low) / max(high - low, 1e-6), 0.0, 1.0)
     if pixels.unit == "SUVbw":
         shades = 1.0 - shades
     grey: Grey = (shades * 255.0).astype(np.uint8)
     return grey
+
+
+def _window(pixels: PixelValues) -> tuple[float, float]:
+    """Return the header's window, unless the values fill so little of it that all would be dark."""
+    low, high = (float(x) for x in np.percentile(pixels.values, (0.5, 99.7)))
+    stated = pixels.window
+    if stated is not None and high - low >= (stated[1] - stated[0]) / 3:
+        return stated
+    return low, high
 
 
 def _overlay(image: Image.Image, mask: NDArray[np.bool_], colour: Colour) -> Image.Image:
