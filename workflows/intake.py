@@ -2,8 +2,9 @@
 
 Each association has a thread that must not answer Success before its instance is registered
 durably. A commit costs a wait for the disk; so the threads hand their instances to one writer,
-which commits all that came in while it was busy with the batch before. With one sender a batch is
-one instance, with forty senders it is forty: nothing waits for a timer.
+which commits all that came in while it was busy with the batch before, and waits two thousandths of
+a second at most for senders that are in full flow. With one sender a batch is one instance, with
+forty senders it is forty.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Final
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -28,6 +31,10 @@ from dicom_node.peers import Refusal
 from dicom_node.services.events import AssociationEnded, Quarantined, ReceivedInstance
 
 LOGGER = logging.getLogger(__name__)
+
+_GATHER_SECONDS: Final = 0.002
+# An association in full flow hands in an instance each few milliseconds.
+_SENDING_SECONDS: Final = 0.02
 
 Entry = Arrival | Quarantined | Refusal | AssociationEnded
 
@@ -118,6 +125,7 @@ class Registrar:
         self._deadline_seconds = deadline_seconds
         self._now = now
         self._queue: queue.Queue[_Waiting | None] = queue.Queue(maxsize=4096)
+        self._sent_at: dict[str, float] = {}
         self._thread = threading.Thread(target=self._run, name="registrar", daemon=True)
         self._stopping = threading.Event()
 
@@ -140,8 +148,8 @@ class Registrar:
     def stop(self, timeout: float = 10.0) -> None:
         """Write what is queued and end; call it when the listener takes no more."""
         self._stopping.set()
-        self._queue.put(None)
         if self._thread.is_alive():
+            self._queue.put(None)
             self._thread.join(timeout)
 
     def on_stored(self, instance: ReceivedInstance) -> None:
@@ -155,6 +163,7 @@ class Registrar:
         FinalError
             When the database will never take it.
         """
+        self._sent_at[instance.association] = time.monotonic()
         self._wait(self._submit(as_arrival(instance, self._listener, self._now())))
         stored = instance.file
         if stored.outcome == "same" and self._archive is not None:
@@ -175,6 +184,7 @@ class Registrar:
 
     def on_released(self, ended: AssociationEnded) -> None:
         """Note that an association ended; does not wait."""
+        self._sent_at.pop(ended.association, None)
         self._submit_unwatched(ended)
 
     def on_refused(self, refusal: Refusal) -> None:
@@ -212,30 +222,53 @@ class Registrar:
                 entries, last = self._next_batch()
                 self._write(entries)
         finally:
-            # Should the writer ever die of a mistake, nobody is left waiting for it.
+            # Should the writer ever die of a mistake, nobody is left waiting for it; the listener
+            # sees that it is gone, and is started anew.
             self._stopping.set()
+            self._turn_away()
+
+    def _turn_away(self) -> None:
+        """Answer what nobody will write any more."""
+        with suppress(queue.Empty):
+            while True:
+                waiting = self._queue.get_nowait()
+                if waiting is not None:
+                    waiting.settle(
+                        RetriableError("the node is stopping; send again when it is back")
+                    )
 
     def _next_batch(self) -> tuple[list[_Waiting], bool]:
-        """Give all that waits, up to the batch size, and whether it is the last."""
+        """Give all that waits, up to the batch size, and whether it is the last.
+
+        A commit costs much the same for one instance as for four. So associations that are
+        sending right now are waited for, a moment that is short beside one instance's way.
+        """
         entries: list[_Waiting] = []
         first = self._queue.get()
+        expected = self._sending()
+        until = time.monotonic() + _GATHER_SECONDS
         while first is not None:
             entries.append(first)
             if len(entries) >= self._batch:
                 return entries, False
+            seconds = until - time.monotonic() if len(entries) < expected else 0.0
             try:
-                first = self._queue.get_nowait()
+                first = self._queue.get(block=seconds > 0, timeout=max(seconds, 0.0))
             except queue.Empty:
                 return entries, False
         return entries, True
+
+    def _sending(self) -> int:
+        """Count the associations that handed in an instance a moment ago."""
+        since = time.monotonic() - _SENDING_SECONDS
+        return sum(moment > since for moment in tuple(self._sent_at.values()))
 
     def _write(self, entries: list[_Waiting]) -> None:
         """Commit a batch, trying again while its deadlines allow."""
         pause = 0.05
         while entries:
             try:
-                self._commit(entries)
-                return
+                released = self._commit(entries)
             except SQLAlchemyError as error:
                 if not is_passing(error):
                     self._write_one_by_one(entries, error)
@@ -243,12 +276,24 @@ class Registrar:
                 LOGGER.warning(
                     "database unavailable (%s), %d entries wait", _cause(error), len(entries)
                 )
+            # The writer's boundary: values that the driver cannot take (it raises errors of its
+            # own, as UnicodeEncodeError) fail their entry, and not the thread all senders need.
+            except Exception as error:
+                self._write_one_by_one(entries, error)
+                return
+            else:
+                for waiting in entries:
+                    waiting.settle()
+                if released and self._tell_released is not None:
+                    self._tell_released(released)
+                return
             entries = self._without_overdue(entries)
             if entries:
                 self._stopping.wait(pause)
                 pause = min(2 * pause, 1.0)
 
-    def _commit(self, entries: Sequence[_Waiting]) -> None:
+    def _commit(self, entries: Sequence[_Waiting]) -> list[int]:
+        """Write entries in one transaction; returns the studies that were released by it."""
         arrivals = [one.entry for one in entries if isinstance(one.entry, Arrival)]
         others = [one.entry for one in entries if not isinstance(one.entry, Arrival)]
         released: list[int] = []
@@ -258,12 +303,9 @@ class Registrar:
                 # Its commit is only a flush: the transaction is the connection's.
                 with Session(bind=connection) as session, session.begin():
                     released = self._record(session, others)
-        for waiting in entries:
-            waiting.settle()
-        if released and self._tell_released is not None:
-            self._tell_released(released)
+        return released
 
-    def _write_one_by_one(self, entries: Sequence[_Waiting], error: SQLAlchemyError) -> None:
+    def _write_one_by_one(self, entries: Sequence[_Waiting], error: Exception) -> None:
         """Find the entry that the database will never take; the others get in."""
         if len(entries) > 1:
             for waiting in entries:
@@ -306,7 +348,7 @@ class Registrar:
         return sorted(set(released))
 
 
-def _cause(error: SQLAlchemyError) -> str:
+def _cause(error: Exception) -> str:
     """Say what the database said, without statement and detail: they may name patients."""
     said = str(error.orig) if isinstance(error, DBAPIError) else ""
     return said.partition("\n")[0] or type(error).__name__

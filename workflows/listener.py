@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Final
 
 from celery import Celery
+from sqlalchemy.exc import SQLAlchemyError
 
 from db.jobs import JobState
 from db.session import Database
@@ -39,6 +40,10 @@ from workflows.yaml_positions import ConfigurationError
 
 _LOG = logging.getLogger(__name__)
 CANNOT_START: Final = 2
+BROKEN: Final = 70
+"""Exit code of a listener that cannot register any more; its supervisor starts it anew."""
+_LOOK_SECONDS: Final = 1.0
+_AGAIN_SECONDS: Final = 10.0
 
 
 class Announcer:
@@ -100,6 +105,47 @@ class PeerTable:
         _LOG.info("peers read again: %d", len(self._peers.entries))
 
 
+class Reconciliation:
+    """Tells the database what the archive holds, in a thread of its own.
+
+    The walk takes minutes where millions of files lie; senders need not wait for it, because it
+    looks only at what was there before this start.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._before = node.now()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reconciliation", daemon=True)
+
+    def start(self) -> None:
+        """Begin to walk."""
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """End after the folder that is looked at; the next start goes on."""
+        self._stopping.set()
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        node = self._node
+        while not self._stopping.is_set():
+            try:
+                reconcile(
+                    node.database,
+                    node.archive,
+                    now=node.now,
+                    before=self._before,
+                    stopped=self._stopping.is_set,
+                )
+                _LOG.info("the archive was held against the database")
+                return
+            except (SQLAlchemyError, OSError) as error:
+                # Whatever it is, files wait here that the database should know.
+                _LOG.warning("reconciling is tried again: %s", type(error).__name__)
+                self._stopping.wait(_AGAIN_SECONDS)
+
+
 class Listener:
     """One listening process.
 
@@ -123,6 +169,7 @@ class Listener:
             on_released=self._announcer.released,
             archive=node.archive,
         )
+        self._reconciliation = Reconciliation(node)
         self.peers = PeerTable(peers_of(settings), node.home)
         self._scp = StorageScp(
             listener_settings_of(settings),
@@ -142,11 +189,11 @@ class Listener:
         OSError
             When the port cannot be had.
         """
-        reconcile(self._node.database, self._node.archive)
         self._announcer.start()
         self._registrar.start()
         self._scp.start()
         self._write_ready()
+        self._reconciliation.start()
 
     def stop(self) -> None:
         """Take no more, let running associations end within their time, and write the rest."""
@@ -154,8 +201,14 @@ class Listener:
         self._scp.stop(self._stop_seconds)
         self._registrar.stop()
         self._announcer.stop(self._stop_seconds)
+        self._reconciliation.stop(self._stop_seconds)
         self._database.dispose()
         self._node.database.dispose()
+
+    @property
+    def alive(self) -> bool:
+        """Whether what is received can still be registered."""
+        return self._registrar.alive
 
     @property
     def port(self) -> int:
@@ -210,8 +263,12 @@ def main() -> int:
     gc.collect()
     gc.freeze()
     while not stopping.is_set():
-        wake.wait()
+        wake.wait(_LOOK_SECONDS)
         wake.clear()
+        if not listener.alive:
+            _LOG.critical("what is received cannot be registered any more; starting anew")
+            listener.stop()
+            return BROKEN
         if reloading.is_set():
             reloading.clear()
             listener.peers.reload()

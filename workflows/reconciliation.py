@@ -44,6 +44,8 @@ def reconcile(
     archive: Archive,
     *,
     now: Callable[[], datetime] = utc_now,
+    before: datetime | None = None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Reconciled:
     """Register every stored instance and quarantined object that the database lacks.
 
@@ -55,6 +57,10 @@ def reconcile(
         The node's.
     now
         Clock, for tests.
+    before
+        Files that are younger are left to whoever receives them now.
+    stopped
+        Asked between files; true ends the work early, the next start takes it up again.
 
     Returns
     -------
@@ -63,7 +69,8 @@ def reconcile(
     """
     unreadable: list[str] = []
     count = 0
-    unknown = _unknown_instances(database, archive)
+    limit = float("inf") if before is None else before.timestamp()
+    unknown = _unknown_instances(database, archive, limit, stopped)
     while paths := list(islice(unknown, _CHUNK)):
         arrivals = []
         for path in paths:
@@ -87,13 +94,18 @@ def reconcile(
     return Reconciled(count, quarantined, tuple(unreadable))
 
 
-def _unknown_instances(database: Database, archive: Archive) -> Iterator[str]:
+def _unknown_instances(
+    database: Database, archive: Archive, limit: float, stopped: Callable[[], bool]
+) -> Iterator[str]:
+    """Give the files that the database lacks and that were there before ``limit`` (epoch)."""
     for folder, paths in groupby(archive.walk(), key=lambda path: path.parent):
+        if stopped():
+            return
         with database.reading() as session:
             known = catalog.known_paths(session, folder.name)
         for path in paths:
             relative = archive.relative(path)
-            if relative not in known:
+            if relative not in known and path.stat().st_mtime < limit:
                 yield relative
 
 

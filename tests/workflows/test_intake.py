@@ -186,6 +186,55 @@ def test_what_the_database_never_takes_does_not_keep_the_others_out(database: Da
     assert count(database, Instance) == 1
 
 
+def test_what_the_driver_cannot_take_does_not_end_the_writer(registrar: Registrar) -> None:
+    # sqlite3 raises OverflowError, which SQLAlchemy hands on as it is.
+    huge = StoredFile("studies/1.2.3/1.2.3.1/1.2.3.1.2.dcm", 2**80, "0" * 64, "new")
+    with pytest.raises(FinalError, match="refuses this object"):
+        registrar.on_stored(received(2, file=huge))
+    assert registrar.alive
+    registrar.on_stored(received(1))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_writer_that_dies_leaves_nobody_waiting(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registrar = Registrar(database, listener="test")
+    reached = threading.Event()
+
+    def commit(entries: Sequence[Any]) -> list[int]:
+        reached.set()
+        while registrar.backlog < 1:
+            time.sleep(0.001)
+        raise SystemExit("nothing catches this")
+
+    monkeypatch.setattr(registrar, "_commit", commit)
+    registrar.start()
+    registrar.on_released(ended())
+    assert reached.wait(20)
+    with pytest.raises(RetriableError, match="stopping"):
+        registrar.on_stored(received())
+    registrar.stop()
+    assert not registrar.alive
+
+
+def test_associations_in_full_flow_share_a_commit(
+    registrar: Registrar, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workflows.intake._GATHER_SECONDS", 5.0)
+    monkeypatch.setattr("workflows.intake._SENDING_SECONDS", 60.0)
+    registrar.on_stored(received(1, association="a1"))
+    sizes: list[int] = []
+    commit = registrar._commit
+    monkeypatch.setattr(registrar, "_commit", lambda some: sizes.append(len(some)) or commit(some))
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(registrar.on_stored, received(2, association="a2"))
+        two = pool.submit(registrar.on_stored, received(3, association="a1"))
+        one.result(20)
+        two.result(20)
+    assert sizes == [2]
+
+
 def test_a_stopping_node_takes_nothing_more(registrar: Registrar) -> None:
     registrar.stop()
     assert not registrar.alive

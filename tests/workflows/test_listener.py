@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
-from db.models import Instance, Study, StudyAssociation
+from db.models import Instance, Job, Study, StudyAssociation
 from dicom_node.errors import DicomNodeError
 from dicom_node.services.association import Destination
 from dicom_node.services.storage_scu import send
@@ -85,6 +85,26 @@ def test_a_study_is_received_and_its_release_is_noted(node: Node, tmp_path: Path
         outcomes = session.scalars(select(StudyAssociation.outcome)).all()
     assert set(outcomes) == {"released"}
     assert "Phantom" not in log.read_text(), "no patient data in logs"
+
+
+def test_what_the_database_lost_is_taken_up_beside_receiving(node: Node, tmp_path: Path) -> None:
+    paths = write_ct_series(tmp_path / "ct", ct_volume())
+
+    def instances() -> int:
+        with node.database.reading() as session:
+            return session.scalar(select(func.count()).select_from(Instance)) or 0
+
+    with listening(node, tmp_path / "first.log") as (process, port):
+        there = Destination("node", "UNIBIOMED", "127.0.0.1", port)
+        send(paths, there, calling_ae_title="SCANNER")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    with node.database.session() as session:
+        session.execute(delete(Job))
+        session.execute(delete(Study))
+    assert instances() == 0
+    with listening(node, tmp_path / "second.log"):
+        wait_for("the instances are registered again", lambda: instances() == len(paths))
 
 
 def test_a_taken_port_is_a_sentence_and_not_a_traceback(node: Node, tmp_path: Path) -> None:

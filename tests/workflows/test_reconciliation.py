@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import select
@@ -30,6 +31,24 @@ def test_what_the_database_lost_is_registered_again(
         assert sorted(row.conflict for row in rows.values()) == [False, False, False, True]
         assert len(session.scalars(select(Job)).all()) == 2
     assert reconcile(database, node.archive, now=clock).instances == 0
+
+
+def test_what_is_received_now_is_left_to_the_listener(
+    tmp_path: Path, sqlite_database: Database, clock: Clock
+) -> None:
+    node = make_node(tmp_path, sqlite_database, clock)
+    stored = node.archive.absolute(store_source(node, 1).path)
+    start = datetime.fromtimestamp(stored.stat().st_mtime, UTC)
+    early, late = start - timedelta(seconds=1), start + timedelta(seconds=1)
+
+    def found(before: datetime, stopped: bool = False) -> int:
+        return reconcile(
+            sqlite_database, node.archive, now=clock, before=before, stopped=lambda: stopped
+        ).instances
+
+    assert found(early) == 0
+    assert found(late, stopped=True) == 0
+    assert found(late) == 1
 
 
 def test_a_file_that_cannot_be_read_is_named_and_left(
