@@ -6,13 +6,13 @@ A batch of instances takes a handful of statements, whatever its size. They are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import Any, Literal, NamedTuple, cast
 
-from sqlalchemy import Connection, Insert, Table, Update, bindparam, func, insert, update
+from sqlalchemy import Connection, Insert, Table, Update, bindparam, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -28,7 +28,12 @@ from db.models import (
     Study,
     StudyAssociation,
 )
-from db.states import JobState
+from db.states import LIVE_STATES, JobState
+
+_Identity = tuple[int, str, str]
+_Times = dict[int, tuple[datetime, datetime]]
+"""Of each study: when the first and the last of its instances arrived."""
+_STANDING_STATES = sorted(LIVE_STATES | {JobState.DELIVERED})
 
 Outcome = Literal["new", "same", "conflict"]
 LONGEST_TEXT = 1024
@@ -111,6 +116,10 @@ def register(session: Session, arrival: Arrival) -> Registered:
 def register_batch(session: Session, arrivals: Sequence[Arrival]) -> list[Registered]:
     """Take stored instances up: studies, series, instances, the study's clock, its waiting job.
 
+    A study gets a waiting job for new instances, and when it is sent again although nothing came
+    of it: no job of it is under way or delivered, or its files had been deleted. One delivered
+    job makes a study finished, whatever became of its others; those are retried by hand.
+
     Parameters
     ----------
     session
@@ -133,10 +142,12 @@ def register_arrivals(connection: Connection, arrivals: Sequence[Arrival]) -> li
     statements = _statements(connection.dialect.name)
     studies = _upsert_studies(connection, statements, arrivals)
     series = _upsert_series(connection, statements, arrivals, studies)
-    new = _insert_instances(connection, statements, arrivals, studies, series)
+    new, back = _insert_instances(connection, statements, arrivals, studies, series)
     _upsert_associations(connection, statements, arrivals, studies)
     registered = []
-    fresh: dict[int, tuple[datetime, datetime]] = {}
+    fresh: _Times = {}
+    again: _Times = {}
+    returned: set[int] = set()
     for arrival in arrivals:
         study_id = studies[arrival.study_instance_uid]
         identity = _identity(arrival, series)
@@ -145,11 +156,18 @@ def register_arrivals(connection: Connection, arrivals: Sequence[Arrival]) -> li
             new.discard(identity)
             outcome = "conflict" if arrival.beside else "new"
         if outcome == "new":
-            first, last = fresh.get(study_id, (arrival.received_at, arrival.received_at))
-            fresh[study_id] = (min(first, arrival.received_at), max(last, arrival.received_at))
+            _extend(fresh, study_id, arrival.received_at)
+        elif outcome == "same" and not arrival.beside:
+            _extend(again, study_id, arrival.received_at)
+            if identity in back:
+                returned.add(study_id)
         registered.append(Registered(study_id, outcome))
     _count(connection, statements, arrivals, registered, series)
-    _open_jobs(connection, statements, fresh)
+    _open_jobs(connection, statements, fresh, "the first instance arrived")
+    if again := {study_id: times for study_id, times in again.items() if study_id not in fresh}:
+        finished = _standing(connection, again.keys() - returned)
+        resent = {study_id: times for study_id, times in again.items() if study_id not in finished}
+        _open_jobs(connection, statements, resent, "the study was sent again")
     return registered
 
 
@@ -284,7 +302,12 @@ def _taken(attributes: Mapping[str, str], fields: tuple[_Field, ...]) -> dict[st
     }
 
 
-def _identity(arrival: Arrival, series: Mapping[tuple[str, str], int]) -> tuple[int, str, str]:
+def _extend(times: _Times, study_id: int, at: datetime) -> None:
+    first, last = times.get(study_id, (at, at))
+    times[study_id] = (min(first, at), max(last, at))
+
+
+def _identity(arrival: Arrival, series: Mapping[tuple[str, str], int]) -> _Identity:
     series_id = series[arrival.study_instance_uid, arrival.series_instance_uid]
     return series_id, arrival.sop_instance_uid, arrival.sha256
 
@@ -348,8 +371,9 @@ def _insert_instances(
     arrivals: Sequence[Arrival],
     studies: Mapping[str, int],
     series: Mapping[tuple[str, str], int],
-) -> set[tuple[int, str, str]]:
-    rows: dict[tuple[int, str, str], dict[str, Any]] = {}
+) -> tuple[set[_Identity], set[_Identity]]:
+    """Insert what the catalog lacks; returns the new ones, and those that had been purged."""
+    rows: dict[_Identity, dict[str, Any]] = {}
     for arrival in arrivals:
         identity = _identity(arrival, series)
         rows.setdefault(
@@ -371,14 +395,16 @@ def _insert_instances(
         )
     ordered = [rows[key] for key in sorted(rows)]
     new = {(row[0], row[1], row[2]) for row in statements.instances.run(connection, ordered)}
-    _bring_back(connection, [row for key, row in rows.items() if key not in new])
-    return new
+    return new, _bring_back(connection, {key: rows[key] for key in rows if key not in new})
 
 
-def _bring_back(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Note files that were purged and came again."""
-    for row in rows:
-        connection.execute(
+def _bring_back(
+    connection: Connection, rows: Mapping[_Identity, Mapping[str, Any]]
+) -> set[_Identity]:
+    """Note files that were purged and came again; returns them."""
+    back: set[_Identity] = set()
+    for identity, row in rows.items():
+        result = connection.execute(
             update(Instance)
             .where(
                 Instance.series_id == row["series_id"],
@@ -388,6 +414,9 @@ def _bring_back(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> No
             )
             .values(path=row["path"], purged_at=None, received_at=row["received_at"])
         )
+        if result.rowcount:
+            back.add(identity)
+    return back
 
 
 def _upsert_associations(
@@ -454,10 +483,21 @@ def _count(
         )
 
 
-def _open_jobs(
-    connection: Connection, statements: _Statements, fresh: Mapping[int, tuple[datetime, datetime]]
-) -> None:
-    """Give each study with new instances a waiting job, unless one is open."""
+def _standing(connection: Connection, study_ids: Collection[int]) -> set[int]:
+    """Return those studies of which a job is under way or delivered."""
+    if not study_ids:
+        return set()
+    return set(
+        connection.scalars(
+            select(Job.study_id).where(
+                Job.study_id.in_(sorted(study_ids)), Job.state.in_(_STANDING_STATES)
+            )
+        )
+    )
+
+
+def _open_jobs(connection: Connection, statements: _Statements, fresh: _Times, event: str) -> None:
+    """Give each study a waiting job with this first event, unless one is open."""
     if not fresh:
         return
     rows = [
@@ -478,7 +518,7 @@ def _open_jobs(
         received = {"stage": JobState.RECEIVED, "started_at": first, "ended_at": last}
         waiting = {"stage": JobState.WAITING, "started_at": last, "ended_at": None}
         stages += [{"job_id": job_id, **received}, {"job_id": job_id, **waiting}]
-        events.append({"job_id": job_id, "at": first, "text": "the first instance arrived"})
+        events.append({"job_id": job_id, "at": first, "text": event})
     if stages:
         connection.execute(insert(JobStage), stages)
         connection.execute(insert(JobEvent), events)

@@ -5,12 +5,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from db import catalog
+from db import catalog, jobs
 from db.jobs import JobState
-from db.models import Instance, Job, Quarantine, Refusal, Series, Study
+from db.models import Instance, Job, JobEvent, Quarantine, Refusal, Series, Study
 from db.session import Database
 from tests.databases import START, later
-from tests.db.arrivals import STUDY, arrival, claimed
+from tests.db.arrivals import STUDY, arrival, claimed, pair, queued_job, state_of
 
 
 def open_jobs(database: Database) -> list[int]:
@@ -62,6 +62,89 @@ def test_the_same_bytes_of_a_finished_study_open_no_job(database: Database) -> N
     with database.session() as session:
         catalog.register(session, arrival(2))
     assert len(open_jobs(database)) == 1
+
+
+def end_job(database: Database, job_id: int, state: JobState) -> None:
+    with database.session() as session:
+        session.get_one(Job, job_id).state = state
+
+
+@pytest.mark.parametrize(
+    "end", [JobState.FAILED, JobState.NOT_APPLICABLE, JobState.CANCELLED, JobState.SUPERSEDED]
+)
+def test_a_study_that_ended_without_a_result_and_is_sent_again_waits_again(
+    database: Database, end: JobState
+) -> None:
+    with database.session() as session:
+        catalog.register_batch(session, [arrival(1), arrival(2)])
+    end_job(database, 1, end)
+    again = [arrival(number, received_at=later(90 + number)) for number in (2, 1, 1)]
+    with database.session() as session:
+        registered = catalog.register_batch(session, again)
+    assert {one.outcome for one in registered} == {"same"}
+    [job_id] = open_jobs(database)
+    with database.session() as session:
+        job = session.get_one(Job, job_id)
+        assert (job.received_at, job.next_attempt_at) == (later(91), later(92))
+        texts = session.scalars(select(JobEvent.text).where(JobEvent.job_id == job_id)).all()
+        assert texts == ["the study was sent again"]
+        assert session.get_one(Study, job.study_id).number_of_instances == 2
+        catalog.register_batch(session, again)
+    assert open_jobs(database) == [job_id]
+
+
+@pytest.mark.parametrize("standing", [JobState.DELIVERED, JobState.QUEUED, JobState.CONFIRMING])
+def test_one_job_that_stands_keeps_a_study_sent_again_from_waiting(
+    database: Database, standing: JobState
+) -> None:
+    with database.session() as session:
+        catalog.register(session, arrival(1))
+    end_job(database, 1, standing)
+    with database.session() as session:
+        catalog.register(session, arrival(2))
+        catalog.register(session, arrival(1, study="1.9"))
+    for job_id in open_jobs(database):
+        end_job(database, job_id, JobState.FAILED)
+    with database.session() as session:
+        catalog.register_batch(session, [arrival(1), arrival(2), arrival(1, study="1.9")])
+        other = catalog.study_by_uid(session, "1.9")
+        assert other is not None
+        waiting = select(Job.study_id).where(Job.state == JobState.WAITING)
+        assert session.scalars(waiting).all() == [other.id]
+
+
+def test_bytes_beside_that_come_again_open_no_job(database: Database) -> None:
+    beside = arrival(sha256="f" * 64, beside=True, path="studies/x~ff.dcm")
+    with database.session() as session:
+        study_id = catalog.register_batch(session, [arrival(), beside])[0].study_id
+        rows = session.scalars(select(Instance.id).where(Instance.study_id == study_id)).all()
+        catalog.forget(session, rows, later(1))
+    end_job(database, 1, JobState.FAILED)
+    with database.session() as session:
+        catalog.register(session, beside)
+    assert open_jobs(database) == []
+
+
+@pytest.mark.parametrize("end", [JobState.FAILED, JobState.DELIVERED])
+def test_a_purged_study_that_is_sent_again_waits_again(database: Database, end: JobState) -> None:
+    job_id = queued_job(database)
+    end_job(database, job_id, end)
+    sent = [arrival(number, received_at=later(99)) for number in (1, 2, 3)]
+    with database.session() as session:
+        rows = session.scalars(select(Instance.id)).all()
+        catalog.forget(session, rows, later(1))
+        catalog.register_batch(session, sent)
+    [again] = open_jobs(database)
+    lease = claimed(database, again, JobState.WAITING, later(100))
+    with database.session() as session:
+        assert session.get_one(Job, again).received_at == later(99)
+        made = jobs.enqueue(session, lease, [pair(database, again)], later(100))
+    if end is JobState.FAILED:
+        assert made == [again]
+    else:
+        assert made == []
+        assert state_of(database, again) is JobState.SUPERSEDED
+        assert state_of(database, job_id) is JobState.DELIVERED
 
 
 def test_other_bytes_under_the_uid_are_flagged_and_not_read(database: Database) -> None:
