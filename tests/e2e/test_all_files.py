@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,31 @@ from sqlalchemy import select
 
 from db.models import Instance, Study
 from db.reports import intake_report
+from deploy.demo import write_configuration
+from deploy.demo_pacs import OrthancPacs, find_orthanc
 from deploy.node_database import open_database
 from deploy.sending import parse_address
 from dicom_node.services.storage_scu import StoreStatus, send
-from tests.e2e.conftest import SENDER, Node
+from tests.e2e.conftest import SENDER, Node, model_settings
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 ALL_SECONDS = 800.0
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    """A node and a PACS of their own: other tests send some of these studies, too, and count."""
+    program = find_orthanc()
+    if program is None:
+        pytest.skip("needs Orthanc (see tests/outside_peers.sh)")
+    home = tmp_path / "node"
+    home.mkdir()
+    (tmp_path / "pacs").mkdir()
+    with OrthancPacs(tmp_path / "pacs", program) as pacs:
+        write_configuration(home, pacs, model_settings())
+        with Node(home) as running:
+            yield running
 
 
 def test_none_of_the_real_files_is_unaccounted_for(node: Node, shared_data: Path) -> None:
