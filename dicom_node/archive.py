@@ -22,6 +22,7 @@ import re
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -50,6 +51,10 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 # A long video is asked about the room on the disk again whenever this much of it has arrived.
 _ROOM_CHECK: Final = 64 << 20
+# Fragments are gathered to this size before they are written and hashed: both give the interpreter
+# away, and four associations that do so for each PDU wait more for it than for the disk.
+_GATHER: Final = 1 << 20
+_ROOMS_KEPT: Final = 32
 # Folders known to be durable, per archive object: enough for every series in flight.
 _REMEMBERED: Final = 4096
 
@@ -114,6 +119,8 @@ class Incoming:
         self._meta_size = len(meta)
         self._next_room_check = _ROOM_CHECK
         self.size = 0
+        self._held = 0
+        self._room = archive.lend_room()
         with full_disk_named(archive.root):
             self._descriptor, self.temporary = open_temporary(archive.incoming)
         try:
@@ -142,22 +149,47 @@ class Incoming:
         StorageFullError
             If the disk is full, or a very large object has eaten the archive's reserve.
         """
-        with full_disk_named(self._archive.root):
-            write_all(self._descriptor, data)
-        self._digest.update(data)
-        self.size += len(data)
+        room, held = self._room, self._held
+        count = len(data)
+        if held + count > len(room):
+            self._flush()
+            held = 0
+        self.size += count
+        if count > len(room):
+            self._append(data)
+        else:
+            room[held : held + count] = data
+            self._held = held + count
         if self.size >= self._next_room_check:
             self._next_room_check += _ROOM_CHECK
             if not self._archive.has_room():
                 raise StorageFullError(self._archive.no_room_sentence())
 
+    def _flush(self) -> None:
+        """Write and hash what was gathered."""
+        if self._held:
+            held, self._held = self._held, 0
+            self._append(self._room[:held])
+
+    def _append(self, data: ByteSource) -> None:
+        try:
+            with full_disk_named(self._archive.root):
+                write_all(self._descriptor, data)
+        except BaseException:
+            # A part may be written: what follows must not be taken for the whole.
+            self.discard()
+            raise
+        self._digest.update(data)
+
     def read(self, offset: int, count: int) -> bytes:
         """Return up to ``count`` bytes of the data set written so far, from ``offset`` on."""
+        self._flush()
         return os.pread(self._descriptor, count, self._meta_size + offset)
 
     @property
     def sha256(self) -> str:
         """Hexadecimal SHA-256 of the data set's bytes so far."""
+        self._flush()
         return self._digest.hexdigest()
 
     def file(
@@ -177,6 +209,7 @@ class Incoming:
                 raise FinalError(
                     f"{uid[:80]!r} is not a UID (PS3.5 9.1: digits and dots, 64 at most)"
                 )
+        self._flush()
         archive = self._archive
         with full_disk_named(archive.root):
             series = archive.series_directory(study_instance_uid, series_instance_uid)
@@ -203,6 +236,7 @@ class Incoming:
 
     def quarantine(self, reason: str, origin: dict[str, str]) -> Path:
         """Keep the object aside, with the reason, durable; returns the file's path."""
+        self._flush()
         with full_disk_named(self._archive.root):
             os.fdatasync(self._descriptor)
             path = self._archive.quarantine_path()
@@ -216,6 +250,7 @@ class Incoming:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+            self._archive.take_room_back(self._room)
             with suppress(FileNotFoundError):
                 self.temporary.unlink()
 
@@ -278,9 +313,21 @@ class Archive:
         self.fsync_covers_names = fsync_covers_names(self.root)
         self._guard = threading.Lock()
         self._made: dict[Path, None] = {}
+        self._rooms: deque[memoryview] = deque(maxlen=_ROOMS_KEPT)
         for directory in (self.incoming, self.studies, self._quarantine, self._results):
             directory.mkdir(parents=True, exist_ok=True)
         fsync_directory(self.root)
+
+    def lend_room(self) -> memoryview:
+        """Return memory to gather an object's fragments in, which nobody else uses meanwhile."""
+        try:
+            return self._rooms.pop()
+        except IndexError:
+            return memoryview(bytearray(_GATHER))
+
+    def take_room_back(self, room: memoryview) -> None:
+        """Keep lent memory for the next object: new memory costs as much as filling it."""
+        self._rooms.append(room)
 
     def has_room(self, size: int = 0) -> bool:
         """Whether the watermark would still be kept after ``size`` more bytes."""

@@ -8,6 +8,7 @@ import json
 import os
 import threading
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
@@ -118,8 +119,38 @@ def test_a_disk_that_fills_up_is_named_and_nothing_stays(
         incoming.write(b"some")
         monkeypatch.setattr(durable.os, "write", full)
         with pytest.raises(StorageFullError, match="full"):
-            incoming.write(b"more")
+            incoming.file("1.2", "1.2.1", "1.2.3")
+        with pytest.raises(OSError):
+            incoming.file("1.2", "1.2.1", "1.2.3")
+    monkeypatch.undo()
+    with archive.receive(CT, "1.2.4", EXPLICIT) as incoming:
+        monkeypatch.setattr(durable.os, "write", full)
+        with pytest.raises(StorageFullError, match="full"):
+            incoming.write(bytes(2 << 20))
     assert not list(archive.incoming.iterdir())
+    assert not list(archive.studies.rglob("*.dcm"))
+
+
+@given(st.lists(st.integers(0, 40), max_size=30))
+def test_fragments_of_any_size_become_the_same_file(sizes: list[int]) -> None:
+    data = bytes(range(256)) * 5
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
+        patch.setattr("dicom_node.archive._GATHER", 16)
+        archive = Archive(Path(folder), reserve_bytes=0)
+        rest = data
+        # The second object gets the memory that the first one left full.
+        with archive.receive(CT, "1.2.9", EXPLICIT) as other:
+            other.write(b"\xff" * 16)
+        with archive.receive(CT, "1.2.3", EXPLICIT) as incoming:
+            for size in sizes:
+                incoming.write(memoryview(rest)[:size])
+                rest = rest[size:]
+                assert incoming.read(0, 8) == data[: min(8, len(data) - len(rest))]
+            incoming.write(rest)
+            stored = incoming.file("1.2", "1.2.1", "1.2.3")
+        content = archive.absolute(stored.path).read_bytes()
+    assert content.endswith(data)
+    assert (stored.size, stored.sha256) == (len(data), hashlib.sha256(data).hexdigest())
 
 
 def test_a_folder_that_retention_took_away_is_made_again(archive: Archive) -> None:
