@@ -250,7 +250,9 @@ class Incoming:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-            self._archive.take_room_back(self._room)
+            # The next object is gathered there: nothing may be written to it from here any more.
+            room, self._room = self._room, memoryview(b"")
+            self._archive.take_room_back(room)
             with suppress(FileNotFoundError):
                 self.temporary.unlink()
 

@@ -131,6 +131,18 @@ def test_a_disk_that_fills_up_is_named_and_nothing_stays(
     assert not list(archive.studies.rglob("*.dcm"))
 
 
+def test_an_object_that_was_given_up_writes_into_no_other(archive: Archive) -> None:
+    given_up = archive.receive(CT, "1.2.4", EXPLICIT)
+    given_up.write(b"old")
+    given_up.discard()
+    with archive.receive(CT, "1.2.3", EXPLICIT) as incoming:
+        incoming.write(b"new bytes")
+        with pytest.raises(OSError):
+            given_up.write(b"X")
+        stored = incoming.file("1.2", "1.2.1", "1.2.3")
+    assert archive.absolute(stored.path).read_bytes().endswith(b"new bytes")
+
+
 @given(st.lists(st.integers(0, 40), max_size=30))
 def test_fragments_of_any_size_become_the_same_file(sizes: list[int]) -> None:
     data = bytes(range(256)) * 5
