@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Table, select, update
+from sqlalchemy import Table, delete, exists, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -37,7 +37,9 @@ __all__ = [
     "quarantined_paths",
     "register",
     "register_batch",
+    "stand_in_for",
     "study_by_uid",
+    "withdraw_conflicts",
 ]
 
 
@@ -172,6 +174,76 @@ def known_paths(session: Session, series_instance_uid: str) -> set[str]:
             .where(Series.series_instance_uid == series_instance_uid, Instance.purged_at.is_(None))
         )
     )
+
+
+def stand_in_for(session: Session, path: str, beside: str) -> str | None:
+    """Find what came under a file's UIDs while the catalog did not know that file.
+
+    Parameters
+    ----------
+    session
+        Any session.
+    path
+        Where the file lay, relative to the archive.
+    beside
+        How the paths of files begin that are kept beside it.
+
+    Returns
+    -------
+    str or None
+        Path of the first instance that was registered as being in conflict with the file.
+    """
+    if session.scalar(select(exists().where(Instance.path == path, Instance.purged_at.is_(None)))):
+        return None
+    return session.scalars(
+        select(Instance.path)
+        .where(
+            Instance.path.startswith(beside, autoescape=True),
+            Instance.conflict,
+            Instance.purged_at.is_(None),
+        )
+        .order_by(Instance.id)
+        .limit(1)
+    ).first()
+
+
+def withdraw_conflicts(session: Session, arrivals: Sequence[Arrival]) -> list[str]:
+    """Delete the rows of instances that took the place of what they were in conflict with.
+
+    Parameters
+    ----------
+    session
+        An open transaction, in which the arrivals are registered afterwards.
+    arrivals
+        What lies in the archive under its own name.
+
+    Returns
+    -------
+    list of str
+        The paths of these rows: the same bytes, under the name that they had beside another file.
+    """
+    withdrawn = []
+    for arrival in arrivals:
+        if arrival.beside:
+            continue
+        row = session.execute(
+            select(Instance.id, Instance.study_id, Instance.path)
+            .join(Series, Series.id == Instance.series_id)
+            .where(
+                Series.series_instance_uid == arrival.series_instance_uid,
+                Instance.sop_instance_uid == arrival.sop_instance_uid,
+                Instance.sha256 == arrival.sha256,
+                Instance.conflict,
+            )
+        ).first()
+        if row is None:
+            continue
+        session.execute(delete(Instance).where(Instance.id == row.id))
+        session.execute(
+            update(Study).where(Study.id == row.study_id).values(conflicts=Study.conflicts - 1)
+        )
+        withdrawn.append(row.path)
+    return withdrawn
 
 
 def forget(session: Session, instance_ids: Iterable[int], now: datetime) -> None:

@@ -13,7 +13,6 @@ Every UID is hostile text until :func:`valid_uid` has seen it: it becomes part o
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -37,6 +36,7 @@ from dicom_node.durable import (
     fsync_directory,
     fsync_file,
     full_disk_named,
+    link_if_absent,
     open_temporary,
     write_all,
     write_durably,
@@ -48,7 +48,6 @@ Outcome = Literal["new", "same", "conflict"]
 
 _UID: Final = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 # A long video is asked about the room on the disk again whenever this much of it has arrived.
 _ROOM_CHECK: Final = 64 << 20
 # Fragments are gathered to this size before they are written and hashed: both give the interpreter
@@ -223,7 +222,8 @@ class Incoming:
             # Named first, then synced: on a journaling file system one commit makes bytes and name
             # durable, where syncing the bytes before the name would cost two. A power cut between
             # may leave a torn file under its name; nobody was told that it is kept, and the
-            # reconciliation at start reads each file that the catalog does not know.
+            # reconciliation at start reads each file that the catalog does not know, and sets aside
+            # what is not whole.
             if outcome != "same":
                 os.fsync(self._descriptor)
             # Also for "same": who linked the first copy may not have come to its fsync yet.
@@ -259,27 +259,12 @@ class Incoming:
     def _place(self, series: Path, sop_instance_uid: str) -> tuple[Path, Outcome]:
         """Give the file its name in the series' folder, if need be beside another of its UID."""
         target = series / f"{sop_instance_uid}.dcm"
-        if self._link(target):
+        if link_if_absent(self.temporary, target):
             return target, "new"
         if self._same_data_set(target):
             return target, "same"
         target = series / f"{sop_instance_uid}~{self.sha256[:16]}.dcm"
-        return target, "conflict" if self._link(target) else "same"
-
-    def _link(self, target: Path) -> bool:
-        """Give the file its final name unless the name is taken; whether it was given."""
-        try:
-            os.link(self.temporary, target)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            # A file system without hard links: no atomic "only if absent" there, so look first.
-            if target.exists():
-                return False
-            os.rename(self.temporary, target)
-        return True
+        return target, "conflict" if link_if_absent(self.temporary, target) else "same"
 
     def _same_data_set(self, path: Path) -> bool:
         """Whether the file at ``path`` has this data set in this transfer syntax."""
@@ -416,6 +401,28 @@ class Archive:
             write_durably(path, data)
             self.explain(path, reason, origin, len(data), hashlib.sha256(data).hexdigest())
         return path
+
+    def set_aside(self, path: Path, reason: str, origin: dict[str, str]) -> Path:
+        """Move a stored file to the quarantine, with the reason; returns where it lies now."""
+        with full_disk_named(self.root):
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                size = file.tell()
+            aside = self.quarantine_path()
+            os.rename(path, aside)
+            self.sync_directory(path.parent)
+            self.explain(aside, reason, origin, size, digest)
+        return aside
+
+    def take_place(self, beside: Path, place: Path) -> bool:
+        """Give a file that is kept beside another one that other's name, if it is free; durable.
+
+        The name that it had is left to the caller to remove, once nothing refers to it.
+        """
+        with full_disk_named(self.root):
+            given = link_if_absent(beside, place)
+            self.sync_directory(place.parent)
+        return given
 
     def quarantine_path(self) -> Path:
         """Return a name in the quarantine that nobody has."""

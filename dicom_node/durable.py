@@ -17,6 +17,7 @@ from dicom_node.errors import StorageFullError
 ByteSource = bytes | bytearray | memoryview
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 _JOURNALED: Final = frozenset({"ext4", "xfs", "btrfs"})
 
 
@@ -125,6 +126,25 @@ def open_temporary(directory: Path) -> tuple[int, Path]:
         if os.fstat(descriptor).st_nlink:
             return descriptor, path
         os.close(descriptor)  # a sweep came between open and lock
+
+
+def link_if_absent(source: Path, target: Path) -> bool:
+    """Give a file the name ``target`` unless that is taken; whether it was given.
+
+    The name ``source`` stays, but on a file system without hard links, where the file is renamed.
+    """
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # No atomic "only if absent" here, so look first.
+        if target.exists():
+            return False
+        os.rename(source, target)
+    return True
 
 
 def write_all(descriptor: int, data: ByteSource) -> None:

@@ -1,7 +1,9 @@
 """At start: the database is told again what the archive holds and it does not know.
 
-The archive is the truth: a file in it was received whole. A database that was restored from a
+The archive is the truth: a whole file in it was received. A database that was restored from a
 backup, or that a power cut took back by a few seconds, would else never look at those files again.
+A file that is not whole was being received when the power went: its sender never heard "success".
+It goes to the quarantine, for else it would stand in the way of the same object, sent again.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ _CHUNK = 256
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """How many files were taken up again, and which could not be read (relative paths)."""
+    """How many files were taken up, or were put into quarantine; and which gave a system error."""
 
     instances: int
     quarantined: int
@@ -69,6 +71,7 @@ def reconcile(
     """
     unreadable: list[str] = []
     count = 0
+    torn = 0
     limit = float("inf") if before is None else before.timestamp()
     unknown = _unknown_instances(database, archive, limit, stopped)
     while paths := list(islice(unknown, _CHUNK)):
@@ -76,19 +79,27 @@ def reconcile(
         for path in paths:
             try:
                 arrivals.append(_read(archive, path))
-            except (FinalError, OSError) as error:
+            except FinalError as error:
+                torn += 1
+                arrivals += _set_aside(database, archive, path, error.sentence)
+            except OSError as error:
                 unreadable.append(path)
                 LOGGER.error("%s lies in the archive and cannot be read: %s", path, error)
         with database.session() as session:
+            left = catalog.withdraw_conflicts(session, arrivals)
             catalog.register_batch(session, arrivals)
+        for path in left:
+            archive.absolute(path).unlink(missing_ok=True)
         count += len(arrivals)
     quarantined = _reconcile_quarantine(database, archive, now())
     if count or quarantined or unreadable:
         LOGGER.warning(
             "the database lacked %d instances and %d quarantined objects of the archive; "
-            "they are registered now; %d files cannot be read",
+            "they are registered now; %d files were not whole and went to the quarantine, "
+            "%d could not be read",
             count,
             quarantined,
+            torn,
             len(unreadable),
         )
     return Reconciled(count, quarantined, tuple(unreadable))
@@ -148,6 +159,32 @@ def _read(archive: Archive, path: str) -> Arrival:
         received_at=datetime.fromtimestamp(status.st_mtime, UTC),
         attributes=attributes,
     )
+
+
+def _set_aside(database: Database, archive: Archive, path: str, why: str) -> list[Arrival]:
+    """Quarantine a file that is not whole; returns what was sent again meanwhile in its place.
+
+    The row of the quarantine is written with those of all other files that it lacks.
+    """
+    absolute = archive.absolute(path)
+    uid = absolute.stem.partition("~")[0]
+    reason = (
+        f"was being received when the node stopped without warning, and is not whole: {why}. Its "
+        "sender was not told that it is kept; if it does not come again by itself, send it again"
+    )
+    archive.set_aside(absolute, reason, {"sop_instance_uid": uid})
+    LOGGER.error("%s %s", path, reason)
+    if is_beside(path):
+        return []
+    with database.reading() as session:
+        beside = catalog.stand_in_for(session, path, path.removesuffix(".dcm") + "~")
+    if beside is None or not archive.take_place(archive.absolute(beside), absolute):
+        return []
+    try:
+        return [_read(archive, path)]
+    except FinalError as error:
+        LOGGER.error("%s cannot take the place of %s: %s", beside, path, error.sentence)
+        return []
 
 
 def _reconcile_quarantine(database: Database, archive: Archive, now: datetime) -> int:
