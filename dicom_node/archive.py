@@ -24,17 +24,14 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final
 
 from dicom_node.durable import (
     ByteSource,
     DirectorySync,
     fsync_covers_names,
     fsync_directory,
-    fsync_file,
     full_disk_named,
     link_if_absent,
     open_temporary,
@@ -42,240 +39,15 @@ from dicom_node.durable import (
     write_durably,
 )
 from dicom_node.errors import FinalError, StorageFullError
-from dicom_node.part10 import file_meta, read_file_meta
+from dicom_node.incoming import Incoming, StoredFile
 
-Outcome = Literal["new", "same", "conflict"]
-
-_UID: Final = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-# A long video is asked about the room on the disk again whenever this much of it has arrived.
-_ROOM_CHECK: Final = 64 << 20
 # Fragments are gathered to this size before they are written and hashed: both give the interpreter
 # away, and four associations that do so for each PDU wait more for it than for the disk.
 _GATHER: Final = 1 << 20
 _ROOMS_KEPT: Final = 32
 # Folders known to be durable, per archive object: enough for every series in flight.
 _REMEMBERED: Final = 4096
-
-
-def valid_uid(text: str) -> bool:
-    """Whether ``text`` may be used as a UID: digits and single dots, 64 characters (PS3.5 9.1).
-
-    Leading zeros in a component are let through: they break PS3.5, are common, and harm nobody.
-    """
-    return len(text) <= 64 and _UID.fullmatch(text) is not None
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFile:
-    """A file of the archive.
-
-    Attributes
-    ----------
-    path : str
-        Relative to the archive's root, POSIX form.
-    size : int
-        Bytes of the data set (of the whole file for a result).
-    sha256 : str
-        Hexadecimal digest of the same bytes: the data set without preamble and file meta, the
-        whole file for a result.
-    outcome : {"new", "same", "conflict"}
-        ``same``: the very bytes were there already; ``conflict``: other bytes had the UID, these
-        are kept beside.
-    """
-
-    path: str
-    size: int
-    sha256: str
-    outcome: Outcome
-
-
-class Incoming:
-    """One object on its way in: a temporary file that is filed, quarantined or removed.
-
-    Use as a context manager; leaving it without :meth:`file` or :meth:`quarantine` removes the
-    temporary file.
-
-    Parameters
-    ----------
-    archive : Archive
-        Where it goes.
-    sop_class_uid, sop_instance_uid, transfer_syntax_uid : str
-        What the sender's command set and the presentation context say; for the file meta group.
-    """
-
-    def __init__(
-        self,
-        archive: Archive,
-        sop_class_uid: str,
-        sop_instance_uid: str,
-        transfer_syntax_uid: str,
-    ) -> None:
-        meta = file_meta(sop_class_uid, sop_instance_uid, transfer_syntax_uid)
-        self._archive = archive
-        self._transfer_syntax_uid = transfer_syntax_uid
-        self._digest = hashlib.sha256()
-        self._meta_size = len(meta)
-        self._next_room_check = _ROOM_CHECK
-        self.size = 0
-        self._held = 0
-        self._room = archive.lend_room()
-        with full_disk_named(archive.root):
-            self._descriptor, self.temporary = open_temporary(archive.incoming)
-        try:
-            with full_disk_named(archive.root):
-                write_all(self._descriptor, meta)
-        except BaseException:
-            self.discard()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.discard()
-
-    def write(self, data: ByteSource) -> None:
-        """Append bytes of the data set.
-
-        Raises
-        ------
-        StorageFullError
-            If the disk is full, or a very large object has eaten the archive's reserve.
-        """
-        room, held = self._room, self._held
-        count = len(data)
-        if held + count > len(room):
-            self._flush()
-            held = 0
-        self.size += count
-        if count > len(room):
-            self._append(data)
-        else:
-            room[held : held + count] = data
-            self._held = held + count
-        if self.size >= self._next_room_check:
-            self._next_room_check += _ROOM_CHECK
-            if not self._archive.has_room():
-                raise StorageFullError(self._archive.no_room_sentence())
-
-    def _flush(self) -> None:
-        """Write and hash what was gathered."""
-        if self._held:
-            held, self._held = self._held, 0
-            self._append(self._room[:held])
-
-    def _append(self, data: ByteSource) -> None:
-        try:
-            with full_disk_named(self._archive.root):
-                write_all(self._descriptor, data)
-        except BaseException:
-            # A part may be written: what follows must not be taken for the whole.
-            self.discard()
-            raise
-        self._digest.update(data)
-
-    def read(self, offset: int, count: int) -> bytes:
-        """Return up to ``count`` bytes of the data set written so far, from ``offset`` on."""
-        self._flush()
-        return os.pread(self._descriptor, count, self._meta_size + offset)
-
-    @property
-    def sha256(self) -> str:
-        """Hexadecimal SHA-256 of the data set's bytes so far."""
-        self._flush()
-        return self._digest.hexdigest()
-
-    def file(
-        self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str
-    ) -> StoredFile:
-        """Make the object durable under its UIDs; never replaces a file that is there.
-
-        Raises
-        ------
-        FinalError
-            If a UID cannot be one (it would become a path).
-        StorageFullError
-            If the disk is full.
-        """
-        for uid in (study_instance_uid, series_instance_uid, sop_instance_uid):
-            if not valid_uid(uid):
-                raise FinalError(
-                    f"{uid[:80]!r} is not a UID (PS3.5 9.1: digits and dots, 64 at most)"
-                )
-        self._flush()
-        archive = self._archive
-        with full_disk_named(archive.root):
-            series = archive.series_directory(study_instance_uid, series_instance_uid)
-            try:
-                target, outcome = self._place(series, sop_instance_uid)
-            except FileNotFoundError:
-                # Retention took the emptied folder away since it was made: make it again, once.
-                archive.forget_directory(series)
-                archive.series_directory(study_instance_uid, series_instance_uid)
-                target, outcome = self._place(series, sop_instance_uid)
-            # Named first, then synced: on a journaling file system one commit makes bytes and name
-            # durable, where syncing the bytes before the name would cost two. A power cut between
-            # may leave a torn file under its name; nobody was told that it is kept, and the
-            # reconciliation at start reads each file that the catalog does not know, and sets aside
-            # what is not whole.
-            if outcome != "same":
-                os.fsync(self._descriptor)
-            # Also for "same": who linked the first copy may not have come to its fsync yet.
-            if outcome == "same" or not archive.fsync_covers_names:
-                if outcome == "same":
-                    fsync_file(target)
-                archive.sync_directory(series)
-        self.discard()
-        return StoredFile(archive.relative(target), self.size, self.sha256, outcome)
-
-    def quarantine(self, reason: str, origin: dict[str, str]) -> Path:
-        """Keep the object aside, with the reason, durable; returns the file's path."""
-        self._flush()
-        with full_disk_named(self._archive.root):
-            os.fdatasync(self._descriptor)
-            path = self._archive.quarantine_path()
-            os.rename(self.temporary, path)
-            self._archive.explain(path, reason, origin, self.size, self.sha256)
-        self.discard()
-        return path
-
-    def discard(self) -> None:
-        """Close and remove the temporary file; harmless when that is done already."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-            # The next object is gathered there: nothing may be written to it from here any more.
-            room, self._room = self._room, memoryview(b"")
-            self._archive.take_room_back(room)
-            with suppress(FileNotFoundError):
-                self.temporary.unlink()
-
-    def _place(self, series: Path, sop_instance_uid: str) -> tuple[Path, Outcome]:
-        """Give the file its name in the series' folder, if need be beside another of its UID."""
-        target = series / f"{sop_instance_uid}.dcm"
-        if link_if_absent(self.temporary, target):
-            return target, "new"
-        if self._same_data_set(target):
-            return target, "same"
-        target = series / f"{sop_instance_uid}~{self.sha256[:16]}.dcm"
-        return target, "conflict" if link_if_absent(self.temporary, target) else "same"
-
-    def _same_data_set(self, path: Path) -> bool:
-        """Whether the file at ``path`` has this data set in this transfer syntax."""
-        with path.open("rb") as there, suppress(FinalError):
-            theirs = read_file_meta(there, path.name)
-            return (
-                theirs.transfer_syntax_uid == self._transfer_syntax_uid
-                and os.fstat(there.fileno()).st_size - theirs.data_set_offset == self.size
-                and hashlib.file_digest(there, "sha256").digest() == self._digest.digest()
-            )
-        return False
 
 
 class Archive:

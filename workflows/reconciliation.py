@@ -21,8 +21,9 @@ from pathlib import Path
 from db import catalog
 from db.catalog import Arrival
 from db.session import Database
-from dicom_node.archive import Archive, valid_uid
+from dicom_node.archive import Archive
 from dicom_node.errors import FinalError
+from dicom_node.incoming import valid_uid
 from dicom_node.part10 import read_file_meta
 from dicom_node.services.header import read_header
 from workflows.intake import is_beside, utc_now

@@ -27,8 +27,8 @@ from db.results import (
     record_measurements,
     record_results,
 )
-from dicom_node.archive import StoredFile
 from dicom_node.errors import FinalError, RetriableError
+from dicom_node.incoming import StoredFile
 from dicom_node.objects.conformance import Problem
 from dicom_node.objects.identifiers import ResultIdentifiers
 from inference.findings import Interpretation

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from dicom_node.archive import StoredFile
+from dicom_node.incoming import StoredFile
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
-from dicom_node.archive import Archive, Incoming, valid_uid
+from dicom_node.archive import Archive
 from dicom_node.durable import ByteSource
 from dicom_node.errors import DicomNodeError, RetriableError
+from dicom_node.incoming import Incoming, valid_uid
 from dicom_node.peers import Peer
 from dicom_node.services.events import AssociationEnded, Quarantined, ReceivedInstance
 from dicom_node.services.header import MalformedDataSetError, read_header

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicom_node import durable
-from dicom_node.archive import Archive, StoredFile, valid_uid
+from dicom_node.archive import Archive
 from dicom_node.errors import FinalError, StorageFullError
+from dicom_node.incoming import StoredFile, valid_uid
 from dicom_node.part10 import file_meta, read_file_meta
 
 CT = "1.2.840.10008.5.1.4.1.1.2"

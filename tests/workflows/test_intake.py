@@ -13,8 +13,9 @@ from sqlalchemy import event, func, select, text
 from db.jobs import JobState
 from db.models import Instance, Job, Quarantine, Refusal, Study, StudyAssociation
 from db.session import Database
-from dicom_node.archive import Archive, StoredFile
+from dicom_node.archive import Archive
 from dicom_node.errors import FinalError, RetriableError
+from dicom_node.incoming import StoredFile
 from dicom_node.peers import Refusal as RefusedAssociation
 from dicom_node.services.events import AssociationEnded, Quarantined, ReceivedInstance
 from workflows.intake import Registrar
