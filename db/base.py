@@ -1,0 +1,25 @@
+"""What all tables share: their base, and the types and conditions that several of them use."""
+
+from __future__ import annotations
+
+from sqlalchemy import MetaData, String, text
+from sqlalchemy.orm import DeclarativeBase
+
+UID = String(64)
+AE_TITLE = String(16)
+
+KEPT = text("purged_at IS NULL")
+"""Rows whose file is there; the others are history."""
+
+
+class Base(DeclarativeBase):
+    """Base of all tables; constraints get predictable names, so that migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
