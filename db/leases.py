@@ -177,7 +177,7 @@ def advance(
         "updated_at": now,
     }
     if to in RESTING_STATES:
-        values |= at_rest(now) | {"attempts": 0, "lost_leases": 0}
+        values |= at_rest(now) | {"attempts": 0, "lost_leases": 0, "strikes": 0}
     _checked(session, lease, and_(_held(lease), Job.state == state), values)
     attempt = 1 if to in RESTING_STATES else attempt_number(session, lease.job_id)
     next_stage(session, lease.job_id, to, now, note, attempt)
@@ -191,6 +191,7 @@ def postpone(
     at: datetime,
     *,
     now: datetime,
+    strike: bool = False,
 ) -> None:
     """Give the job back, to be tried again at a later time.
 
@@ -211,6 +212,8 @@ def postpone(
         Not before this time.
     now
         Aware time.
+    strike
+        Whether this attempt ended in an error of which few in a row are enough.
 
     Raises
     ------
@@ -232,6 +235,7 @@ def postpone(
     goes_on_waiting = state is JobState.WAITING
     if not goes_on_waiting:
         values["attempts"] = Job.attempts + 1
+        values["strikes"] = Job.strikes + 1 if strike else 0
     _checked(session, lease, and_(_held(lease), Job.state == state), values)
     if goes_on_waiting:
         return

@@ -39,7 +39,8 @@ class Job(Base):
     `lease_token` is the fencing token: it only grows, and a worker's writes carry the value it
     was given, so that a worker that was thought dead cannot write over its successor.
     `attempts` counts all further tries of the present step, `lost_leases` those among them that
-    ended with a lost worker; both start anew with the next step.
+    ended with a lost worker; both start anew with the next step. `strikes` counts the attempts up
+    to now that ended one after the other in an error of which few are enough.
     """
 
     __tablename__ = "job"
@@ -102,6 +103,7 @@ class Job(Base):
 
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     lost_leases: Mapped[int] = mapped_column(Integer, default=0)
+    strikes: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
     announced_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     lease_owner: Mapped[str | None] = mapped_column(String(128))

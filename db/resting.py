@@ -84,6 +84,7 @@ def reopen(
         "finished_at": None,
         "attempts": 0,
         "lost_leases": 0,
+        "strikes": 0,
         "updated_at": now,
         "lease_token": Job.lease_token + 1,
         **at_rest(now),

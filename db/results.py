@@ -299,6 +299,24 @@ def record_sending(
         )
 
 
+def record_rejection(
+    session: Session, lease: Lease, delivery_ids: Sequence[int], sentence: str
+) -> None:
+    """Note that a destination rejected the association: no result was tried on it.
+
+    Raises
+    ------
+    LostLease
+        When the job is not this worker's any more.
+    """
+    guard(session, lease)
+    session.execute(
+        update(DeliveryRecord)
+        .where(DeliveryRecord.id.in_(list(delivery_ids)))
+        .values(sentence=sentence, attempts=DeliveryRecord.attempts + 1)
+    )
+
+
 def record_confirmation(
     session: Session,
     lease: Lease,

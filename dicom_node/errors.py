@@ -31,5 +31,13 @@ class FinalError(DicomNodeError):
     """The same call will fail again: a refused object, a class the peer does not take."""
 
 
+class RejectedError(FinalError):
+    """A peer rejected the association and calls that permanent (PS3.8 9.3.4).
+
+    Only its administrator can change that; but a peer that is starting, or whose list of AEs is
+    being edited, answers the same. So it is worth a few attempts more.
+    """
+
+
 class StorageFullError(RetriableError):
     """The archive has no room: the disk is full or under its watermark; later may do."""

@@ -21,7 +21,7 @@ from db.jobs import JobState, Lease, LostLease, claim, finish, postpone
 from db.models import Job
 from db.session import is_passing
 from db.states import RESTING_STATE_OF
-from dicom_node.errors import FinalError, RetriableError
+from dicom_node.errors import FinalError, RejectedError, RetriableError
 from inference.errors import (
     CheckpointError,
     DeviceLostError,
@@ -124,6 +124,8 @@ def attend(
         _end(node, lease, JobState.NOT_APPLICABLE, error.sentence)
     except NotCoveredError as error:
         _end(node, lease, JobState.NOT_APPLICABLE, str(error))
+    except RejectedError as error:
+        return _again(node, lease, error.sentence, most=node.settings.retries.rejected_attempts)
     except FinalError as error:
         _fail(node, lease, error.sentence)
     except DeviceLostError as error:
@@ -183,18 +185,33 @@ def _system_words(error: OSError) -> str:
 
 
 def _again(node: Node, lease: Lease, sentence: str, most: int | None = None) -> list[Dispatch]:
-    """Put the job back for a later attempt, unless there were enough."""
+    """Put the job back for a later attempt, unless there were enough.
+
+    ``most`` limits how often in a row it may end so; what went before, as a PACS that was away for
+    a day, is not counted.
+    """
 
     def write(session: Session) -> list[Dispatch]:
         retries, now = node.settings.retries, node.now()
         job = session.get_one(Job, lease.job_id)
-        if job.attempts + 1 >= (most or retries.attempts) and job.state is not JobState.WAITING:
+        spent = job.attempts + 1 >= retries.attempts
+        if most is not None:
+            spent |= job.strikes + 1 >= most
+        if spent and job.state is not JobState.WAITING:
             reason = f"given up after {job.attempts + 1} attempts: {sentence}"
             finish(session, lease, JobState.FAILED, reason, now=now)
             return []
         seconds = pause_seconds(job.attempts, retries)
         resting = RESTING_STATE_OF[job.state]
-        postpone(session, lease, resting, sentence, now + timedelta(seconds=seconds), now=now)
+        postpone(
+            session,
+            lease,
+            resting,
+            sentence,
+            now + timedelta(seconds=seconds),
+            now=now,
+            strike=most is not None,
+        )
         if seconds > node.settings.jobs.sweep_seconds:
             return []  # the sweep will find it
         return [Dispatch(job.id, resting, job.study_id, job.priority, seconds)]

@@ -9,7 +9,7 @@ from typing import Final
 from db.jobs import Lease
 from db.models import DeliveryState
 from db.results import record_confirmation, record_sending
-from dicom_node.errors import FinalError, RetriableError
+from dicom_node.errors import FinalError, RejectedError, RetriableError
 from dicom_node.services.query_retrieve_scu import confirm
 from workflows.lease_keeper import LeaseKeeper
 from workflows.network import destination_of
@@ -48,6 +48,9 @@ def prove_at(
         lacking = _look_until_proven(node, lease, keeper, destination, study_instance_uid, sent)
     except RetriableError as error:
         outcome.again.append(error.sentence)
+        return
+    except RejectedError as error:
+        outcome.rejected.append(f"{error.sentence}. It answers so, too, while it restarts")
         return
     except FinalError as error:
         outcome.never.append(

@@ -19,11 +19,12 @@ from db.models import DeliveryState, Job
 from db.results import (
     hope_again,
     plan_deliveries,
+    record_rejection,
     record_sending,
     results_of,
     silence_at,
 )
-from dicom_node.errors import FinalError, RetriableError
+from dicom_node.errors import FinalError, RejectedError, RetriableError
 from dicom_node.services.storage_scu import StoreStatus, send
 from workflows.boundary import attend
 from workflows.confirming import prove_at
@@ -69,8 +70,10 @@ def deliver(node: Node, lease: Lease, keeper: LeaseKeeper) -> None:
     ------
     RetriableError
         Some destination was away, busy, or cannot prove yet that it has an object.
+    RejectedError
+        Some destination rejects us; the others have theirs.
     FinalError
-        Some destination refuses for good; the others have theirs.
+        Some destination refuses an object for good; the others have theirs.
     db.jobs.LostLease, workflows.lease_keeper.DeadlineError
         The attempt must stop.
     """
@@ -186,6 +189,10 @@ def _send_to(
         except RetriableError as error:
             sentence = error.sentence
             _LOG.warning("job %d: %s", lease.job_id, sentence)
+        except RejectedError as error:
+            _note_rejection(node, lease, destination, error.sentence)
+            outcome.rejected.append(f"{error.sentence}. It answers so, too, while it restarts")
+            return
         except FinalError as error:
             _refuse(node, lease, destination, error.sentence)
             outcome.never.append(error.sentence)
@@ -275,6 +282,14 @@ def _note_failed_attempt(
     _note_pending(node, lease, destination, sentence, DeliveryState.PENDING)
 
 
+def _note_rejection(
+    node: Node, lease: Lease, destination: DestinationSettings, sentence: str
+) -> None:
+    pending = _pending(node, lease, destination)
+    with node.database.session() as session:
+        record_rejection(session, lease, pending, sentence)
+
+
 def _note_pending(
     node: Node,
     lease: Lease,
@@ -282,13 +297,17 @@ def _note_pending(
     sentence: str,
     state: DeliveryState,
 ) -> None:
-    pending = [
+    pending = _pending(node, lease, destination)
+    with node.database.session() as session:
+        record_sending(session, lease, pending, state, sentence, node.now())
+
+
+def _pending(node: Node, lease: Lease, destination: DestinationSettings) -> list[int]:
+    return [
         parcel.delivery_id
         for parcel in parcels_for(node, lease, destination.name)
         if parcel.state is DeliveryState.PENDING
     ]
-    with node.database.session() as session:
-        record_sending(session, lease, pending, state, sentence, node.now())
 
 
 def _sent_note(destinations: Sequence[DestinationSettings]) -> str:

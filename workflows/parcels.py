@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from db.jobs import Lease
 from db.models import DeliveryState
 from db.results import results_of
-from dicom_node.errors import FinalError, RetriableError
+from dicom_node.errors import FinalError, RejectedError, RetriableError
 from workflows.lease_keeper import LeaseKeeper
 from workflows.node import Node
 
@@ -29,9 +30,10 @@ class Parcel:
 
 @dataclass(slots=True)
 class Outcome:
-    """What an attempt came to: reasons to try again, and reasons not to."""
+    """What an attempt came to: reasons to try again, to try a few times more, and not to."""
 
     again: list[str] = field(default_factory=list)
+    rejected: list[str] = field(default_factory=list)
     never: list[str] = field(default_factory=list)
 
     def settle(self) -> None:
@@ -41,13 +43,21 @@ class Outcome:
         ------
         RetriableError
             Something may succeed later, whatever else was refused.
+        RejectedError
+            Some destination rejects us, which its administrator may mend.
         FinalError
             All that can be sent is sent; the rest is refused for good.
         """
         if self.again:
-            raise RetriableError("; ".join(dict.fromkeys(self.again)))
+            raise RetriableError(_joined(self.again, self.rejected))
+        if self.rejected:
+            raise RejectedError(_joined(self.rejected))
         if self.never:
-            raise FinalError("; ".join(dict.fromkeys(self.never)))
+            raise FinalError(_joined(self.never))
+
+
+def _joined(*sentences: list[str]) -> str:
+    return "; ".join(dict.fromkeys(chain.from_iterable(sentences)))
 
 
 def parcels_for(node: Node, lease: Lease, destination: str) -> list[Parcel]:

@@ -143,6 +143,7 @@ class RetrySettings(Settings):
     fast_attempts: Annotated[int, Field(strict=True, ge=1, le=20)] = 3
     fast_seconds: Seconds = 1.0
     attempts: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 300
+    rejected_attempts: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 12
     first_seconds: Seconds = 10.0
     longest_seconds: Seconds = 900.0
 

@@ -13,7 +13,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
-from dicom_node.errors import FinalError, RetriableError
+from dicom_node.errors import FinalError, RejectedError, RetriableError
 from dicom_node.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.services.association import Destination
 from dicom_node.services.reactor import DirectAssociation
@@ -53,8 +53,10 @@ def dial(
     ------
     RetriableError
         No connection, no answer in time, aborted, or refused for the moment.
+    RejectedError
+        Refused by its configuration: the sentence says what to set, where.
     FinalError
-        Refused for good: the sentence says what to set, where.
+        It takes nothing of what is offered.
     """
     timeouts = destination.timeouts
     entity = AE(ae_title=calling_ae_title)
@@ -146,7 +148,7 @@ def _not_established(
             f"source {answer.result_source}, reason {answer.diagnostic} of PS3.8 Table 9-21",
         ).format(calling=calling, called=destination.ae_title)
         if answer.result == 1:
-            return FinalError(f"{destination} refused the association: {reason}")
+            return RejectedError(f"{destination} refused the association: {reason}")
         return RetriableError(f"{destination} refused the association for now: {reason}")
     if isinstance(answer, A_ASSOCIATE) and answer.result == 0:
         return FinalError(f"{destination} takes none of the offered classes and transfer syntaxes")

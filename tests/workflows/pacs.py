@@ -34,6 +34,8 @@ class Pacs:
         SOP Instance UIDs that its next C-FINDs do not know, and how often.
     finds
         Whether it takes C-FIND at all.
+    knows
+        Calling AE titles; it rejects others for good. Empty: all.
     stored
         (association number, SOP Instance UID) of each C-STORE answered with success.
     data
@@ -45,6 +47,7 @@ class Pacs:
     drops: set[str] = field(default_factory=set)
     forgets: dict[str, int] = field(default_factory=dict)
     finds: bool = True
+    knows: tuple[str, ...] = ()
     stored: list[tuple[int, str]] = field(default_factory=list)
     data: dict[str, list[bytes]] = field(default_factory=dict)
     on_store: Any = None
@@ -61,6 +64,7 @@ class Pacs:
         entity.add_supported_context(VERIFICATION)
         if self.finds:
             entity.add_supported_context(FIND)
+        entity.require_calling_aet = list(self.knows)
         handlers: list[Any] = [
             (evt.EVT_ACCEPTED, self._accepted),
             (evt.EVT_C_STORE, self._store),

@@ -286,3 +286,51 @@ def test_it_gives_up_after_the_last_attempt(
     assert job["state"] == "failed"
     assert "given up after 3 attempts" in job["error"]
     assert {line["attempts"] for line in job["results"]} == {3}
+
+
+def rejecting(pacs: Pacs, *, rejects: bool) -> None:
+    """Let a PACS know nobody, as while it starts, or everybody."""
+    pacs.stop()
+    pacs.knows = ("NOBODY",) if rejects else ()
+    pacs.start()
+
+
+def test_a_pacs_that_rejects_us_while_it_restarts_gets_the_results_afterwards(
+    tmp_path: Path, database: Database, clock: Clock, pacs: Pacs
+) -> None:
+    node = make_node(tmp_path, database, clock, destinations=[destination(pacs)])
+    rejecting(pacs, rejects=True)
+    job_id, other = encoded_job(node, ["pacs"]), encoded_job(node, ["pacs"], study="1.2.4")
+    for one in (job_id, other):
+        deliver_job(node, one)
+        job = told(node, one)
+        assert job["state"] == "delivering"
+        assert "does not know our AE title UNIBIOMED; add it" in job["wait_reason"]
+        assert "while it restarts" in job["wait_reason"]
+    rejecting(pacs, rejects=False)
+    clock.forward(60)
+    deliver_job(node, job_id)
+    assert told(node, job_id)["state"] == "delivered"
+
+
+def test_a_pacs_that_goes_on_rejecting_us_fails_the_job_before_long(
+    tmp_path: Path, sqlite_database: Database, clock: Clock, pacs: Pacs
+) -> None:
+    settings = {"fast_attempts": 1, "rejected_attempts": 3}
+    node = make_node(
+        tmp_path, sqlite_database, clock, destinations=[destination(pacs)], retries=settings
+    )
+    pacs.stop()
+    job_id = encoded_job(node, ["pacs"])
+    for _ in range(5):  # a PACS that was away for long uses up nothing of this
+        deliver_job(node, job_id)
+        clock.forward(3600)
+    rejecting(pacs, rejects=True)
+    states = []
+    for _ in range(3):
+        deliver_job(node, job_id)
+        clock.forward(3600)
+        states.append(told(node, job_id)["state"])
+    assert states == ["delivering", "delivering", "failed"]
+    assert "given up after 8 attempts" in told(node, job_id)["error"]
+    assert pacs.received == []
