@@ -15,6 +15,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
+DATABASE_ERRORS = (DBAPIError, PoolTimeoutError)
+"""What a database that is away, locked or asked wrongly raises; `is_passing` tells them apart."""
 _READING = "unibiomed_reading"
 
 

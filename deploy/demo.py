@@ -128,6 +128,7 @@ def write_configuration(
         "storage": {"reserve": "200 MiB"},
         "completion": {"quiet_seconds": 5.0, "after_release_seconds": 0.5},
         "jobs": {"sweep_seconds": 0.5},
+        "dashboard": {"port": 0},
         "peers": [{"name": "demo scanner", "ae_title": SCANNER, "host": LOOPBACK}],
         "destinations": [
             {"name": "pacs", "ae_title": pacs.ae_title, "host": LOOPBACK, "port": pacs.port}

@@ -29,6 +29,7 @@ __all__ = ["StartError", "run"]
 
 REDIS_SECONDS = 30.0
 LISTENER_SECONDS = 90.0
+DASHBOARD_SECONDS = 60.0
 WORKER_STOP_SECONDS = 30.0  # a task cut off here is taken up again by the next start
 STARTS_BEFORE_GIVING_UP = 3
 CANNOT_START = 2  # exit code of a program that says why it will never start like this
@@ -125,11 +126,33 @@ def _start(tree: _Tree, supervisor: Supervisor, say: Callable[[str], None]) -> N
     _insist(listening is not None, supervisor, "listener")
     for program in (*_workers(tree), _beat(tree)):
         supervisor.start(program)
-    ready = _write_ready(home, listening or {})
+    pages = _start_dashboard(tree, supervisor, say) if settings.dashboard.enabled else {}
+    ready = _write_ready(home, {**(listening or {}), **pages})
     say(
         f"Ready: {ready['ae_title']} takes studies at {ready['host']}:{ready['port']} "
         f"(home {home.root})."
     )
+
+
+def _start_dashboard(
+    tree: _Tree, supervisor: Supervisor, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Start the web pages; without them the node still receives and delivers."""
+    supervisor.start(_dashboard(tree))
+    supervisor.wait(
+        lambda: _dashboard_told(tree, supervisor) is not None or _given_up(supervisor, "dashboard"),
+        DASHBOARD_SECONDS,
+    )
+    told = _dashboard_told(tree, supervisor)
+    if told is None:
+        if not supervisor.stop_requests:
+            lines = " ".join(supervisor.last_lines("dashboard")[-2:])
+            say(f"The node works without its web pages. {lines or 'See log/dashboard.log.'}")
+        return {}
+    say(f"Dashboard: {told['url']}")
+    if "first_admin" in told:
+        say(f"Make the first administrator here (the link works once): {told['first_admin']}")
+    return {"dashboard": told["url"]}
 
 
 def _write_ready(home: Home, listening: dict[str, Any]) -> dict[str, Any]:
@@ -146,13 +169,13 @@ def _tell_of_a_new_port(tree: _Tree, supervisor: Supervisor) -> bool:
     if listening is not None and tree.settings.node.port == 0:
         written = json.loads(tree.home.ready_json.read_text())
         if written["port"] != listening["port"]:
-            _write_ready(tree.home, listening)
+            _write_ready(tree.home, {**written, **listening})
     return False  # there is nothing to wait for: the node runs until it is stopped
 
 
 def _stop(supervisor: Supervisor) -> None:
     """Take no more work in, let what runs end, and stop the broker last."""
-    supervisor.stop("listener", "beat")
+    supervisor.stop("listener", "beat", "dashboard")
     supervisor.stop("worker-io", "worker-deliver", "worker-gpu")
     supervisor.stop("redis")
 
@@ -252,6 +275,10 @@ def _listener(tree: _Tree) -> Program:
     return tree.program("listener", *_python("workflows.listener"), stop_seconds=20.0)
 
 
+def _dashboard(tree: _Tree) -> Program:
+    return tree.program("dashboard", *_python("dashboard.server"), stop_seconds=8.0)
+
+
 # ---------------------------------------------------------------------- readiness
 
 
@@ -269,13 +296,21 @@ def _redis_answers(socket: Path) -> bool:
 
 def _listening(tree: _Tree, supervisor: Supervisor) -> dict[str, Any] | None:
     """Return what the present run of the listener wrote once it accepted associations."""
+    told = _told(tree.home.listener_json, supervisor.pid("listener"))
+    return None if told is None else {key: told[key] for key in ("ae_title", "host", "port")}
+
+
+def _dashboard_told(tree: _Tree, supervisor: Supervisor) -> dict[str, Any] | None:
+    """Return what the present run of the dashboard wrote once it answered."""
+    return _told(tree.home.dashboard_json, supervisor.pid("dashboard"))
+
+
+def _told(path: Path, pid: int | None) -> dict[str, Any] | None:
     try:
-        told: dict[str, Any] = json.loads(tree.home.listener_json.read_text())
+        told: dict[str, Any] = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
         return None
-    if told.get("pid") != supervisor.pid("listener"):
-        return None
-    return {key: told[key] for key in ("ae_title", "host", "port")}
+    return told if told.get("pid") == pid else None
 
 
 def _given_up(supervisor: Supervisor, name: str) -> bool:
@@ -308,7 +343,7 @@ def _look_at_the_card(settings: NodeSettings, say: Callable[[str], None]) -> Non
 
 
 def _forget_last_run(home: Home) -> None:
-    for path in (home.ready_json, home.listener_json, home.redis_socket):
+    for path in (home.ready_json, home.listener_json, home.dashboard_json, home.redis_socket):
         path.unlink(missing_ok=True)
 
 

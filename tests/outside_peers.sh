@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the programs of other authors that the tests talk to: DCMTK (senders) and Orthanc (PACS).
+# Installs the programs of other authors that the tests talk to: DCMTK (senders), Orthanc (PACS) and
+# chromium (a person at the dashboard).
 # Only as root on Debian or Ubuntu; elsewhere it says which tests are left out. Never fails:
 # each test that needs a peer looks for it and skips with the reason.
 set -u
@@ -9,11 +10,13 @@ for tool in /usr/bin/storescu /usr/bin/dcmsend; do
   [ -x "$tool" ] || { missing+=(dcmtk); break; }
 done
 command -v Orthanc >/dev/null || [ -x /usr/sbin/Orthanc ] || missing+=(orthanc)
+[ -x /usr/bin/chromium ] || missing+=(chromium)
 [ "${#missing[@]}" -eq 0 ] && exit 0
 
 say_left_out() {
   echo "Left out: the end-to-end tests against ${missing[*]} ($1)."
-  echo "They run where DCMTK is at /usr/bin/storescu and Orthanc at /usr/sbin/Orthanc."
+  echo "They run where DCMTK is at /usr/bin/storescu, Orthanc at /usr/sbin/Orthanc and chromium at"
+  echo "/usr/bin/chromium."
 }
 
 if [ "$(id -u)" -ne 0 ]; then

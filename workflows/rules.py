@@ -15,8 +15,8 @@ from pydantic import BeforeValidator, Field
 
 from dicom_node.objects.series import SetAside, Source
 from workflows.conditions import AnyCondition, Keyword, matches, shown, values_of
-from workflows.setting_values import Flag, Name
-from workflows.settings import NodeSettings, Settings
+from workflows.setting_values import Flag, Name, Settings
+from workflows.settings import NodeSettings
 from workflows.yaml_positions import (
     ConfigurationError,
     ConfigurationProblem,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import zoneinfo
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 _UNITS: Final[Mapping[str, int]] = {
@@ -22,6 +23,12 @@ _UNITS: Final[Mapping[str, int]] = {
     "gib": 2**30,
     "tib": 2**40,
 }
+
+
+class Settings(BaseModel):
+    """Base: unknown keys are errors, values do not change after they were read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _ae_title(value: str) -> str:
@@ -85,6 +92,13 @@ def _expanded(value: str) -> str:
     return re.sub(r"\$\{(\w+)\}", look_up, value)
 
 
+def _time_zone(value: str) -> str:
+    if value not in zoneinfo.available_timezones():
+        mend = "write it as Europe/Berlin; a list is at the IANA time zone database"
+        raise PydanticCustomError("time_zone", "is not a time zone", {"mend": mend})
+    return value
+
+
 def _url(*schemes: str) -> AfterValidator:
     def check(value: str) -> str:
         if not re.match(rf"({'|'.join(re.escape(scheme) for scheme in schemes)})://", value):
@@ -108,6 +122,8 @@ Seconds = Annotated[float, Field(strict=True, gt=0, le=7 * 86400)]
 Days = Annotated[int, Field(strict=True, ge=1, le=36500)]
 Size = Annotated[int, BeforeValidator(_bytes), Field(strict=True, ge=0)]
 Flag = Annotated[bool, Field(strict=True)]
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
+Secret = Annotated[str, AfterValidator(_expanded), Field(min_length=1)]
 DatabaseUrl = Annotated[
     str,
     AfterValidator(_expanded),

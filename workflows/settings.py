@@ -15,8 +15,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from workflows.dashboard_settings import DashboardSettings
 from workflows.setting_values import (
     AeTitle,
     BrokerUrl,
@@ -29,6 +30,7 @@ from workflows.setting_values import (
     PeerHost,
     Port,
     Seconds,
+    Settings,
     Size,
 )
 from workflows.yaml_positions import (
@@ -42,12 +44,6 @@ from workflows.yaml_positions import (
 _LONGEST_SOCKET_PATH: Final = 100
 """Bytes. Unix sockets allow 107 (``sun_path``), and Redis puts a suffix on temporary ones."""
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104
-
-
-class Settings(BaseModel):
-    """Base: unknown keys are errors, values do not change after they were read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class NodeIdentitySettings(Settings):
@@ -200,6 +196,7 @@ class NodeSettings(Settings):
     jobs: JobSettings = JobSettings()
     retries: RetrySettings = RetrySettings()
     retention: RetentionSettings = RetentionSettings()
+    dashboard: DashboardSettings = DashboardSettings()
     peers: tuple[PeerSettings, ...] = ()
     destinations: tuple[DestinationSettings, ...] = ()
 
@@ -258,6 +255,11 @@ class Home:
     def listener_json(self) -> Path:
         """Written by the listener once it accepts associations."""
         return self.run / "listener.json"
+
+    @property
+    def dashboard_json(self) -> Path:
+        """Written by the dashboard once it answers; only the node's user can read it."""
+        return self.run / "dashboard.json"
 
     @property
     def redis_socket(self) -> Path:

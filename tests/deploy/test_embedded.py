@@ -27,6 +27,7 @@ def write_settings(home: Path, port: int) -> None:
     settings = {
         "node": {"ae_title": "TEST", "host": "127.0.0.1", "port": port},
         "storage": {"reserve": "1 MiB"},
+        "dashboard": {"port": 0},
     }
     (home / "node.yaml").write_text(yaml.safe_dump(settings))
 
@@ -73,7 +74,7 @@ def test_ready_json_names_a_port_that_answers(node: NodeProcess) -> None:
         pass
     assert {path.name for path in (node.home / "log").glob("*.log")} == {
         "redis.log", "worker-io.log", "worker-deliver.log", "worker-gpu.log", "beat.log",
-        "listener.log",
+        "listener.log", "dashboard.log",
     }  # fmt: skip
 
 

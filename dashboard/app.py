@@ -1,0 +1,101 @@
+"""The web application of one node."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from fastapi import FastAPI
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dashboard import entry, jobs, live, overview
+from dashboard.errors import answer_errors
+from dashboard.live import Changes
+from workflows.node import Node
+
+_STATIC: Final = Path(__file__).parent / "static"
+_SECURITY_HEADERS: Final = {
+    # Nothing from elsewhere, and no script or style inside a page: a DICOM string that came
+    # through as markup would still do nothing.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+def create_app(node: Node) -> FastAPI:
+    """Make the application.
+
+    Parameters
+    ----------
+    node
+        The node whose pages it shows.
+    """
+    changes = Changes(node.database, now=node.now)
+
+    @asynccontextmanager
+    async def run(app: FastAPI) -> AsyncIterator[None]:
+        async with changes.watching():
+            yield
+
+    app = FastAPI(
+        title="UniBiomed Node", docs_url=None, redoc_url=None, openapi_url=None, lifespan=run
+    )
+    app.state.node = node
+    app.state.changes = changes
+    for router in (entry.router, overview.router, jobs.router, live.router):
+        app.include_router(router)
+    app.mount("/static", StaticFiles(directory=_STATIC), name="static")
+    answer_errors(app)
+    app.add_middleware(SecurityHeaders, secure=_is_secure(node))
+    return app
+
+
+def _is_secure(node: Node) -> bool:
+    settings = node.settings.dashboard
+    return settings.certificate is not None or (settings.public_url or "").startswith("https://")
+
+
+class SecurityHeaders:
+    """Adds the headers that keep a browser on the safe side to every answer.
+
+    Pages are never kept by caches: they name patients.
+    """
+
+    def __init__(self, app: ASGIApp, *, secure: bool) -> None:
+        self._app = app
+        self._headers = dict(_SECURITY_HEADERS)
+        if secure:
+            self._headers["Strict-Transport-Security"] = "max-age=31536000"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        cached = "no-cache" if scope["path"].startswith("/static/") else "no-store"
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                present = {name.lower() for name, _ in message["headers"]}
+                extra = {**self._headers, "Cache-Control": cached}
+                message["headers"] = [
+                    *message["headers"],
+                    *(
+                        (name.lower().encode(), value.encode())
+                        for name, value in extra.items()
+                        if name.lower().encode() not in present
+                    ),
+                ]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)

@@ -1,0 +1,127 @@
+"""In and out: login, logout, and the one-time links by which people choose a password."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Depends, Form, Request
+from starlette.responses import RedirectResponse, Response
+
+from dashboard.access import (
+    NodeOf,
+    Viewer,
+    client_host,
+    cookie_name,
+    require_own_page,
+    session_secret,
+    set_session_cookie,
+)
+from dashboard.auditing import note
+from dashboard.rendering import render
+from db.accounts import (
+    AccountError,
+    accept_invitation,
+    begin_session,
+    end_session,
+    invitation_of,
+    log_in,
+)
+from workflows.node import Node
+
+router = APIRouter(include_in_schema=False)
+Text = Annotated[str, Form(max_length=2048)]
+
+
+def local_target(target: str) -> str:
+    """Return the page to go to after login; never one of another host."""
+    parts = urlsplit(target)
+    if parts.scheme or parts.netloc or not target.startswith("/") or target[1:2] in ("/", "\\"):
+        return "/"
+    return target
+
+
+@router.get("/login")
+def login_page(request: Request, node: NodeOf, next: str = "/") -> Response:
+    """Show the form."""
+    return render(
+        request, "login.html", next=local_target(next), name="", error="",
+        openid=node.settings.dashboard.openid,
+    )  # fmt: skip
+
+
+@router.post("/login", dependencies=[Depends(require_own_page)])
+def login(request: Request, node: NodeOf, name: Text, password: Text, next: Text = "/") -> Response:
+    """Check name and password."""
+    with node.database.session() as session:
+        user = log_in(session, name, password, node.now())
+        secret = None
+        if user is not None:
+            secret = begin_session(
+                session, user, node.now(),
+                hours=node.settings.dashboard.session_hours, host=client_host(request),
+            )  # fmt: skip
+        note(
+            session, request, "login", account=user.name if user else name,
+            outcome="success" if user else "refused",
+        )  # fmt: skip
+    if secret is None:
+        return render(
+            request, "login.html", status_code=401, next=local_target(next), name=name,
+            error="Name or password is wrong, or the account is locked for a quarter of an hour "
+            "after five wrong passwords.",
+            openid=node.settings.dashboard.openid,
+        )  # fmt: skip
+    return _enter(request, secret, local_target(next))
+
+
+@router.post("/logout")
+def logout(request: Request, node: NodeOf, actor: Viewer) -> Response:
+    """End the session."""
+    with node.database.session() as session:
+        end_session(session, session_secret(request) or "")
+        note(session, request, "logout", account=actor.name)
+    response = RedirectResponse("/login", 303)
+    response.delete_cookie(cookie_name(request), path="/")
+    return response
+
+
+@router.get("/invitation/{secret}")
+def invitation_page(request: Request, node: NodeOf, secret: str) -> Response:
+    """Show the form that a one-time link leads to."""
+    return _invitation(request, node, secret, "", "")
+
+
+@router.post("/invitation/{secret}", dependencies=[Depends(require_own_page)])
+def accept(
+    request: Request, node: NodeOf, secret: str, password: Text, again: Text, name: Text = ""
+) -> Response:
+    """Make the account, and log it in."""
+    if password != again:
+        return _invitation(request, node, secret, name, "The two passwords differ.")
+    try:
+        with node.database.session() as session:
+            user = accept_invitation(session, secret, name, password, node.now())
+            cookie = begin_session(
+                session, user, node.now(),
+                hours=node.settings.dashboard.session_hours, host=client_host(request),
+            )  # fmt: skip
+            note(session, request, "account.accept", target=user.name, account=user.name)
+    except AccountError as error:
+        return _invitation(request, node, secret, name, str(error))
+    return _enter(request, cookie, "/")
+
+
+def _invitation(request: Request, node: Node, secret: str, name: str, error: str) -> Response:
+    with node.database.reading() as session:
+        found = invitation_of(session, secret, node.now())
+    return render(
+        request, "invitation.html", status_code=400 if error else 200 if found else 404,
+        invitation=found, name=name, error=error,
+    )  # fmt: skip
+
+
+def _enter(request: Request, secret: str, target: str) -> Response:
+    response = RedirectResponse(target, 303)
+    set_session_cookie(request, response, secret)
+    return response

@@ -1,0 +1,224 @@
+"""Templates, and how values are written for people.
+
+Everything that goes into a template is escaped; nothing marks a text of DICOM as safe.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from datetime import UTC, datetime, tzinfo
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
+
+from fastapi import Request
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.responses import HTMLResponse
+
+from dashboard.access import Role, find_actor, node_of
+from db.states import END_STATES, JobState
+
+_FOLDER: Final = Path(__file__).parent
+_LONGEST_TEXT: Final = 400
+_BIDI: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
+TONES: Final[Mapping[str, str]] = {
+    "received": "wait",
+    "waiting": "wait",
+    "queued": "wait",
+    "preparing": "run",
+    "inferring": "run",
+    "encoding": "run",
+    "validating": "run",
+    "delivering": "run",
+    "confirming": "run",
+    "delivered": "good",
+    "failed": "bad",
+    "not_applicable": "still",
+    "cancelled": "still",
+    "superseded": "still",
+}
+"""What a state means to somebody who glances at it; the word stands beside the colour."""
+
+
+def plain(value: object, longest: int = _LONGEST_TEXT) -> str:
+    """Make hostile text harmless to the eye: no control characters, no change of direction.
+
+    Markup needs nothing here, since templates escape it.
+    """
+    text = str(value)
+    cut = text[: longest + 1]
+    shown = "".join(
+        "\ufffd" if character in _BIDI or unicodedata.category(character) == "Cc" else character
+        for character in cut.replace("\r\n", " ").replace("\n", " ").replace("\t", " ")
+    )
+    return shown[:longest] + "…" if len(shown) > longest else shown
+
+
+def person_name(value: str) -> str:
+    """Write a Person Name (PS3.5 section 6.2.1) as people do: first component group, no carets."""
+    first = value.split("=")[0]
+    family, *others = [part.strip() for part in first.split("^")]
+    given = " ".join(part for part in others if part)
+    return plain(f"{family}, {given}" if given else family)
+
+
+def duration(seconds: float | None) -> str:
+    """Write a time span in its two largest units."""
+    if seconds is None:
+        return "–"
+    if seconds < 0:
+        seconds = 0.0
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    for size, name, smaller, smaller_name in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= size:
+            rest = whole % size // smaller
+            return (
+                f"{whole // size} {name} {rest} {smaller_name}"
+                if rest
+                else f"{whole // size} {name}"
+            )
+    return f"{whole} s"
+
+
+def size(count: float) -> str:
+    """Write a number of bytes."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def as_time(value: datetime | str | None) -> datetime | None:
+    """Read a time as `db.listing` writes it."""
+    if value is None or isinstance(value, datetime):
+        return value
+    return datetime.fromisoformat(value)
+
+
+def zone_of(request: Request) -> tzinfo:
+    """Return the site's time zone."""
+    name = node_of(request).settings.dashboard.time_zone
+    if name is not None:
+        return ZoneInfo(name)
+    return datetime.now(UTC).astimezone().tzinfo or UTC
+
+
+@cache
+def environment() -> Environment:
+    """Return the templates; made once."""
+    made = Environment(
+        loader=FileSystemLoader(_FOLDER / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(
+        plain=plain,
+        person=person_name,
+        duration=duration,
+        size=size,
+        tone=lambda state: TONES.get(str(state), "still"),
+        words=lambda state: str(state).replace("_", " "),
+    )
+    made.globals.update(
+        Role=Role, states=list(JobState), end_states={str(state) for state in END_STATES}
+    )
+    return made
+
+
+MENU: Final = (
+    ("/", "Overview", Role.VIEWER),
+    ("/jobs", "Jobs", Role.VIEWER),
+)
+"""Address, name, and the role that a page needs."""
+
+
+def render(
+    request: Request, template: str, *, status_code: int = 200, **context: Any
+) -> HTMLResponse:
+    """Make a page.
+
+    Parameters
+    ----------
+    request
+        The request; the page knows from it who asks, and which part of the menu it is.
+    template
+        File in ``templates/``.
+    status_code
+        Of the answer.
+    context
+        What the template needs beside what every page has.
+    """
+    node = node_of(request)
+    settings = node.settings
+    zone = zone_of(request)
+    now = node.now()
+
+    def local(value: datetime | str | None, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+        at = as_time(value)
+        return "–" if at is None else at.astimezone(zone).strftime(form)
+
+    def age(value: datetime | str | None) -> str:
+        at = as_time(value)
+        return "–" if at is None else duration((now - at).total_seconds())
+
+    def address(**changes: object) -> str:
+        """Return this page's address with other parameters; None takes one out."""
+        query = {key: request.query_params.getlist(key) for key in request.query_params}
+        for key, value in changes.items():
+            if value is None:
+                query.pop(key, None)
+            else:
+                query[key] = [str(value)]
+        return f"{request.url.path}?{urlencode(query, doseq=True)}"
+
+    actor = getattr(request.state, "actor", None)
+    text = (
+        environment()
+        .get_template(template)
+        .render(
+            request=request,
+            path=request.url.path,
+            actor=actor,
+            csrf=actor.csrf if actor else "",
+            menu=MENU,
+            version=_version(),
+            site=settings.dashboard.site or settings.node.name,
+            theme=_chosen(request, "theme", ("light", "dark")),
+            masked=_chosen(request, "masked", ("yes", "no")) == "yes",
+            zone=local(now, "%Z"),
+            now=now,
+            local=local,
+            age=age,
+            address=address,
+            **context,
+        )
+    )
+    return HTMLResponse(text, status_code)
+
+
+@cache
+def _version() -> str:
+    return metadata.version("unibiomed-node")
+
+
+def _chosen(request: Request, cookie: str, known: tuple[str, ...]) -> str:
+    value = request.cookies.get(cookie, "")
+    return value if value in known else ""
+
+
+__all__ = ["as_time", "environment", "find_actor", "plain", "render", "zone_of"]

@@ -1,0 +1,130 @@
+"""The dashboard's process: ``python -m dashboard.server``.
+
+Reads the folder from UNIBIOMED_HOME, writes ``run/dashboard.json`` once it answers (address, and
+the link for the first administrator while there is none), ends with 0 on SIGTERM.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+
+from dashboard.app import create_app
+from db.accounts import invite_first_admin
+from db.session import DATABASE_ERRORS
+from workflows.dashboard_settings import DashboardSettings
+from workflows.node import Node, open_node
+from workflows.settings import Home
+from workflows.yaml_positions import ConfigurationError
+
+CANNOT_START: Final = 2
+HOME_VARIABLE: Final = "UNIBIOMED_HOME"
+_STOP_SECONDS: Final = 3
+_LOG = logging.getLogger(__name__)
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, telling where it listens once it does."""
+
+    def __init__(self, config: uvicorn.Config, node: Node) -> None:
+        super().__init__(config)
+        self._node = node
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer, then say so."""
+        await super().startup(sockets=sockets)
+        if sockets and not self.should_exit:
+            write_ready(self._node, sockets[0].getsockname()[1])
+
+
+def write_ready(node: Node, port: int) -> None:
+    """Write ``run/dashboard.json``, whole or not at all, for the node's user only."""
+    settings = node.settings.dashboard
+    url = address_of(settings, port)
+    ready = {"pid": os.getpid(), "port": port, "url": url}
+    with node.database.session() as session:
+        secret = invite_first_admin(session, node.now())
+    if secret is not None:
+        ready["first_admin"] = f"{url}/invitation/{secret}"
+    path = node.home.dashboard_json
+    temporary = path.with_suffix(f".{os.getpid()}")
+    with os.fdopen(os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(ready, file)
+    temporary.replace(path)
+
+
+def address_of(settings: DashboardSettings, port: int) -> str:
+    """Return the address that people type."""
+    if settings.public_url is not None:
+        return settings.public_url
+    scheme = "https" if settings.certificate else "http"
+    host = settings.host
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - every address; the host's name is one of them
+        host = socket.gethostname()
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def listen(settings: DashboardSettings) -> socket.socket:
+    """Take the port, before anything else is begun.
+
+    Raises
+    ------
+    OSError
+        It cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return socket.create_server((settings.host, settings.port), family=family, backlog=128)
+
+
+def main() -> int:
+    """Run until SIGTERM; returns the exit code."""
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stdout,
+    )
+    # It writes one line for each request it makes; the audit trail says what matters.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        node = open_node(Home(Path(os.environ[HOME_VARIABLE])), role="dashboard")
+        settings = node.settings.dashboard
+        taken = listen(settings)
+    except KeyError:
+        print(f"Set {HOME_VARIABLE} to the node's folder, as `unibiomed-node up` does.")
+        return CANNOT_START
+    except ConfigurationError as error:
+        print(f"The dashboard cannot start: {error}")
+        return CANNOT_START
+    except OSError as error:
+        print(f"The dashboard cannot start: {error} (dashboard.port in node.yaml may be taken).")
+        return CANNOT_START
+    config = uvicorn.Config(
+        create_app(node),
+        ssl_certfile=settings.certificate,
+        ssl_keyfile=settings.key,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=settings.public_url is not None,
+        timeout_graceful_shutdown=_STOP_SECONDS,
+    )
+    try:
+        Server(config, node).run(sockets=[taken])
+    except DATABASE_ERRORS as error:
+        _LOG.error("the database does not answer: %s", type(error).__name__)
+        return 1
+    finally:
+        node.home.dashboard_json.unlink(missing_ok=True)
+        node.database.dispose()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+// Keeps the parts of a page that carry data-live as they are on the server.
+//
+// An event says only that something changed. The page then asks for itself once more and puts in
+// those parts that differ; what a person has ticked, opened or typed elsewhere stays.
+
+const lamp = document.querySelector("#alive .dot");
+const words = document.querySelector("#alive span:last-child");
+const SHORTEST = 900;
+let last = 0;
+let waiting = null;
+let busy = false;
+
+function show(tone, text) {
+  lamp.dataset.tone = tone;
+  if (words.textContent !== text) words.textContent = text;
+}
+
+function put(old, fresh) {
+  const ticked = new Set([...old.querySelectorAll("input:checked")].map((box) => box.id));
+  const open = new Set([...old.querySelectorAll("details[open][id]")].map((one) => one.id));
+  const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
+  const selected = old.querySelector("[aria-selected=true]")?.id;
+  for (const box of fresh.querySelectorAll("input[type=checkbox]")) {
+    if (ticked.has(box.id)) box.checked = true;
+  }
+  for (const one of fresh.querySelectorAll("details[id]")) if (open.has(one.id)) one.open = true;
+  if (selected) fresh.querySelector(`#${CSS.escape(selected)}`)?.setAttribute("aria-selected", "true");
+  old.replaceWith(fresh);
+  if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+}
+
+async function refresh() {
+  if (busy) return later();
+  busy = true;
+  last = Date.now();
+  try {
+    const response = await fetch(location.href, { headers: { "X-Live": "1" } });
+    if (response.status === 401) return location.reload();
+    if (!response.ok) return show("bad", "the node does not answer");
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    for (const old of document.querySelectorAll("[data-live]")) {
+      const fresh = page.getElementById(old.id);
+      const editing = old.contains(document.activeElement) &&
+        document.activeElement.matches("input:not([type=checkbox]), textarea, select");
+      if (fresh && !editing && fresh.outerHTML !== old.dataset.html) {
+        const html = fresh.outerHTML;
+        put(old, fresh);
+        fresh.dataset.html = html;
+      }
+    }
+    show("good", "live");
+  } catch {
+    show("bad", "the node does not answer");
+  } finally {
+    busy = false;
+  }
+}
+
+function later() {
+  if (waiting !== null) return;
+  waiting = setTimeout(() => {
+    waiting = null;
+    refresh();
+  }, Math.max(50, SHORTEST - (Date.now() - last)));
+}
+
+function concerns(jobs) {
+  const job = document.querySelector("[data-job]")?.dataset.job;
+  return job === undefined || jobs.includes(Number(job));
+}
+
+const source = new EventSource("/live");
+let broken = false;
+source.addEventListener("open", () => {
+  show("good", "live");
+  if (broken) later();
+  broken = false;
+});
+source.addEventListener("error", () => {
+  broken = true;
+  show("bad", "the node does not answer");
+});
+source.addEventListener("away", () => show("bad", "the database is away"));
+source.addEventListener("back", later);
+source.addEventListener("jobs", (event) => {
+  const { jobs } = JSON.parse(event.data);
+  document.dispatchEvent(new CustomEvent("node:jobs", { detail: jobs }));
+  if (concerns(jobs)) later();
+});
+// Ages grow and clocks go on without any event.
+setInterval(() => {
+  if (!document.hidden && document.querySelector("[data-live]")) later();
+}, 15000);
+addEventListener("pagehide", () => source.close());

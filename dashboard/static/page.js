@@ -1,0 +1,97 @@
+// What every page does: theme, hidden patients, questions before what cannot be undone, keys.
+
+const body = document.body;
+
+function remember(name, value) {
+  document.cookie = `${name}=${value}; path=/; max-age=31536000; samesite=lax`;
+}
+
+function isDark() {
+  const chosen = document.documentElement.dataset.theme;
+  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+/** Say something at the foot of the page, for eyes and screen readers. */
+export function say(text, bad = false) {
+  const line = document.createElement("p");
+  line.textContent = text;
+  if (bad) line.className = "bad";
+  document.getElementById("said").append(line);
+  setTimeout(() => line.remove(), bad ? 9000 : 4500);
+}
+
+/** Ask before something is done; resolves to whether it should be. */
+export function ask(text, yes = "Do it") {
+  const dialog = document.getElementById("ask");
+  document.getElementById("ask-text").textContent = text;
+  document.getElementById("ask-yes").textContent = yes;
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+    dialog.returnValue = "no";
+    dialog.showModal();
+  });
+}
+
+/** Send JSON to the node as this page; resolves to its answer, rejects with its sentence. */
+export async function send(method, address, content) {
+  const headers = { "X-CSRF-Token": document.querySelector("meta[name=csrf]").content };
+  if (content !== undefined) headers["Content-Type"] = "application/json";
+  const response = await fetch(address, {
+    method,
+    headers,
+    body: content === undefined ? undefined : JSON.stringify(content),
+  });
+  const answer = response.status === 204 ? null : await response.json().catch(() => null);
+  if (!response.ok) throw new Error(answer?.detail ?? `The node answered ${response.status}.`);
+  return answer;
+}
+
+document.addEventListener("click", (event) => {
+  if (event.target.closest("[data-theme-button]")) {
+    const theme = isDark() ? "light" : "dark";
+    document.documentElement.dataset.theme = theme;
+    remember("theme", theme);
+  }
+  const mask = event.target.closest("[data-mask-button]");
+  if (mask) {
+    const masked = body.toggleAttribute("data-masked");
+    remember("masked", masked ? "yes" : "no");
+    mask.textContent = masked ? "Show patients" : "Hide patients";
+  }
+  for (const menu of document.querySelectorAll(".person[open]")) {
+    if (!menu.contains(event.target)) menu.open = false;
+  }
+});
+
+document.addEventListener("submit", async (event) => {
+  const form = event.target;
+  const question = event.submitter?.dataset.ask ?? form.dataset.ask;
+  if (!question || form.dataset.asked) return;
+  event.preventDefault();
+  const submitter = event.submitter;
+  if (await ask(question, submitter?.textContent.trim() || "Do it")) {
+    form.dataset.asked = "yes";
+    form.requestSubmit(submitter);
+    delete form.dataset.asked;
+  }
+});
+
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.closest("input, textarea, select, [contenteditable]");
+  if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey) {
+    event.preventDefault();
+    document.getElementById("find")?.focus();
+  }
+  if (event.key === "Escape") {
+    for (const menu of document.querySelectorAll(".person[open]")) menu.open = false;
+  }
+});
+
+// Said by the request before, such as "Job 7 is tried at once."
+const told = new URLSearchParams(location.search).get("said");
+if (told) {
+  say(told);
+  const address = new URL(location.href);
+  address.searchParams.delete("said");
+  history.replaceState(null, "", address);
+}

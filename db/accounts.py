@@ -1,0 +1,371 @@
+"""Who may open the dashboard: accounts, sessions, invitations and tokens.
+
+Nothing here is kept that would let a thief of the database log in: passwords are argon2id hashes,
+and of cookies, links and tokens only the SHA-256 digest is stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from db.access_models import ApiToken, Invitation, LoginSession, Role, User
+
+SHORTEST_PASSWORD: Final = 10
+FAILURES_BEFORE_LOCK: Final = 5
+LOCK_TIME: Final = timedelta(minutes=15)
+INVITATION_TIME: Final = timedelta(hours=48)
+TOKEN_PREFIX: Final = "ubn_"  # noqa: S105 - what a token begins with, no token
+_SEEN_AGAIN: Final = timedelta(minutes=1)
+
+# RFC 9106 section 4, second recommendation: 64 MiB and three passes.
+_HASHER: Final = PasswordHasher(time_cost=3, memory_cost=65536, parallelism=2)
+_NOBODY: Final = _HASHER.hash(secrets.token_hex(16))
+"""Checked where there is no such account, so that the answer takes as long as with one."""
+
+
+class AccountError(ValueError):
+    """What was asked cannot be done; the text is a sentence for the person who asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who asks.
+
+    Attributes
+    ----------
+    account_id, name
+        The account.
+    role
+        What the request may do; for a token, the smaller of the token's and its owner's.
+    csrf
+        What a form of this session must bring along; empty for a token.
+    by_token
+        Whether a program asks, by a token.
+    """
+
+    account_id: int
+    name: str
+    role: Role
+    csrf: str = ""
+    by_token: bool = False
+
+    def may(self, needed: Role) -> bool:
+        """Say whether the request may do what needs this role."""
+        return self.role.may(needed)
+
+
+# ---------------------------------------------------------------------- accounts
+
+
+def list_users(session: Session) -> list[User]:
+    """List all accounts by name."""
+    return list(session.scalars(select(User).order_by(User.name)))
+
+
+def has_admin(session: Session) -> bool:
+    """Say whether anybody could let others in."""
+    found = select(User.id).where(User.role == Role.ADMIN, User.enabled).limit(1)
+    return session.execute(found).first() is not None
+
+
+def add_user(
+    session: Session,
+    name: str,
+    role: Role,
+    now: datetime,
+    *,
+    password: str | None = None,
+    subject: str | None = None,
+) -> User:
+    """Make an account.
+
+    Raises
+    ------
+    AccountError
+        The name is taken or is none, or the password is too short.
+    """
+    name = name.strip()
+    if not re.fullmatch(r"[\w][\w.@+-]{0,63}", name):
+        raise AccountError("A name is 1 to 64 letters, digits, '.', '@', '_', '+' or '-'.")
+    if session.scalars(select(User.id).where(func.lower(User.name) == name.lower())).first():
+        raise AccountError(f"There is an account {name} already.")
+    user = User(name=name, role=role, subject=subject, created_at=now)
+    user.password_hash = "" if password is None else _hash(password, name)
+    session.add(user)
+    session.flush()
+    return user
+
+
+def set_password(session: Session, user: User, password: str) -> None:
+    """Give an account another password, and end its sessions.
+
+    Raises
+    ------
+    AccountError
+        The password is too short or too easy.
+    """
+    user.password_hash = _hash(password, user.name)
+    user.failed_logins, user.locked_until = 0, None
+    end_sessions(session, user.id)
+
+
+def change_user(session: Session, user_id: int, *, role: Role, enabled: bool) -> User:
+    """Change what an account may do; its sessions and tokens follow at once.
+
+    Raises
+    ------
+    AccountError
+        There is no such account, or nobody could let others in afterwards.
+    """
+    user = session.get(User, user_id, with_for_update=True)
+    if user is None:
+        raise AccountError("There is no such account any more.")
+    user.role, user.enabled = role, enabled
+    session.flush()
+    if not has_admin(session):
+        raise AccountError("This is the last administrator: make another one first.")
+    if not enabled:
+        end_sessions(session, user.id)
+    return user
+
+
+def log_in(session: Session, name: str, password: str, now: datetime) -> User | None:
+    """Check a password; ``None`` when it is wrong, or the account is locked or unknown.
+
+    After `FAILURES_BEFORE_LOCK` wrong ones the account is locked for `LOCK_TIME`. Commit in any
+    case: the failures are counted in the account.
+    """
+    user = session.scalars(
+        select(User).where(func.lower(User.name) == name.strip().lower()).with_for_update()
+    ).one_or_none()
+    if user is None or not user.password_hash:
+        _fits(_NOBODY, password)
+        return None
+    if user.locked_until is not None and now < user.locked_until:
+        _fits(_NOBODY, password)
+        return None
+    if not _fits(user.password_hash, password):
+        user.failed_logins += 1
+        if user.failed_logins >= FAILURES_BEFORE_LOCK:
+            user.failed_logins, user.locked_until = 0, now + LOCK_TIME
+        return None
+    if not user.enabled:
+        return None
+    if _HASHER.check_needs_rehash(user.password_hash):
+        user.password_hash = _HASHER.hash(password)
+    user.failed_logins, user.locked_until = 0, None
+    return user
+
+
+def user_by_subject(session: Session, subject: str) -> User | None:
+    """Find the account of a person whom an OpenID provider vouches for."""
+    return session.scalars(select(User).where(User.subject == subject)).one_or_none()
+
+
+# ---------------------------------------------------------------------- sessions
+
+
+def begin_session(
+    session: Session, user: User, now: datetime, *, hours: float, host: str = ""
+) -> str:
+    """Log a browser in; returns the secret for its cookie."""
+    session.execute(delete(LoginSession).where(LoginSession.expires_at <= now))
+    secret = secrets.token_urlsafe(32)
+    session.add(
+        LoginSession(
+            digest=_digest(secret),
+            account_id=user.id,
+            csrf=secrets.token_urlsafe(24),
+            host=host[:64],
+            created_at=now,
+            seen_at=now,
+            expires_at=now + timedelta(hours=hours),
+        )
+    )
+    user.last_login_at = now
+    session.flush()
+    return secret
+
+
+def actor_of_session(session: Session, secret: str, now: datetime, idle: timedelta) -> Actor | None:
+    """Return who is logged in by this cookie; ``None`` when it is void, old or long unused."""
+    found = session.get(LoginSession, _digest(secret))
+    if found is None or found.expires_at <= now or found.seen_at + idle <= now:
+        return None
+    user = session.get(User, found.account_id)
+    if user is None or not user.enabled:
+        return None
+    return Actor(user.id, user.name, user.role, found.csrf)
+
+
+def needs_touch(session: Session, secret: str, now: datetime) -> bool:
+    """Say whether `touch` would write; most requests need not."""
+    found = session.get(LoginSession, _digest(secret))
+    return found is not None and found.seen_at + _SEEN_AGAIN <= now
+
+
+def touch(session: Session, secret: str, now: datetime) -> None:
+    """Note that a session is in use."""
+    found = session.get(LoginSession, _digest(secret))
+    if found is not None:
+        found.seen_at = now
+
+
+def end_session(session: Session, secret: str) -> None:
+    """Log a browser out."""
+    session.execute(delete(LoginSession).where(LoginSession.digest == _digest(secret)))
+
+
+def end_sessions(session: Session, user_id: int) -> None:
+    """Log an account out everywhere."""
+    session.execute(delete(LoginSession).where(LoginSession.account_id == user_id))
+
+
+# ---------------------------------------------------------------------- invitations
+
+
+def invite(session: Session, role: Role, now: datetime, *, created_by: str, name: str = "") -> str:
+    """Make a one-time link's secret."""
+    session.execute(delete(Invitation).where(Invitation.expires_at <= now))
+    secret = secrets.token_urlsafe(24)
+    session.add(
+        Invitation(
+            digest=_digest(secret),
+            role=role,
+            name=name,
+            created_by=created_by,
+            created_at=now,
+            expires_at=now + INVITATION_TIME,
+        )
+    )
+    return secret
+
+
+def invite_first_admin(session: Session, now: datetime) -> str | None:
+    """Make the link for the first administrator, in place of one made before; ``None`` with one."""
+    if has_admin(session):
+        return None
+    session.execute(delete(Invitation).where(Invitation.created_by == ""))
+    return invite(session, Role.ADMIN, now, created_by="")
+
+
+def invitation_of(session: Session, secret: str, now: datetime) -> Invitation | None:
+    """Find an invitation that is still good."""
+    found = session.get(Invitation, _digest(secret))
+    return None if found is None or found.expires_at <= now else found
+
+
+def accept_invitation(
+    session: Session, secret: str, name: str, password: str, now: datetime
+) -> User:
+    """Make the account that an invitation is for; the link is void afterwards.
+
+    Raises
+    ------
+    AccountError
+        The link is void, the name is taken, or the password is too short.
+    """
+    found = session.get(Invitation, _digest(secret), with_for_update=True)
+    if found is None or found.expires_at <= now:
+        raise AccountError("This link was used already, or is too old. Ask for a new one.")
+    user = add_user(session, found.name or name, found.role, now, password=password)
+    session.delete(found)
+    return user
+
+
+# ---------------------------------------------------------------------- tokens
+
+
+def add_token(
+    session: Session, user_id: int, label: str, role: Role, now: datetime, days: int | None
+) -> str:
+    """Make a token for an account; the secret is shown once and kept by nobody.
+
+    Raises
+    ------
+    AccountError
+        The token would be allowed more than its owner.
+    """
+    user = session.get_one(User, user_id)
+    if not user.role.may(role):
+        raise AccountError(f"Your own role is {user.role}; a token cannot be {role}.")
+    label = label.strip()
+    if not 0 < len(label) <= 64:
+        raise AccountError("Give the token a name of 1 to 64 characters: what is it for?")
+    secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
+    expires = None if days is None else now + timedelta(days=days)
+    session.add(
+        ApiToken(
+            account_id=user_id,
+            digest=_digest(secret),
+            label=label,
+            role=role,
+            created_at=now,
+            expires_at=expires,
+        )
+    )
+    session.flush()
+    return secret
+
+
+def tokens_of(session: Session, user_id: int) -> list[ApiToken]:
+    """List an account's tokens, oldest first."""
+    return list(
+        session.scalars(
+            select(ApiToken).where(ApiToken.account_id == user_id).order_by(ApiToken.id)
+        )
+    )
+
+
+def remove_token(session: Session, user_id: int, token_id: int) -> bool:
+    """Make a token of this account void; False when it has none of this number."""
+    found = session.get(ApiToken, token_id)
+    if found is None or found.account_id != user_id:
+        return False
+    session.delete(found)
+    return True
+
+
+def actor_of_token(session: Session, secret: str, now: datetime) -> Actor | None:
+    """Return for whom a program asks; ``None`` when the token is void."""
+    found = session.scalars(
+        select(ApiToken).where(ApiToken.digest == _digest(secret))
+    ).one_or_none()
+    if found is None or (found.expires_at is not None and found.expires_at <= now):
+        return None
+    user = session.get_one(User, found.account_id)
+    if not user.enabled:
+        return None
+    role = found.role if user.role.may(found.role) else user.role
+    return Actor(user.id, user.name, role, by_token=True)
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _hash(password: str, name: str) -> str:
+    if len(password) < SHORTEST_PASSWORD:
+        raise AccountError(f"A password has at least {SHORTEST_PASSWORD} characters.")
+    if len(password) > 1024:
+        raise AccountError("A password has at most 1024 characters.")
+    if password.casefold() == name.casefold() or len(set(password)) < 4:
+        raise AccountError("This password is too easy to guess.")
+    return _HASHER.hash(password)
+
+
+def _fits(password_hash: str, password: str) -> bool:
+    try:
+        return _HASHER.verify(password_hash, password[:1024])
+    except (VerificationError, InvalidHashError):
+        return False

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from dashboard.entry import local_target
+from db.access_models import Role
+from db.accounts import invite_first_admin
+from db.audit import audit_page
+from tests.dashboard.conftest import PASSWORD, Browser, csrf_of
+from tests.workflows.nodes import Clock
+from workflows.node import Node
+
+
+def test_without_login_a_page_leads_to_the_login_and_back(browser: Browser) -> None:
+    client = browser(None)
+    answer = client.get("/jobs?state=failed")
+    assert answer.headers["location"] == "/login?next=%2Fjobs%3Fstate%3Dfailed"
+    assert client.get("/jobs/7", headers={"X-Live": "1"}).status_code == 401
+
+
+def test_the_first_admin_comes_by_a_link_that_works_once(app: FastAPI, node: Node) -> None:
+    with node.database.session() as session:
+        secret = invite_first_admin(session, node.now())
+    client = TestClient(app, follow_redirects=False)
+    form = {"name": "Ada", "password": PASSWORD, "again": PASSWORD}
+    assert client.post(f"/invitation/{secret}", data=form).status_code == 303
+    assert "Ada" in client.get("/").text
+    other = {**form, "name": "Eve"}
+    assert client.post(f"/invitation/{secret}", data=other).status_code == 400
+    with node.database.session() as session:
+        assert invite_first_admin(session, node.now()) is None
+
+
+def test_five_wrong_passwords_lock_the_account_for_a_quarter_of_an_hour(
+    browser: Browser, clock: Clock
+) -> None:
+    browser(Role.VIEWER)
+    client = browser(None)
+    wrong = {"name": "viewer", "password": "wrong"}
+    right = {"name": "viewer", "password": PASSWORD}
+    for _ in range(5):
+        assert client.post("/login", data=wrong).status_code == 401
+    assert client.post("/login", data=right).status_code == 401
+    clock.forward(15 * 60)
+    assert client.post("/login", data=right).status_code == 303
+
+
+def test_a_session_ends_by_logout_by_idleness_and_by_age(browser: Browser, clock: Clock) -> None:
+    client = browser(Role.VIEWER)
+    for _ in range(13):
+        clock.forward(3500)
+        if client.get("/").status_code != 200:
+            break
+    else:
+        pytest.fail("the session never became too old")
+    client.post("/login", data={"name": "viewer", "password": PASSWORD})
+    clock.forward(3601)
+    assert client.get("/").status_code == 303
+    client.post("/login", data={"name": "viewer", "password": PASSWORD})
+    client.post("/logout", data={"csrf": csrf_of(client)})
+    assert client.get("/").status_code == 303
+
+
+def test_forged_requests_are_refused(browser: Browser) -> None:
+    client = browser(Role.ADMIN)
+    csrf = csrf_of(client)
+    assert client.post("/logout").status_code == 403
+    assert client.post("/logout", data={"csrf": "x"}).status_code == 403
+    foreign = {"Origin": "http://elsewhere.example"}
+    assert client.post("/logout", data={"csrf": csrf}, headers=foreign).status_code == 403
+    cross = {"Sec-Fetch-Site": "cross-site"}
+    assert client.post("/logout", data={"csrf": csrf}, headers=cross).status_code == 403
+    login = {"name": "admin", "password": PASSWORD}
+    assert client.post("/login", data=login, headers=cross).status_code == 403
+    assert client.post("/logout", data={"csrf": csrf}).status_code == 303
+
+
+def test_cookies_and_headers_keep_the_browser_on_the_safe_side(browser: Browser) -> None:
+    client = browser(Role.VIEWER)
+    answer = client.post("/login", data={"name": "viewer", "password": PASSWORD})
+    cookie = answer.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=lax" in cookie
+    page = client.get("/")
+    assert "'unsafe-inline'" not in page.headers["content-security-policy"]
+    assert page.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("target", ["//evil.example", "https://evil.example", "/\\evil", "x", ""])
+def test_login_leads_to_no_other_host(target: str) -> None:
+    assert local_target(target) == "/"
+
+
+def test_logins_are_in_the_audit_trail(browser: Browser, node: Node) -> None:
+    client = browser(Role.VIEWER)
+    client.post("/login", data={"name": "viewer", "password": "wrong"})
+    with node.database.reading() as session:
+        found = [(one.account, one.action, one.outcome) for one in audit_page(session).records]
+    assert found == [("viewer", "login", "refused"), ("viewer", "login", "success")]

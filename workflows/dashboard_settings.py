@@ -1,0 +1,48 @@
+"""The part of ``node.yaml`` that is about the web pages."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from workflows.setting_values import Flag, Host, Name, Secret, Settings, TimeZone
+
+
+class OpenIdSettings(Settings):
+    """``dashboard.openid``: log in by an OpenID Connect provider, beside local accounts.
+
+    `role_claim` names the claim of the ID token that lists the person's groups; `roles` says which
+    group is which role. Somebody in none of them is not let in.
+    """
+
+    issuer: Annotated[str, Field(pattern=r"^https?://\S+$")]
+    client_id: Annotated[str, Field(min_length=1)]
+    client_secret: Secret
+    label: Name = "Single sign-on"
+    name_claim: Annotated[str, Field(min_length=1)] = "preferred_username"
+    role_claim: Annotated[str, Field(min_length=1)] = "groups"
+    roles: dict[str, Literal["viewer", "operator", "admin"]] = Field(default_factory=dict)
+
+
+class DashboardSettings(Settings):
+    """``dashboard``: the web pages.
+
+    Without `certificate` and `key` the pages are plain HTTP, meant for this computer or for a
+    proxy in front; `public_url` is then the address that people see, and decides whether cookies
+    are for TLS only.
+    """
+
+    enabled: Flag = True
+    host: Host = "127.0.0.1"
+    port: Annotated[int, Field(strict=True, ge=0, le=65535)] = 8088
+    public_url: Annotated[str, Field(pattern=r"^https?://[^\s/]+$")] | None = None
+    certificate: Annotated[str, Field(min_length=1)] | None = None
+    key: Annotated[str, Field(min_length=1)] | None = None
+    site: Annotated[str, Field(max_length=64)] = ""
+    colour: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] = "#0f766e"
+    time_zone: TimeZone | None = None
+    session_hours: Annotated[float, Field(strict=True, gt=0, le=168)] = 12.0
+    idle_minutes: Annotated[float, Field(strict=True, gt=0, le=10080)] = 60.0
+    viewer_url: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
+    openid: OpenIdSettings | None = None
