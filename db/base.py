@@ -7,6 +7,8 @@ from sqlalchemy.orm import DeclarativeBase
 
 UID = String(64)
 AE_TITLE = String(16)
+ORDERED = String(256).with_variant(String(256, collation="C"), "postgresql")
+"""Text whose order is that of its bytes, so that an index finds what begins in a certain way."""
 
 KEPT = text("purged_at IS NULL")
 """Rows whose file is there; the others are history."""

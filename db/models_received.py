@@ -17,12 +17,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import KEPT, UID, Base
+from db.base import KEPT, ORDERED, UID, Base
 from db.columns import BigId, Json, UtcDateTime
 
 
 class Study(Base):
-    """A study of which at least one instance was received; its clock and its query keys."""
+    """A study of which at least one instance was received; its clock and its query keys.
+
+    The columns named ``..._key`` hold names as `db.names.folded_name` gives them.
+    """
 
     __tablename__ = "study"
     __table_args__ = (Index("ix_study_study_date_id", "study_date", "id"),)
@@ -30,7 +33,8 @@ class Study(Base):
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     study_instance_uid: Mapped[str] = mapped_column(UID, unique=True)
     patient_id: Mapped[str] = mapped_column(String(256), default="", index=True)
-    patient_name: Mapped[str] = mapped_column(String(256), default="", index=True)
+    patient_name: Mapped[str] = mapped_column(String(256), default="")
+    patient_name_key: Mapped[str] = mapped_column(ORDERED, default="", index=True)
     patient_birth_date: Mapped[str] = mapped_column(String(64), default="")
     patient_sex: Mapped[str] = mapped_column(String(64), default="")
     accession_number: Mapped[str] = mapped_column(String(256), default="", index=True)
@@ -39,6 +43,7 @@ class Study(Base):
     study_id: Mapped[str] = mapped_column(String(256), default="")
     study_description: Mapped[str] = mapped_column(Text, default="")
     referring_physician_name: Mapped[str] = mapped_column(Text, default="")
+    referring_physician_key: Mapped[str] = mapped_column(ORDERED, default="")
     first_received_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_received_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
     released_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -106,7 +111,8 @@ class Instance(Base):
     __table_args__ = (
         UniqueConstraint("series_id", "sop_instance_uid", "sha256"),
         Index("ix_instance_sop_instance_uid", "sop_instance_uid"),
-        Index("ix_instance_study_id", "study_id"),
+        # With what says whether it is held: to count a study's instances needs no rows.
+        Index("ix_instance_study_id", "study_id", "purged_at", "conflict"),
         Index(
             "ix_instance_kept_received_at",
             "received_at",

@@ -81,6 +81,7 @@ class ResultRecord(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     state: Mapped[ResultState] = mapped_column(words(ResultState), default=ResultState.READY)
     problems: Mapped[list[dict[str, str]]] = mapped_column(Json, default=list)
+    attributes: Mapped[dict[str, str]] = mapped_column(Json, default=dict)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 

@@ -28,6 +28,7 @@ from db.models import (
     Study,
     StudyAssociation,
 )
+from db.names import folded_name
 from db.states import LIVE_STATES, JobState
 
 _Identity = tuple[int, str, str]
@@ -50,6 +51,10 @@ _STUDY_COLUMNS: Mapping[str, str] = {
     "StudyID": "study_id",
     "StudyDescription": "study_description",
     "ReferringPhysicianName": "referring_physician_name",
+}
+_NAME_KEYS: Mapping[str, str] = {
+    "PatientName": "patient_name_key",
+    "ReferringPhysicianName": "referring_physician_key",
 }
 _SERIES_COLUMNS: Mapping[str, str] = {
     "Modality": "modality",
@@ -302,6 +307,13 @@ def _taken(attributes: Mapping[str, str], fields: tuple[_Field, ...]) -> dict[st
     }
 
 
+def _name_keys(attributes: Mapping[str, str]) -> dict[str, str]:
+    return {
+        column: plain_text(folded_name(attributes.get(keyword, "")), 256)
+        for keyword, column in _NAME_KEYS.items()
+    }
+
+
 def _extend(times: _Times, study_id: int, at: datetime) -> None:
     first, last = times.get(study_id, (at, at))
     times[study_id] = (min(first, at), max(last, at))
@@ -322,6 +334,7 @@ def _upsert_studies(
             rows[arrival.study_instance_uid] = {
                 "study_instance_uid": arrival.study_instance_uid,
                 **_taken(arrival.attributes, _STUDY_FIELDS),
+                **_name_keys(arrival.attributes),
                 "first_received_at": arrival.received_at,
                 "last_received_at": arrival.received_at,
                 "arrivals": 1,

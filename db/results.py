@@ -19,6 +19,7 @@ from db.models import (
     ResultRecord,
     ResultState,
 )
+from db.registration import plain_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ class WrittenResult:
         The validator's verdict: rule, severity, text.
     quarantined
         True when an error forbids sending it.
+    attributes
+        DICOM keyword -> text of its header, for queries.
     """
 
     kind: str
@@ -63,6 +66,7 @@ class WrittenResult:
     sha256: str
     problems: Sequence[Mapping[str, str]] = ()
     quarantined: bool = False
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 def draw_identifiers(
@@ -191,6 +195,7 @@ def record_results(
             "sha256": one.sha256,
             "state": ResultState.QUARANTINED if one.quarantined else ResultState.READY,
             "problems": [dict(problem) for problem in one.problems],
+            "attributes": {key: plain_text(text) for key, text in one.attributes.items()},
             "created_at": now,
         }
         for position, one in enumerate(results)
