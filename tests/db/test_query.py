@@ -135,7 +135,7 @@ def filled(database: Database) -> Database:
     return database
 
 
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture],
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture],
           deadline=None)  # fmt: skip
 @given(conditions=CONDITIONS)
 def test_each_level_finds_what_the_standard_says(
