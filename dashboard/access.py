@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 from starlette.responses import Response
 
-from db.access_models import Role
 from db.accounts import Actor, actor_of_session, actor_of_token, needs_touch, touch
+from db.models_access import Role
 from workflows.node import Node
 
 __all__ = [

@@ -18,7 +18,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from db.access_models import ApiToken, Invitation, LoginSession, Role, User
+from db.models_access import ApiToken, Invitation, LoginSession, Role, User
 
 SHORTEST_PASSWORD: Final = 10
 FAILURES_BEFORE_LOCK: Final = 5

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from db.access_models import AuditRecord
+from db.models_access import AuditRecord
 
 FIRST_DIGEST = "0" * 64
 

@@ -11,8 +11,8 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from dashboard.app import create_app
-from db.access_models import Role
 from db.accounts import add_user
+from db.models_access import Role
 from db.session import Database
 from tests.databases import *  # noqa: F403
 from tests.workflows.nodes import Clock, make_node

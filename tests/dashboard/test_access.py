@@ -5,9 +5,9 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from dashboard.entry import local_target
-from db.access_models import Role
 from db.accounts import invite_first_admin
 from db.audit import audit_page
+from db.models_access import Role
 from tests.dashboard.conftest import PASSWORD, Browser, csrf_of
 from tests.workflows.nodes import Clock
 from workflows.node import Node

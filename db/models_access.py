@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import Boolean, ForeignKey, Index, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from db.base import Base
 from db.columns import BigId, Json, UtcDateTime, words
-from db.models import Base
 
 DIGEST = String(64)
 
