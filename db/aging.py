@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from db.models import (
@@ -66,9 +66,13 @@ def aged_studies(
 
 
 def aged_sources(
-    session: Session, study_id: int, received_before: datetime, failed_before: datetime
+    session: Session,
+    study_id: int,
+    received_before: datetime,
+    failed_before: datetime,
+    limit: int,
 ) -> list[AgedFile]:
-    """Hold a study and list its files, if they may go still.
+    """Hold a study and list some of its files, if they may go still.
 
     Until the transaction ends, no instance of the study is registered: the caller deletes the
     files and calls `db.catalog.forget` before that.
@@ -85,9 +89,10 @@ def aged_sources(
     if study is None:
         return []
     rows = session.execute(
-        select(Instance.id, Instance.path).where(
-            Instance.study_id == study_id, Instance.purged_at.is_(None)
-        )
+        select(Instance.id, Instance.path)
+        .where(Instance.study_id == study_id, Instance.purged_at.is_(None))
+        .order_by(Instance.id)
+        .limit(limit)
     )
     return [AgedFile(*row) for row in rows]
 
@@ -182,6 +187,27 @@ def aged_quarantine(session: Session, received_before: datetime, limit: int) -> 
         select(Quarantine.id, Quarantine.path)
         .where(Quarantine.received_at < received_before, Quarantine.resolved_at.is_(None))
         .order_by(Quarantine.received_at)
+        .limit(limit)
+    )
+    return [AgedFile(*row) for row in rows]
+
+
+def excess_quarantine(session: Session, size: int, limit: int) -> list[AgedFile]:
+    """List the oldest objects in quarantine that lie there beyond a size in bytes."""
+    newest_first = (Quarantine.received_at.desc(), Quarantine.id.desc())
+    kept = (
+        select(
+            Quarantine.id,
+            Quarantine.path,
+            func.sum(Quarantine.size).over(order_by=newest_first).label("so_far"),
+        )
+        .where(Quarantine.resolved_at.is_(None))
+        .subquery()
+    )
+    rows = session.execute(
+        select(kept.c.id, kept.c.path)
+        .where(kept.c.so_far > size)
+        .order_by(kept.c.so_far.desc())
         .limit(limit)
     )
     return [AgedFile(*row) for row in rows]

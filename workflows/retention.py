@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
 from db.aging import (
+    AgedFile,
     aged_jobs,
     aged_quarantine,
     aged_results,
     aged_sources,
     aged_studies,
     delete_jobs,
+    excess_quarantine,
     forget_refusals,
     forget_results,
     resolve_quarantine,
@@ -33,6 +35,9 @@ _LOG = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 200
 """Things per kind and run; the next run goes on. A run must not hold up the sweep."""
+_FILES_AT_ONCE: Final = 64
+_JOBS_AT_ONCE: Final = 32
+"""Files and jobs that go within one transaction: it must not hold up the listener."""
 _SHORT_OF_SPACE_AGE: Final = timedelta(hours=1)
 """Even a full disk leaves a finished study its sources for so long."""
 _LONG_AGO: Final = timedelta(days=365_000)
@@ -51,7 +56,17 @@ def clean_up(node: Node) -> None:
     if settings.jobs_days is not None:
         _delete_records(node, failed_before)
     if settings.quarantine_days is not None:
-        _purge_quarantine(node, settings.quarantine_days)
+        with node.database.reading() as session:
+            before = _before(now, settings.quarantine_days)
+            aged = aged_quarantine(session, before, _AT_ONCE)
+        why = f"deleted after {settings.quarantine_days:g} days (retention.quarantine_days)"
+        _purge_quarantine(node, aged, why)
+    if settings.quarantine_size is not None:
+        with node.database.reading() as session:
+            excess = excess_quarantine(session, settings.quarantine_size, _AT_ONCE)
+        size = settings.quarantine_size / 2**30
+        why = f"deleted, the quarantine had grown beyond {size:.3g} GiB (retention.quarantine_size)"
+        _purge_quarantine(node, excess, why)
 
 
 def _before(now: datetime, days: float | None) -> datetime:
@@ -76,29 +91,38 @@ def _purge_sources(
         if only_while_short and not _is_short_of_space(node.archive):
             break
         # The files go inside the transaction: it holds the study, so that none of its instances
-        # can be registered as kept between the look and the deletion.
-        with node.database.session() as session:
-            aged = aged_sources(session, study_id, before, failed_before)
-            _delete(node.archive, (file.path for file in aged))
-            forget(session, [file.id for file in aged], node.now())
-        files += len(aged)
+        # can be registered as kept between the look and the deletion. Few at a time, because in
+        # SQLite it also holds up whoever registers anything else.
+        while True:
+            with node.database.session() as session:
+                aged = aged_sources(session, study_id, before, failed_before, _FILES_AT_ONCE)
+                _delete(node.archive, (file.path for file in aged))
+                forget(session, [file.id for file in aged], node.now())
+            files += len(aged)
+            if len(aged) < _FILES_AT_ONCE:
+                break
     if files:
         why = "for lack of space" if only_while_short else "by age"
         _LOG.info("deleted %d source files of %d studies %s", files, len(studies), why)
 
 
 def _purge_results(node: Node, before: datetime) -> None:
-    with node.database.session() as session:
+    with node.database.reading() as session:
         aged = aged_results(session, before, _AT_ONCE)
-        _delete(node.archive, (file.path for file in aged))
-        forget_results(session, [file.id for file in aged], node.now())
+    # Nobody reads or writes the results of a delivered job any more: no transaction need hold them,
+    # and a crash in between leaves rows that the next run finds again.
+    _delete(node.archive, (file.path for file in aged))
+    if aged:
+        with node.database.session() as session:
+            forget_results(session, [file.id for file in aged], node.now())
     if aged:
         _LOG.info("deleted %d proven results by age", len(aged))
 
 
 def _delete_records(node: Node, before: datetime) -> None:
     with node.database.session() as session:
-        jobs = aged_jobs(session, before, _AT_ONCE)
+        # A failed job may be reopened at any moment, so its files go inside the transaction.
+        jobs = aged_jobs(session, before, _JOBS_AT_ONCE)
         _delete(node.archive, delete_jobs(session, jobs))
         forget_refusals(session, before)
     for job_id in jobs:
@@ -107,15 +131,17 @@ def _delete_records(node: Node, before: datetime) -> None:
         _LOG.info("deleted the records of %d jobs by age", len(jobs))
 
 
-def _purge_quarantine(node: Node, days: float) -> None:
+def _purge_quarantine(node: Node, files: Sequence[AgedFile], why: str) -> None:
+    """Delete objects in quarantine, and then say so: nothing else ever gets their names."""
+    if not files:
+        return
+    for file in files:
+        path = node.archive.absolute(file.path)
+        path.unlink(missing_ok=True)
+        path.with_suffix(".json").unlink(missing_ok=True)
     with node.database.session() as session:
-        aged = aged_quarantine(session, _before(node.now(), days), _AT_ONCE)
-        for file in aged:
-            path = node.archive.absolute(file.path)
-            path.unlink(missing_ok=True)
-            path.with_suffix(".json").unlink(missing_ok=True)
-        sentence = f"deleted after {days:g} days (retention.quarantine_days)"
-        resolve_quarantine(session, [file.id for file in aged], sentence, node.now())
+        resolve_quarantine(session, [file.id for file in files], why, node.now())
+    _LOG.info("%d objects in quarantine: %s", len(files), why)
 
 
 def _delete(archive: Archive, paths: Iterable[str]) -> None:

@@ -145,12 +145,16 @@ class RetrySettings(Settings):
 
 
 class RetentionSettings(Settings):
-    """``retention``: how long things are kept, in days; ``null`` keeps them for ever."""
+    """``retention``: how long things are kept, in days; ``null`` keeps them for ever.
+
+    The quarantine has a size, too: what fills it is nothing that anybody planned for.
+    """
 
     studies_days: Days | None = 14
     results_days: Days | None = 90
     jobs_days: Days | None = 365
     quarantine_days: Days | None = 30
+    quarantine_size: Size | None = 10 * 2**30
 
 
 class PeerSettings(Settings):

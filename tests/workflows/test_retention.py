@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from db import catalog, jobs
 from db.jobs import JobState
@@ -11,6 +12,7 @@ from db.models import Instance, Job, Quarantine, Study
 from db.session import Database
 from tests.workflows.nodes import Clock, destination, encoded_job, make_node, store_source, told
 from tests.workflows.pacs import Pacs
+from workflows import retention
 from workflows.delivery import deliver_job
 from workflows.node import Node
 from workflows.reconciliation import reconcile
@@ -125,8 +127,8 @@ def test_a_short_disk_thins_finished_studies_early(
 def test_quarantine_goes_by_its_own_setting(
     tmp_path: Path, sqlite_database: Database, clock: Clock, days: int | None
 ) -> None:
-    retention = {"quarantine_days": days}
-    node = make_node(tmp_path, sqlite_database, clock, retention=retention)
+    kept = {"quarantine_days": days}
+    node = make_node(tmp_path, sqlite_database, clock, retention=kept)
     path = node.archive.quarantine(b"bytes", "cut off", {})
     reconcile(sqlite_database, node.archive, now=clock)
     clock.forward(31 * DAY)
@@ -134,3 +136,61 @@ def test_quarantine_goes_by_its_own_setting(
     assert path.exists() == path.with_suffix(".json").exists() == (days is None)
     with sqlite_database.reading() as session:
         assert bool(session.scalars(select(Quarantine.resolution)).one()) == (days is not None)
+
+
+def test_the_quarantine_is_held_to_its_size(
+    tmp_path: Path, database: Database, clock: Clock
+) -> None:
+    node = make_node(tmp_path, database, clock, retention={"quarantine_size": "25 B"})
+    paths = []
+    for _ in range(4):
+        paths.append(node.archive.quarantine(b"ten bytes.", "cut off", {}))
+        clock.forward(1)
+        reconcile(database, node.archive, now=clock)
+    clean_up(node)
+    assert [path.exists() for path in paths] == [False, False, True, True]
+    assert not paths[0].with_suffix(".json").exists()
+    with database.reading() as session:
+        said = session.scalars(select(Quarantine.resolution).order_by(Quarantine.received_at)).all()
+        assert ["quarantine_size" in one for one in said] == [True, True, False, False]
+
+
+def test_deleting_holds_up_no_writer_for_long(
+    tmp_path: Path, sqlite_database: Database, clock: Clock, pacs: Pacs, monkeypatch: Any
+) -> None:
+    node = make_node(tmp_path, sqlite_database, clock, destinations=[destination(pacs)])
+    job_id = encoded_job(node, ["pacs"])
+    with sqlite_database.session() as session:
+        for number in range(2, 6):
+            catalog.register(session, store_source(node, number))
+    deliver_job(node, job_id)
+    cancelled = encoded_job(node, [], study="1.9")
+    with sqlite_database.session() as session:
+        waiting = select(Job.id).where(Job.state == JobState.WAITING)
+        for one in [cancelled, *session.scalars(waiting)]:
+            jobs.finish(session, one, JobState.CANCELLED, "enough", now=clock())
+    node.archive.quarantine(b"bytes", "cut off", {})
+    reconcile(sqlite_database, node.archive, now=clock)
+    clock.forward(400 * DAY)
+
+    deleted: list[list[str]] = [["outside"]]
+
+    @event.listens_for(sqlite_database.engine, "before_cursor_execute")
+    def noted_statement(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if statement.startswith("BEGIN"):
+            deleted.append([] if "IMMEDIATE" in statement else ["outside"])
+
+    event.listen(sqlite_database.engine, "commit", lambda _: deleted.append(["outside"]))
+    unlink = Path.unlink
+
+    def noted(path: Path, missing_ok: bool = False) -> None:
+        deleted[-1].append(path.suffix)
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", noted)
+    monkeypatch.setattr(retention, "_FILES_AT_ONCE", 2)
+    clean_up(node)
+    inside = [files for files in deleted if files and files[0] != "outside"]
+    assert [len(files) for files in inside] == [2, 2, 1, 1, 3]
+    outside = [len(files) - 1 for files in deleted if files and files[0] == "outside"]
+    assert sum(outside) == 3 + 2  # delivered results; the quarantined object and its reason
