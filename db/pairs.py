@@ -104,8 +104,10 @@ def enqueue(
     """Turn the study's waiting job into one queued job per new pair.
 
     The waiting row becomes the first of them; the others are rows beside it with the same times
-    of receiving and waiting. Pairs that are worked on or were delivered are not made again; when
-    no other is left, the waiting row ends superseded and says so.
+    of receiving and waiting. Pairs that are worked on or were delivered are not made again, nor
+    those that hold nothing but what a delivered one held (a PACS fetches old studies back, often in
+    part, long after their files were purged and maybe under new weights); when no other is left,
+    the waiting row ends superseded and says so.
 
     Parameters
     ----------
@@ -142,7 +144,8 @@ def enqueue(
             )
         )
     )
-    fresh = list({pair.key: pair for pair in pairs if pair.key not in standing}.values())
+    new = {pair.key: pair for pair in pairs if pair.key not in standing}
+    fresh = _without_delivered(session, lease.job_id, new.values())
     if not fresh:
         finish(
             session,
@@ -181,6 +184,34 @@ def sources_of(session: Session, job_id: int) -> list[Instance]:
             .order_by(JobInstance.position)
         )
     )
+
+
+def _without_delivered(session: Session, job_id: int, pairs: Iterable[Pair]) -> list[Pair]:
+    """Leave out pairs of which a delivered job of the same rule and targets read every instance."""
+    asked = list(pairs)
+    if not asked:
+        return []
+    of_study = select(Job.study_id).where(Job.id == job_id).scalar_subquery()
+    rows = session.execute(
+        select(Job.id, Job.rule, Job.targets, JobInstance.instance_id)
+        .join(JobInstance, JobInstance.job_id == Job.id)
+        .where(Job.study_id == of_study, Job.state == JobState.DELIVERED)
+    )
+    # Of each instance the delivered jobs that read it, each with its rule and targets.
+    read: dict[int, set[tuple[int, str, str]]] = {}
+    for delivered, rule, targets, instance in rows:
+        read.setdefault(instance, set()).add((delivered, rule, _targets_text(targets)))
+    fresh = []
+    for pair in asked:
+        readers = set.intersection(*(read.get(one, set()) for one in pair.instance_ids))
+        task = (pair.rule, _targets_text(pair.targets))
+        if task not in {reader[1:] for reader in readers}:
+            fresh.append(pair)
+    return fresh
+
+
+def _targets_text(targets: Iterable[str] | None) -> str:
+    return json.dumps(None if targets is None else sorted(targets))
 
 
 def _columns(pair: Pair) -> dict[str, object]:

@@ -175,3 +175,42 @@ def test_late_images_supersede_the_job_that_knows_a_part(database: Database, sen
     assert state_of(database, part) is JobState.SUPERSEDED
     with pytest.raises(jobs.LostLease), database.session() as session:
         jobs.advance(session, lease, JobState.ENCODING, later(6))
+
+
+def test_what_was_delivered_may_come_back_in_part_and_under_new_weights(
+    database: Database,
+) -> None:
+    first = queued_job(database)
+    lease = brought_to(database, first, JobState.CONFIRMING)
+    with database.session() as session:
+        jobs.finish(session, lease, JobState.DELIVERED, "proven", now=later(1))
+        ids = [one.id for one in jobs.sources_of(session, first)]
+        catalog.forget(session, ids, later(2))
+        catalog.register_batch(session, [arrival(1), arrival(2)])
+        second = session.scalars(select(Job.id).where(Job.state == JobState.WAITING)).one()
+    part = pair(database, second, key="1" * 64)
+    assert list(part.instance_ids) == ids[:2]
+    lease = claimed(database, second, JobState.WAITING)
+    with database.session() as session:
+        assert jobs.enqueue(session, lease, [part], START) == []
+    assert state_of(database, second) is JobState.SUPERSEDED
+
+
+@pytest.mark.parametrize("new", ["image", "rule", "targets"])
+def test_what_is_new_beside_the_delivered_is_interpreted(database: Database, new: str) -> None:
+    first = queued_job(database)
+    lease = brought_to(database, first, JobState.CONFIRMING)
+    with database.session() as session:
+        jobs.finish(session, lease, JobState.DELIVERED, "proven", now=later(1))
+        catalog.register(session, arrival(9))
+        second = session.scalars(select(Job.id).where(Job.state == JobState.WAITING)).one()
+        old = [one.id for one in jobs.sources_of(session, first)]
+    changes = {
+        "image": {},
+        "rule": {"rule": "other", "instance_ids": old},
+        "targets": {"targets": ["liver"], "instance_ids": old},
+    }[new]
+    lease = claimed(database, second, JobState.WAITING)
+    fresh = replace(pair(database, second), key="2" * 64, **changes)
+    with database.session() as session:
+        assert jobs.enqueue(session, lease, [fresh], START) == [second]
