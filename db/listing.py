@@ -126,7 +126,8 @@ def job_as_json(session: Session, job_id: int) -> dict[str, Any] | None:
     Returns
     -------
     dict
-        Keys of `job_line`, and ``notes``, ``targets``, ``model``, ``stages`` (stage, attempt,
+        Keys of `job_line`, and ``notes``, ``conflicts`` (how many objects of the study came again
+        under their UID with other bytes), ``targets``, ``model``, ``stages`` (stage, attempt,
         started_at, ended_at, seconds, note), ``findings`` (text, target, presence, confidence,
         measurements ...), ``results`` (kind, sop_class_uid, sop_instance_uid, file, sha256,
         destination, confirmed; one entry per destination, one with ``destination: null`` for a
@@ -145,6 +146,7 @@ def job_as_json(session: Session, job_id: int) -> dict[str, Any] | None:
         **job_line(job),
         "source_kind": job.source_kind,
         "notes": list(job.notes),
+        "conflicts": job.study.conflicts,
         "targets": job.targets,
         "destinations": list(job.destinations),
         "next_attempt_at": as_text(job.next_attempt_at),

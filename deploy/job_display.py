@@ -79,6 +79,7 @@ def job_page(report: dict[str, Any]) -> Sequence[RenderableType]:
         "waits for": report["wait_reason"],
         "error": report["error"],
         "notes": "\n".join(report["notes"]),
+        "conflicts": _conflicts(report["conflicts"]),
     }
     for name, fact in facts.items():
         if fact:
@@ -89,6 +90,17 @@ def job_page(report: dict[str, Any]) -> Sequence[RenderableType]:
     if report["results"]:
         parts += [Text(""), results_table(report["results"])]
     return parts
+
+
+def _conflicts(count: int) -> str:
+    """Say that objects of the study came with the same UID and other bytes."""
+    if not count:
+        return ""
+    objects = "1 object" if count == 1 else f"{count} objects"
+    return (
+        f"{objects} of this study came again under the same SOP Instance UID with other bytes: the "
+        "first is used, the others are kept beside it in the archive (~ in their names)"
+    )
 
 
 def stages_table(stages: Iterable[dict[str, Any]]) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -25,7 +25,8 @@ from db.jobs import Pair as JobPair
 from db.models import Instance, Job, Series, Study, StudyAssociation
 from db.waiting import hold_study, own_series_of, series_of, waiting_job_of
 from dicom_node.errors import RetriableError
-from dicom_node.objects.series import SetAside, read_sources
+from dicom_node.objects.series import SetAside, Source, read_sources
+from dicom_node.objects.stacks import patients_in
 from dicom_node.peers import Peers
 from workflows.boundary import attend
 from workflows.completion import AssociationEvidence, Decision, Ending, Evidence, Timing, weigh
@@ -66,9 +67,11 @@ def consider_study(node: Node, study_id: int) -> list[Dispatch]:
             arrivals = study.arrivals
             instances = instances_of(session, study_id)
             facts = _facts(session, node, study)
+            patient_id = study.patient_id
         files = {node.archive.absolute(instance.path): instance for instance in instances}
         missing = _missing_files(files)
         sources, set_aside = read_sources([path for path in files if path not in missing])
+        warnings = _contradictions(patient_id, sources)
         keeper.check()
         chosen = plan(
             facts,
@@ -78,7 +81,7 @@ def consider_study(node: Node, study_id: int) -> list[Dispatch]:
             node.model,
             destinations=node.configuration.destination_names,
         )
-        return _settle(node, lease, study_id, arrivals, chosen, files, decision)
+        return _settle(node, lease, study_id, arrivals, chosen, files, decision, warnings)
 
     return attend(node, job_id, JobState.WAITING, work)
 
@@ -106,6 +109,20 @@ def _set_aside(missing: Collection[Path], files: Mapping[Path, Instance]) -> lis
     paths = tuple(sorted(missing))
     uids = tuple(files[path].sop_instance_uid for path in paths)
     return [SetAside(uids, "missing from the archive; send them again", paths)]
+
+
+def _contradictions(patient_id: str, sources: Sequence[Source]) -> list[str]:
+    """Say what should not be in one study; ``patient_id`` is that of its first instance."""
+    patients = patients_in(header for source in sources for header in source.headers)
+    if patient_id.strip():
+        patients.add(patient_id.strip())
+    if len(patients) < 2:
+        return []
+    return [
+        "This study came in under more than one Patient ID (0010,0020): two patients may have got "
+        "one Study Instance UID. Each result carries the patient of its own series; find out which "
+        "is right before using them."
+    ]
 
 
 def timing_of(settings: NodeSettings) -> Timing:
@@ -194,6 +211,7 @@ def _settle(
     chosen: Plan,
     files: Mapping[Path, Instance],
     decision: Decision,
+    warnings: Sequence[str],
 ) -> list[Dispatch]:
     """Make the jobs, unless more of the study came in while its files were read."""
     with node.database.session() as session:
@@ -205,16 +223,20 @@ def _settle(
             return [_wait(session, node, lease, study_id, Decision(False, reason, again))]
         for left_out in chosen.reasons[:_NOTED_REASONS]:
             note_event(session, lease.job_id, f"left out: {left_out}", now)
+        for warning in warnings:
+            note_event(session, lease.job_id, warning, now, level="warning")
         if not chosen.pairs:
             finish(session, lease, JobState.NOT_APPLICABLE, chosen.sentence, now=now)
             return []
-        pairs = [_job_pair(pair, files, node.model.digest) for pair in chosen.pairs]
+        pairs = [_job_pair(pair, files, node.model.digest, warnings) for pair in chosen.pairs]
         made = enqueue(session, lease, pairs, now, decision.reason)
         priorities = queued_priorities(session, study_id)
         return [Dispatch(job_id, JobState.QUEUED, study_id, priorities[job_id]) for job_id in made]
 
 
-def _job_pair(pair: Pair, files: Mapping[Path, Instance], digest: str) -> JobPair:
+def _job_pair(
+    pair: Pair, files: Mapping[Path, Instance], digest: str, warnings: Sequence[str]
+) -> JobPair:
     source = pair.source
     instances = [files[path] for path in source.paths]
     key = pairing_key(
@@ -234,5 +256,5 @@ def _job_pair(pair: Pair, files: Mapping[Path, Instance], digest: str) -> JobPai
         targets=pair.targets,
         destinations=pair.destinations,
         priority=pair.priority,
-        notes=source.notes,
+        notes=(*source.notes, *warnings),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +26,12 @@ _LOCALIZER_TYPES: Final = frozenset({"LOCALIZER", "SCOUT"})
 # Two planes are parallel when no direction cosine differs by more: text keeps few digits.
 _SAME_DIRECTION: Final = 2e-3
 _LARGEST_COORDINATE_MM: Final = 1e5
+
+
+_TWO_PATIENTS: Final = (
+    "The series holds images of more than one patient (Patient ID (0010,0020) differs): a result "
+    "would be filed under one of them. Correct it where it comes from, and send it again."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,9 @@ class Leftover:
 
 def build_stacks(headers: Sequence[Header]) -> tuple[list[Stack], list[Leftover]]:
     """Sort out one series: localizers, odd sizes, odd directions, phases; then stack the rest."""
+    if len(patients_in(header.dataset for header in headers)) > 1:
+        # Neither half is safe: whoever mixed them may have mixed up the others, too.
+        return [], [Leftover(tuple(headers), _TWO_PATIENTS)]
     left: list[Leftover] = []
     rest = _take_out_localizers(headers, left)
     rest = _keep_majority(
@@ -73,6 +82,12 @@ def build_stacks(headers: Sequence[Header]) -> tuple[list[Stack], list[Leftover]
     positions = np.array([_position(h.dataset) for h in rest], dtype=np.float64)
     phases = split_phases(rest, positions, normal_of(orientation))
     return [_stack(p.headers, orientation, p.note) for p in phases], left
+
+
+def patients_in(datasets: Iterable[Dataset]) -> set[str]:
+    """Return the Patient IDs (0010,0020) that differ; an absent one contradicts none."""
+    stated = (str(dataset.get("PatientID") or "").strip() for dataset in datasets)
+    return {one for one in stated if one}
 
 
 def _stack(headers: tuple[Header, ...], orientation: Orientation, note: str | None) -> Stack:

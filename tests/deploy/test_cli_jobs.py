@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from db import jobs
+from db import catalog, jobs
 from db.jobs import JobState
 from db.session import Database
 from deploy.cli import app
 from tests.databases import START
-from tests.db.arrivals import claimed, queued_job, state_of, waiting_job
+from tests.db.arrivals import arrival, claimed, queued_job, state_of, waiting_job
 from workflows.settings import Home
 
 
@@ -85,3 +85,15 @@ def test_what_cannot_be_done_is_said_in_a_sentence(home: Path) -> None:
     code, said = call(home / "nowhere", "retry", "1")
     assert code == 1
     assert "is no node's home" in said
+
+
+def test_a_job_tells_of_objects_that_came_again_with_other_bytes(
+    home: Path, database: Database
+) -> None:
+    job_id = waiting_job(database)
+    assert "conflicts" not in call(home, "job", str(job_id))[1]
+    with database.session() as session:
+        catalog.register(session, arrival(1, sha256="0" * 64, path="beside~0.dcm", beside=True))
+    told = " ".join(call(home, "job", str(job_id))[1].split())
+    assert "1 object of this study came again under the same SOP Instance UID" in told
+    assert '"conflicts": 1' in call(home, "job", str(job_id), "--json")[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from db import catalog
-from db.jobs import JobState, claim
+from db.jobs import JobState, claim, job_as_json
 from db.models import Job, JobEvent, Series, Study
 from tests.factories import StudyIdentity, write_ct_series, write_mr_series, write_text_report
 from tests.workflows.whole_node import Clock, ct_volume, make_node, states, take_in
@@ -248,3 +249,26 @@ def test_an_idle_sweep_waits_for_nobody(node: Node) -> None:
     with node.database.session() as session:
         session.execute(select(Job.id))  # SQLite's only write lock is taken here
         assert sweep(node, Messages()) == 0
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_study_of_two_patients_is_flagged_and_each_keeps_its_own(
+    node: Node, clock: Clock, tmp_path: Path, at_once: bool
+) -> None:
+    study = StudyIdentity()
+    other = replace(study, patient_id="PHANTOM-2")
+    first = write_ct_series(tmp_path / "a", ct_volume(), study=study)
+    second = write_mr_series(tmp_path / "b", ct_volume(), study=other, series_number=2)
+    for paths in [[*first, *second]] if at_once else [first, second]:
+        take_in(node, paths)
+        clock.forward(21)
+        consider_study(node, 1)
+        clock.forward(21)
+    assert states(node)[2] is JobState.QUEUED
+    with node.database.reading() as session:
+        told, considered = (job_as_json(session, one) for one in (2, 1 if at_once else 2))
+    assert told is not None and considered is not None
+    assert any("more than one Patient ID" in note for note in told["notes"])
+    warned = [event["text"] for event in considered["events"] if event["level"] == "warning"]
+    assert any("more than one Patient ID" in text for text in warned)
+    assert "PHANTOM" not in f"{told['notes']} {warned}"

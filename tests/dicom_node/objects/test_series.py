@@ -410,3 +410,12 @@ def test_every_real_file_is_accounted_for(real_data: RealData) -> None:
     assert tilted.geometry.tilted
     fmri = [s for s in sources if "dcm_qa_nih" in str(s.paths[0])]
     assert [s.shape[0] for s in fmri] == [15, 15, 9]
+
+
+def test_a_series_of_two_patients_is_set_aside(tmp_path: Path) -> None:
+    ids = ["A"] * 3 + ["B"] * 3
+    found = read_sources(write_ct_series(tmp_path, VOLUME, per_frame={"PatientID": ids}))
+    assert found[0] == []
+    assert "more than one patient" in reasons(found)
+    unnamed = ["A"] * 5 + [" "]
+    assert only(read_sources(write_ct_series(tmp_path, VOLUME, per_frame={"PatientID": unnamed})))
