@@ -1,7 +1,7 @@
 """The dashboard's people: accounts, sessions, invitations, tokens, audit trail.
 
-Revision ID: 0003_dashboard_access
-Revises: 0002_strikes
+Revision ID: 0004_dashboard_access
+Revises: 0003_query_keys
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from alembic import op
 
 from db.columns import BigId, Json, UtcDateTime
 
-revision = "0003_dashboard_access"
-down_revision = "0002_strikes"
+revision = "0004_dashboard_access"
+down_revision = "0003_query_keys"
 branch_labels = None
 depends_on = None
 
