@@ -166,9 +166,10 @@ def _write_ready(home: Home, listening: dict[str, Any]) -> dict[str, Any]:
 def _tell_of_a_new_port(tree: _Tree, supervisor: Supervisor) -> bool:
     """Write ``ready.json`` again when a restarted listener got another port (``port: 0``)."""
     listening = _listening(tree, supervisor)
-    if listening is not None and tree.settings.node.port == 0:
+    settings = tree.settings
+    if listening is not None and 0 in (settings.node.port, settings.tls.port):
         written = json.loads(tree.home.ready_json.read_text())
-        if written["port"] != listening["port"]:
+        if any(written[key] != listening[key] for key in ("port", "tls_port")):
             _write_ready(tree.home, {**written, **listening})
     return False  # there is nothing to wait for: the node runs until it is stopped
 
@@ -297,7 +298,8 @@ def _redis_answers(socket: Path) -> bool:
 def _listening(tree: _Tree, supervisor: Supervisor) -> dict[str, Any] | None:
     """Return what the present run of the listener wrote once it accepted associations."""
     told = _told(tree.home.listener_json, supervisor.pid("listener"))
-    return None if told is None else {key: told[key] for key in ("ae_title", "host", "port")}
+    keys = ("ae_title", "host", "port", "tls_port")
+    return None if told is None else {key: told[key] for key in keys}
 
 
 def _dashboard_told(tree: _Tree, supervisor: Supervisor) -> dict[str, Any] | None:

@@ -24,6 +24,28 @@ SOURCE_PRESENTATION: Final = 3
 CALLING_NOT_RECOGNIZED: Final = 3
 CALLED_NOT_RECOGNIZED: Final = 7
 LOCAL_LIMIT_EXCEEDED: Final = 2
+# Of a connection that never came to a request: nothing of PS3.8, for the node's own count.
+SOURCE_TRANSPORT: Final = 0
+TLS_FAILED: Final = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """How a caller is connected.
+
+    Attributes
+    ----------
+    is_tls : bool
+        Whether by TLS.
+    certificate : str
+        SHA-256 of the certificate that it showed, hexadecimal; empty when it showed none.
+    """
+
+    is_tls: bool = False
+    certificate: str = ""
+
+
+PLAIN: Final = Channel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +69,12 @@ class Peer:
         How long its studies must be quiet to count as complete; None: the node's setting.
     release_completes : bool
         Whether it sends a study on one association, so that the release hints at completion.
+    max_associations : int or None
+        How many it may have open at a time; None: as many as the node takes.
+    requires_tls : bool
+        Whether it is refused without TLS.
+    certificates : frozenset of str
+        SHA-256 of the certificates it may show, hexadecimal; empty: any that the node believes.
     """
 
     name: str
@@ -56,6 +84,9 @@ class Peer:
     allow: frozenset[Service] = ALL_SERVICES
     quiet_seconds: float | None = None
     release_completes: bool = True
+    max_associations: int | None = None
+    requires_tls: bool = False
+    certificates: frozenset[str] = frozenset()
 
     def may_call_from(self, address: str) -> bool:
         """Whether a connection from the IP address ``address`` may be this peer."""
@@ -90,10 +121,13 @@ class Peers:
     ----------
     entries : iterable of Peer
         Several entries may share an AE title when their hosts differ.
+    called : iterable of str
+        AE titles that the node answers to besides its own: callers choose by them what is done.
     """
 
-    def __init__(self, entries: Iterable[Peer] = ()) -> None:
+    def __init__(self, entries: Iterable[Peer] = (), *, called: Iterable[str] = ()) -> None:
         self.entries = tuple(entries)
+        self.called = frozenset(called)
 
     def find(self, calling: str, host: str) -> Peer | None:
         """Return the entry for a caller: one of its own AE title before ``*``."""
@@ -103,7 +137,9 @@ class Peers:
                     return peer
         return None
 
-    def refusal(self, calling: str, called: str, host: str) -> Refusal | None:
+    def refusal(
+        self, calling: str, called: str, host: str, channel: Channel = PLAIN
+    ) -> Refusal | None:
         """Return why the node does not talk to this caller, or None if it does.
 
         Parameters
@@ -112,23 +148,15 @@ class Peers:
             AE titles of the A-ASSOCIATE-RQ, without padding. Hostile text.
         host : str
             The caller's IP address.
+        channel : Channel
+            How it is connected.
         """
-        if self.find(calling, host) is not None:
+        peer = self.find(calling, host)
+        sentence = self._unlisted(calling, host) if peer is None else _insecure(peer, host, channel)
+        if not sentence:
             return None
-        shown = printable_ae_title(calling)
-        if any(peer.ae_title == calling for peer in self.entries):
-            sentence = (
-                f"AE title {shown} is listed, but not for {host}. If the call is legitimate, set "
-                f"the host of that peer in node.yaml to {host}, or to the network it calls from."
-            )
-        else:
-            sentence = (
-                f"AE title {shown} at {host} is not listed. "
-                "To allow it, add to peers in node.yaml: "
-                f'{{name: "{shown}", ae_title: "{shown}", host: "{host}"}}'
-            )
         return Refusal(
-            shown,
+            printable_ae_title(calling),
             printable_ae_title(called),
             host,
             REJECTED_PERMANENT,
@@ -136,6 +164,36 @@ class Peers:
             CALLING_NOT_RECOGNIZED,
             sentence,
         )
+
+    def _unlisted(self, calling: str, host: str) -> str:
+        shown = printable_ae_title(calling)
+        if any(peer.ae_title == calling for peer in self.entries):
+            return (
+                f"AE title {shown} is listed, but not for {host}. If the call is legitimate, set "
+                f"the host of that peer in node.yaml to {host}, or to the network it calls from."
+            )
+        return (
+            f"AE title {shown} at {host} is not listed. "
+            "To allow it, add to peers in node.yaml: "
+            f'{{name: "{shown}", ae_title: "{shown}", host: "{host}"}}'
+        )
+
+
+def _insecure(peer: Peer, host: str, channel: Channel) -> str:
+    """Say what a listed peer's connection lacks, or return an empty text."""
+    if (peer.requires_tls or peer.certificates) and not channel.is_tls:
+        return (
+            f"{peer.name} ({peer.ae_title} at {host}) may call with TLS only, and called without. "
+            "Let it call the port under tls.port in node.yaml."
+        )
+    if peer.certificates and channel.certificate not in peer.certificates:
+        showed = f"the one with SHA-256 {channel.certificate}" if channel.certificate else "none"
+        return (
+            f"{peer.name} ({peer.ae_title} at {host}) must show its pinned certificate, and showed "
+            f"{showed}. If its certificate was renewed, replace the file under certificate of that "
+            "peer in node.yaml."
+        )
+    return ""
 
 
 def printable_ae_title(title: str) -> str:

@@ -59,8 +59,9 @@ def prove_at(
         )
         return
     if lacking:
+        where = destination_of(destination, node.settings.tls)
         problem = (
-            f"{destination_of(destination)} answered success, but its C-FIND does not know the "
+            f"{where} answered success, but its C-FIND does not know the "
             f"object after {destination.confirm_seconds:g} s; it is sent again"
         )
         outcome.again.append(problem)
@@ -111,7 +112,7 @@ def _ask(
     for parcel in parcels:
         by_series.setdefault(parcel.series_instance_uid, []).append(parcel.sop_instance_uid)
     return confirm(
-        destination_of(destination),
+        destination_of(destination, node.settings.tls),
         node.settings.node.ae_title,
         study_instance_uid,
         by_series,

@@ -200,6 +200,7 @@ def _facts(session: Session, node: Node, study: Study) -> StudyFacts:
         study.study_instance_uid,
         own_series_of(session, study.id),
         (identity.manufacturer, identity.model_name),
+        {one.called_ae_title for one in associations_of(session, study.id)},
     )
 
 

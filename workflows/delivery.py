@@ -235,7 +235,7 @@ def _send_pending(
 
         statuses = send(
             [parcel.path for parcel in pending],
-            destination_of(destination),
+            destination_of(destination, node.settings.tls),
             calling_ae_title=node.settings.node.ae_title,
             on_status=note,
         )

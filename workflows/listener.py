@@ -3,7 +3,7 @@
 Composes the DICOM services with the catalog: what comes in is stored, registered, acknowledged;
 what is released is announced to the workers. Reads the folder from UNIBIOMED_HOME, writes
 ``run/listener.json`` once it accepts associations, ends with 0 on SIGTERM and SIGINT, and reads
-the peers anew on SIGHUP.
+the peers and certificates anew on ``unibiomed-node reload`` and on SIGHUP.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import os
 import queue as queues
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import FrameType
 from typing import Final
 
@@ -26,16 +28,18 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.jobs import JobState
 from db.session import Database
+from dicom_node.errors import FinalError
 from dicom_node.peers import Peers
 from dicom_node.services.storage_scp import StorageScp
 from workflows import queue
+from workflows.configuration import Configuration
 from workflows.dispatch import Dispatch
 from workflows.intake import Registrar
-from workflows.network import listener_settings_of, peers_of
+from workflows.network import admitted_by, listener_settings_of, server_tls_of
 from workflows.node import Node, open_node
 from workflows.process import HomeNotSetError, WorkerProcess
 from workflows.reconciliation import reconcile
-from workflows.settings import Home, load
+from workflows.reloading import Reloading
 from workflows.yaml_positions import ConfigurationError
 
 _LOG = logging.getLogger(__name__)
@@ -84,25 +88,44 @@ class Announcer:
             )
 
 
-class PeerTable:
-    """The peers in force; replaced as a whole when ``node.yaml`` is read again."""
+@dataclass(frozen=True)
+class Admission:
+    """Who is let in, and by which certificates."""
 
-    def __init__(self, peers: Peers, home: Home) -> None:
-        self._peers = peers
-        self._home = home
+    peers: Peers
+    tls: ssl.SSLContext | None
 
-    def __call__(self) -> Peers:
-        """Return the table."""
-        return self._peers
+    @classmethod
+    def by(cls, configuration: Configuration) -> Admission:
+        """Read it from a configuration and the certificates that it names.
 
-    def reload(self) -> None:
-        """Read ``node.yaml`` again; with a mistake in it, the peers stay as they were."""
-        try:
-            self._peers = peers_of(load(self._home.node_yaml))
-        except ConfigurationError as error:
-            _LOG.error("the peers stay as they were: %s", error)
-            return
-        _LOG.info("peers read again: %d", len(self._peers.entries))
+        Raises
+        ------
+        dicom_node.errors.FinalError
+            A certificate cannot be used.
+        """
+        return cls(admitted_by(configuration), server_tls_of(configuration.settings))
+
+
+class AdmissionInForce:
+    """Replaced as a whole when the configuration is read again; associations go on meanwhile."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+
+    def peers(self) -> Peers:
+        """Return the table of peers."""
+        return self._admission.peers
+
+    def tls(self) -> ssl.SSLContext:
+        """Return the context of the port for TLS."""
+        if self._admission.tls is None:
+            raise OSError("tls.port was taken out of node.yaml; the port closes with a restart")
+        return self._admission.tls
+
+    def replace(self, admission: Admission) -> None:
+        """Put another one in force."""
+        self._admission = admission
 
 
 class Reconciliation:
@@ -170,11 +193,12 @@ class Listener:
             archive=node.archive,
         )
         self._reconciliation = Reconciliation(node)
-        self.peers = PeerTable(peers_of(settings), node.home)
+        self.admission = AdmissionInForce(Admission.by(node.configuration))
         self._scp = StorageScp(
             listener_settings_of(settings),
             node.archive,
-            self.peers,
+            self.admission.peers,
+            tls=self.admission.tls,
             on_stored=self._registrar.on_stored,
             on_quarantined=self._registrar.on_quarantined,
             on_released=self._registrar.on_released,
@@ -215,6 +239,11 @@ class Listener:
         """The port, also where the settings let the system choose."""
         return self._scp.port
 
+    @property
+    def tls_port(self) -> int | None:
+        """The port with TLS, if any."""
+        return self._scp.tls_port
+
     def _write_ready(self) -> None:
         """Say that associations are accepted, in a file that is there whole or not at all."""
         node = self._node.settings.node
@@ -222,6 +251,7 @@ class Listener:
             "pid": os.getpid(),
             "host": node.host,
             "port": self.port,
+            "tls_port": self.tls_port,
             "ae_title": node.ae_title,
         }
         path = self._node.home.listener_json
@@ -250,8 +280,13 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, on_signal)
     try:
-        listener = Listener(open_node(WorkerProcess().home, role="listener"))
+        home = WorkerProcess().home
+        reload_word = Reloading(home)
+        listener = Listener(open_node(home, role="listener"))
         listener.start()
+    except FinalError as error:
+        print(f"The listener cannot start: {error.sentence}", file=sys.stderr)
+        return CANNOT_START
     except (ConfigurationError, HomeNotSetError) as error:
         print(f"The listener cannot start: {error}", file=sys.stderr)
         return CANNOT_START
@@ -269,9 +304,11 @@ def main() -> int:
             _LOG.critical("what is received cannot be registered any more; starting anew")
             listener.stop()
             return BROKEN
-        if reloading.is_set():
+        if reload_word.is_asked() or reloading.is_set():
             reloading.clear()
-            listener.peers.reload()
+            admission = reload_word.read(Admission.by)
+            if admission is not None:
+                listener.admission.replace(admission)
     _LOG.info("stopping: no new associations")
     listener.stop()
     return 0

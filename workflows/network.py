@@ -2,24 +2,77 @@
 
 from __future__ import annotations
 
+import ssl
+from pathlib import Path
+
 from dicom_node.peers import Peer, Peers
 from dicom_node.services.association import Destination, ListenerSettings, Timeouts
-from workflows.settings import DestinationSettings, NodeSettings
+from dicom_node.services.tls import ProfileName, Tls, fingerprints, server_context
+from workflows.configuration import Configuration
+from workflows.settings import DestinationSettings, NodeSettings, PeerSettings, TlsSettings
 
 
 def peers_of(settings: NodeSettings) -> Peers:
-    """Return the table of those who may call."""
-    return Peers(
-        Peer(
-            name=peer.name,
-            ae_title=peer.ae_title,
-            host=peer.host,
-            port=peer.port,
-            allow=frozenset(peer.allow),
-            quiet_seconds=peer.quiet_seconds,
-            release_completes=peer.release_completes,
-        )
-        for peer in settings.peers
+    """Return the table of those who may call, as far as files need not be read for it.
+
+    It tells who a caller was; whether one is let in, `admitted_by` says.
+    """
+    return Peers(_peer(peer, frozenset()) for peer in settings.peers)
+
+
+def admitted_by(configuration: Configuration) -> Peers:
+    """Return the table of those who may call, with certificates, and the node's further names.
+
+    Raises
+    ------
+    dicom_node.errors.FinalError
+        A certificate's file cannot be read.
+    """
+    entries = [
+        _peer(peer, fingerprints([Path(peer.certificate)] if peer.certificate else []))
+        for peer in configuration.settings.peers
+    ]
+    return Peers(entries, called=configuration.rules.called_ae_titles)
+
+
+def _peer(peer: PeerSettings, certificates: frozenset[str]) -> Peer:
+    return Peer(
+        name=peer.name,
+        ae_title=peer.ae_title,
+        host=peer.host,
+        port=peer.port,
+        allow=frozenset(peer.allow),
+        quiet_seconds=peer.quiet_seconds,
+        release_completes=peer.release_completes,
+        max_associations=peer.max_associations,
+        requires_tls=peer.requires_tls,
+        certificates=certificates,
+    )
+
+
+def server_tls_of(settings: NodeSettings) -> ssl.SSLContext | None:
+    """Return the context of the port for TLS, or None without such a port.
+
+    Raises
+    ------
+    dicom_node.errors.FinalError
+        A file cannot be used; the sentence names it.
+    """
+    tls = settings.tls
+    if tls.port is None:
+        return None
+    pinned = tuple(Path(peer.certificate) for peer in settings.peers if peer.certificate)
+    return server_context(_tls(tls, pinned, tls.profile), mutual=tls.mutual)
+
+
+def _tls(tls: TlsSettings, pinned: tuple[Path, ...], profile: ProfileName) -> Tls:
+    return Tls(
+        certificate=None if tls.certificate is None else Path(tls.certificate),
+        key=None if tls.key is None else Path(tls.key),
+        key_password=tls.key_password,
+        authorities=None if tls.authorities is None else Path(tls.authorities),
+        pinned=pinned,
+        profile=profile,
     )
 
 
@@ -29,7 +82,8 @@ def listener_settings_of(settings: NodeSettings) -> ListenerSettings:
     return ListenerSettings(
         ae_title=node.ae_title,
         host=node.host,
-        port=node.port,
+        port=node.port if settings.tls.plain else None,
+        tls_port=settings.tls.port,
         check_called_ae_title=listener.check_called_ae_title,
         max_associations=listener.max_associations,
         max_pdu=listener.max_pdu,
@@ -39,8 +93,9 @@ def listener_settings_of(settings: NodeSettings) -> ListenerSettings:
     )
 
 
-def destination_of(settings: DestinationSettings) -> Destination:
-    """Return a destination as the senders take it."""
+def destination_of(settings: DestinationSettings, tls: TlsSettings) -> Destination:
+    """Return a destination as the senders take it; `tls` says who the node is there."""
+    pinned = (Path(settings.certificate),) if settings.certificate else ()
     return Destination(
         name=settings.name,
         ae_title=settings.ae_title,
@@ -54,4 +109,5 @@ def destination_of(settings: DestinationSettings) -> Destination:
             network=settings.network_timeout_seconds,
         ),
         garbles_unaligned=settings.garbles_unaligned,
+        tls=_tls(tls, pinned, settings.tls_profile or tls.profile) if settings.tls else None,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 
@@ -42,6 +42,13 @@ class Node:
     archive: Archive
     role: str = "worker"
     now: Callable[[], datetime] = field(default=utc_now)
+
+    def with_configuration(self, configuration: Configuration) -> Node:
+        """Return the node with settings and rules that were read again.
+
+        Database, archive and model stay what they are: other ones need a restart.
+        """
+        return replace(self, configuration=configuration)
 
     @property
     def settings(self) -> NodeSettings:

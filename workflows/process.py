@@ -13,6 +13,7 @@ from workflows.configuration import Configuration, load_configuration
 from workflows.engine_thread import EngineThread
 from workflows.interpret import load_engine
 from workflows.node import Node, open_node
+from workflows.reloading import Reloading
 from workflows.settings import Home
 
 HOME_VARIABLE: Final = "UNIBIOMED_HOME"
@@ -32,6 +33,7 @@ class WorkerProcess:
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._nodes: dict[int, Node] = {}
+        self._reloading: Reloading | None = None
 
     @property
     def home(self) -> Home:
@@ -56,11 +58,15 @@ class WorkerProcess:
 
     @property
     def node(self) -> Node:
-        """The node, opened once in each process."""
+        """The node, opened once in each process; its configuration is read again when asked."""
         with self._guard:
             pid = os.getpid()
             if pid not in self._nodes:
+                self._reloading = Reloading(self.home)
                 self._nodes = {pid: open_node(self.home)}
+            elif self._reloading is not None and self._reloading.is_asked():
+                before = self._nodes[pid]
+                self._nodes[pid] = self._reloading.read(before.with_configuration) or before
             return self._nodes[pid]
 
     @cached_property

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field
 
 from dicom_node.objects.series import SetAside, Source
 from workflows.conditions import AnyCondition, Keyword, matches, shown, values_of
-from workflows.setting_values import Flag, Name, Settings
+from workflows.setting_values import AeTitle, Flag, Name, Settings
 from workflows.settings import NodeSettings
 from workflows.yaml_positions import (
     ConfigurationError,
@@ -77,6 +77,10 @@ def _all_or_list(what: str) -> BeforeValidator:
 Names = Annotated[
     Literal["all"] | Annotated[tuple[str, ...], Field(min_length=1)], _all_or_list("names")
 ]
+AeTitles = Annotated[
+    Literal["any"] | Annotated[tuple[AeTitle, ...], Field(min_length=1)],
+    BeforeValidator(lambda value: [value] if isinstance(value, str) and value != "any" else value),
+]
 Patterns = Annotated[tuple[str, ...], _all_or_list("patterns")]
 
 
@@ -93,6 +97,7 @@ class Rule(Settings):
     """One entry of ``rules``."""
 
     name: Name
+    called: AeTitles = "any"
     when: dict[Keyword, AnyCondition] = Field(default_factory=dict)
     minimum_instances: Annotated[int, Field(strict=True, ge=1)] = 1
     series: SeriesSelection = SeriesSelection()
@@ -105,6 +110,13 @@ class Rules(Settings):
     """All of ``rules.yaml``."""
 
     rules: tuple[Rule, ...] = (Rule(name="everything"),)
+
+    @property
+    def called_ae_titles(self) -> frozenset[str]:
+        """AE titles by which callers choose a rule; the node answers to each."""
+        return frozenset(
+            title for rule in self.rules if rule.called != "any" for title in rule.called
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +131,14 @@ class StudyFacts:
         Series Instance UIDs of results that this node wrote: they never trigger it again.
     own_equipment
         Manufacturer and Manufacturer's Model Name of the node's own objects.
+    called_ae_titles
+        What the node was called when the study was sent to it.
     """
 
     study_instance_uid: str
     own_series: Collection[str] = frozenset()
     own_equipment: tuple[str, str] = ("", "")
+    called_ae_titles: Collection[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +260,9 @@ def objection(rule: Rule, source: Source, study: StudyFacts) -> str:
     header = source.headers[0]
     if _is_own(source, study):
         return "was written by this node, which does not interpret its own results"
+    if rule.called != "any" and not set(rule.called).intersection(study.called_ae_titles):
+        called = " and ".join(sorted(study.called_ae_titles)) or "no AE title"
+        return f"was sent to {called}, asked for is {' or '.join(rule.called)}"
     if rule.series.modality != "all" and not _one_fits([source.modality], rule.series.modality):
         return f"modality is {source.modality}, asked for is {' or '.join(rule.series.modality)}"
     image_type = [value.upper() for value in values_of(header, "ImageType")]

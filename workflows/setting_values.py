@@ -124,6 +124,8 @@ Size = Annotated[int, BeforeValidator(_bytes), Field(strict=True, ge=0)]
 Flag = Annotated[bool, Field(strict=True)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Secret = Annotated[str, AfterValidator(_expanded), Field(min_length=1)]
+FileName = Annotated[str, Field(min_length=1, max_length=4096)]
+"""Path of a file; a relative one lies in the node's folder."""
 DatabaseUrl = Annotated[
     str,
     AfterValidator(_expanded),

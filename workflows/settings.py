@@ -13,10 +13,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import Field
 
+from dicom_node.services.tls import ProfileName
 from workflows.dashboard_settings import DashboardSettings
 from workflows.setting_values import (
     AeTitle,
@@ -24,12 +25,14 @@ from workflows.setting_values import (
     Count,
     DatabaseUrl,
     Days,
+    FileName,
     Flag,
     Host,
     Name,
     PeerHost,
     Port,
     Seconds,
+    Secret,
     Settings,
     Size,
 )
@@ -44,6 +47,9 @@ from workflows.yaml_positions import (
 _LONGEST_SOCKET_PATH: Final = 100
 """Bytes. Unix sockets allow 107 (``sun_path``), and Redis puts a suffix on temporary ones."""
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
 class NodeIdentitySettings(Settings):
@@ -69,6 +75,19 @@ class ListenerLimits(Settings):
     network_timeout_seconds: Seconds = 60.0
     idle_timeout_seconds: Seconds = 300.0
     stop_timeout_seconds: Seconds = 10.0
+
+
+class TlsSettings(Settings):
+    """``tls``: the port for associations with TLS, and how the node proves who it is."""
+
+    port: Annotated[int, Field(strict=True, ge=0, le=65535)] | None = None
+    plain: Flag = True
+    profile: ProfileName = "bcp195-rfc9325"
+    certificate: FileName | None = None
+    key: FileName | None = None
+    key_password: Secret | None = None
+    authorities: FileName | None = None
+    mutual: Flag = True
 
 
 class StorageSettings(Settings):
@@ -167,6 +186,9 @@ class PeerSettings(Settings):
     allow: tuple[Literal["echo", "store", "query"], ...] = ("echo", "store")
     quiet_seconds: Seconds | None = None
     release_completes: Flag = True
+    max_associations: Count | None = None
+    requires_tls: Flag = False
+    certificate: FileName | None = None
 
 
 class DestinationSettings(Settings):
@@ -184,6 +206,9 @@ class DestinationSettings(Settings):
     acse_timeout_seconds: Seconds = 30.0
     dimse_timeout_seconds: Seconds = 60.0
     network_timeout_seconds: Seconds = 60.0
+    tls: Flag = False
+    tls_profile: ProfileName | None = None
+    certificate: FileName | None = None
 
 
 class NodeSettings(Settings):
@@ -191,6 +216,7 @@ class NodeSettings(Settings):
 
     node: NodeIdentitySettings = NodeIdentitySettings()
     listener: ListenerLimits = ListenerLimits()
+    tls: TlsSettings = TlsSettings()
     storage: StorageSettings = StorageSettings()
     completion: CompletionSettings = CompletionSettings()
     database: DatabaseSettings = DatabaseSettings()
@@ -207,6 +233,23 @@ class NodeSettings(Settings):
     def destination(self, name: str) -> DestinationSettings | None:
         """Return the destination of this name, or None when ``node.yaml`` has none."""
         return next((entry for entry in self.destinations if entry.name == name), None)
+
+    def located(self, folder: Path) -> NodeSettings:
+        """Return the same with the paths of all certificates and keys absolute."""
+
+        def beside(entry: SettingsT, *names: str) -> SettingsT:
+            written = {name: getattr(entry, name) for name in names}
+            return entry.model_copy(
+                update={name: str(folder / path) for name, path in written.items() if path}
+            )
+
+        return self.model_copy(
+            update={
+                "tls": beside(self.tls, "certificate", "key", "authorities"),
+                "peers": tuple(beside(peer, "certificate") for peer in self.peers),
+                "destinations": tuple(beside(one, "certificate") for one in self.destinations),
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +309,11 @@ class Home:
         return self.run / "dashboard.json"
 
     @property
+    def reload_stamp(self) -> Path:
+        """Touched when the configuration should be read again; every process looks at it."""
+        return self.run / "reload"
+
+    @property
     def redis_socket(self) -> Path:
         """Socket of the embedded Redis; in the temporary folder where the home lies too deep."""
         socket = self.run / "redis.sock"
@@ -317,7 +365,7 @@ def default_rules_text() -> str:
 
 def load(path: Path) -> NodeSettings:
     """Read ``node.yaml``; raises as `settings_of`."""
-    return settings_of(read_marked(path))
+    return settings_of(read_marked(path)).located(path.parent)
 
 
 def settings_of(marked: MarkedYaml) -> NodeSettings:
@@ -366,7 +414,20 @@ def _duplicates(settings: NodeSettings, marked: MarkedYaml) -> Iterable[Configur
 
 def _clashes(settings: NodeSettings, marked: MarkedYaml) -> Iterable[ConfigurationProblem]:
     """Find destinations that are the node itself: its results would come back as new input."""
-    node = settings.node
+    node, tls = settings.node, settings.tls
+    if tls.port is not None and (tls.certificate is None or tls.key is None):
+        text, mend = "TLS needs a certificate and its key", "set tls.certificate and tls.key"
+        yield marked.problem(("tls", "port"), text, mend)
+    if tls.port is None and not tls.plain:
+        text = "the node would listen nowhere"
+        yield marked.problem(("tls", "plain"), text, "set tls.port, or plain to true")
+    if tls.port and tls.port == node.port and tls.plain:
+        text = "is the port without TLS, too (node.port)"
+        yield marked.problem(("tls", "port"), text, "choose another, 2762 by custom")
+    for index, peer in enumerate(settings.peers):
+        if tls.port is None and (peer.requires_tls or peer.certificate):
+            text = "must call by TLS, but this node has no port for TLS"
+            yield marked.problem(("peers", index), text, "set tls.port, or leave TLS out here")
     own_hosts = _LOOPBACK | {node.host}
     for index, destination in enumerate(settings.destinations):
         if destination.port == node.port and destination.host in own_hosts:

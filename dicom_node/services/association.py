@@ -14,6 +14,8 @@ from pydicom.uid import (
 from pynetdicom import AllStoragePresentationContexts, _config, build_context
 from pynetdicom.presentation import PresentationContext
 
+from dicom_node.services.tls import Tls
+
 # pynetdicom would log queries and answers, and so patients, at level info.
 _config.LOG_REQUEST_IDENTIFIERS = False
 _config.LOG_RESPONSE_IDENTIFIERS = False
@@ -123,6 +125,8 @@ class Destination:
         How segmentations are encoded for it.
     garbles_unaligned : bool
         Its viewers garble BINARY segmentations whose frames do not end on a byte (OHIF 3.13).
+    tls : Tls or None
+        How to call it by TLS; None: without.
     """
 
     name: str
@@ -132,6 +136,7 @@ class Destination:
     seg_encoding: Literal["auto", "binary", "labelmap"] = "auto"
     timeouts: Timeouts = field(default_factory=Timeouts)
     garbles_unaligned: bool = False
+    tls: Tls | None = None
 
     def __str__(self) -> str:
         return f"{self.name} ({self.ae_title} at {self.host}:{self.port})"
@@ -143,10 +148,12 @@ class ListenerSettings:
 
     Attributes
     ----------
-    port : int
-        0 lets the system choose (tests).
+    port : int or None
+        For associations without TLS; 0 lets the system choose (tests), None: it takes none.
+    tls_port : int or None
+        For associations with TLS, in the same way.
     check_called_ae_title : bool
-        Refuse callers that name the node otherwise than ``ae_title``.
+        Refuse callers that name the node otherwise than ``ae_title`` or the table of peers.
     max_associations : int
         More are refused for the moment (local limit exceeded).
     max_pdu : int
@@ -163,7 +170,8 @@ class ListenerSettings:
 
     ae_title: str = "UNIBIOMED"
     host: str = "0.0.0.0"  # noqa: S104  a listener is there to be reached
-    port: int = 11112
+    port: int | None = 11112
+    tls_port: int | None = None
     check_called_ae_title: bool = True
     max_associations: int = 20
     max_pdu: int = 131072

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import select
 import socket
 import ssl
@@ -12,6 +13,8 @@ from typing import Final, Protocol
 
 from pynetdicom.association import Association
 from pynetdicom.transport import T_CONNECT, AssociationSocket
+
+from dicom_node.peers import PLAIN, Channel
 
 _QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
 # Room for a CT slice and its command: a sender that waits for each answer begins at the front
@@ -111,9 +114,9 @@ class DirectSocket(AssociationSocket):
         connection = self.socket
         if connection is None or self._end > self._begin:
             return True
-        if isinstance(connection, ssl.SSLSocket):
-            return connection.pending() > 0
         self._begin = self._end = 0
+        if isinstance(connection, ssl.SSLSocket):
+            return self._decrypt(connection)
         try:
             self._end = connection.recv_into(self._room, 0, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -121,6 +124,28 @@ class DirectSocket(AssociationSocket):
         except OSError:
             return True
         return True
+
+    def _decrypt(self, connection: ssl.SSLSocket) -> bool:
+        """Read what is there without waiting: a TLS record need not hold any data of ours."""
+        connection.settimeout(0)
+        try:
+            self._end = connection.recv_into(self._room)
+        except ssl.SSLWantReadError:
+            return False
+        except OSError:
+            return True
+        finally:
+            connection.settimeout(None)
+        return True
+
+    @property
+    def channel(self) -> Channel:
+        """How the peer is connected."""
+        connection = self.socket
+        if not isinstance(connection, ssl.SSLSocket):
+            return PLAIN
+        certificate = connection.getpeercert(binary_form=True)
+        return Channel(True, hashlib.sha256(certificate).hexdigest() if certificate else "")
 
     def wait(self, stopping: Stopping | None, seconds: float) -> bool:
         """Return when the peer sent something (True), the listener stops or the time is over."""
@@ -132,8 +157,13 @@ class DirectSocket(AssociationSocket):
         poll.register(connection, select.POLLIN)
         if stopping is not None:
             poll.register(stopping, select.POLLIN)
-        ready = poll.poll(max(0.0, seconds) * 1000)
-        return any(descriptor == connection.fileno() for descriptor, _ in ready)
+        until = time.monotonic() + max(0.0, seconds)
+        while ready := poll.poll(max(0.0, until - time.monotonic()) * 1000):
+            if all(descriptor != connection.fileno() for descriptor, _ in ready):
+                return False
+            if not isinstance(connection, ssl.SSLSocket) or self._decrypt(connection):
+                return True
+        return False
 
     def _acknowledge_soon(self, connection: socket.socket) -> None:
         # Without this the peer's Nagle may wait for an acknowledgement that ours delays.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -17,6 +19,7 @@ from dicom_node.errors import FinalError, RejectedError, RetriableError
 from dicom_node.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.services.association import Destination
 from dicom_node.services.reactor import DirectAssociation
+from dicom_node.services.tls import Tls, client_context, fingerprints
 
 # PS3.8 Table 9-21, by (source, reason): why, and what to do about it.
 _REJECTIONS: Final = {
@@ -68,8 +71,8 @@ def dial(
     entity.dimse_timeout = timeouts.dimse
     entity.network_timeout = timeouts.network
 
-    connection = _connect(destination)
-    association = _association(entity, destination, contexts, connection.getpeername()[:2])
+    connection, address = _connect(destination)
+    association = _association(entity, destination, contexts, address)
     association.attach(connection)
     association.request()
     if not association.is_established:
@@ -119,12 +122,15 @@ def _association(
     return association
 
 
-def _connect(destination: Destination) -> socket.socket:
+def _connect(destination: Destination) -> tuple[socket.socket, tuple[str, int]]:
+    """Return a connection and the address at its other end."""
     timeouts = destination.timeouts
     try:
         connection = socket.create_connection(
             (destination.host, destination.port), timeouts.connection
         )
+        # Now: nobody can be asked for it who has hung up meanwhile.
+        host, port, *_ = connection.getpeername()
     except socket.gaierror as error:
         raise RetriableError(
             f"{destination}: the host name {destination.host} has no address ({error.strerror})"
@@ -135,7 +141,52 @@ def _connect(destination: Destination) -> socket.socket:
             "running, are host and port right, does a firewall stand between?"
         ) from error
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
+    secure = connection if destination.tls is None else _secured(connection, destination)
+    return secure, (host, port)
+
+
+def _secured(connection: socket.socket, destination: Destination) -> ssl.SSLSocket:
+    """Do the TLS handshake, and look whether the other side is who it should be.
+
+    Whatever is wrong with certificates may be mended there without a change here, so the same call
+    may succeed later.
+    """
+    try:
+        if destination.tls is None:
+            raise RuntimeError(f"{destination} is called without TLS")
+        context = client_context(destination.tls)
+        connection.settimeout(destination.timeouts.acse)
+        secure = context.wrap_socket(connection, server_hostname=destination.host)
+    except ssl.SSLCertVerificationError as error:
+        connection.close()
+        raise RetriableError(
+            f"{destination}: its certificate is not accepted ({error.verify_message}). If it is "
+            "the right one, name its file under certificate of this destination in node.yaml, or "
+            "its authority under tls.authorities"
+        ) from error
+    except OSError as error:
+        connection.close()
+        reason = getattr(error, "reason", None) or error
+        raise RetriableError(
+            f"{destination}: no TLS connection ({reason}). Does that port speak TLS, and does it "
+            f"do the profile {destination.tls.profile if destination.tls else ''}?"
+        ) from error
+    except FinalError:
+        connection.close()
+        raise
+    _require_pinned(secure, destination, destination.tls)
+    return secure
+
+
+def _require_pinned(secure: ssl.SSLSocket, destination: Destination, tls: Tls) -> None:
+    """Raise unless the other side shows a pinned certificate, where there are some."""
+    shown = hashlib.sha256(secure.getpeercert(binary_form=True) or b"").hexdigest()
+    if tls.pinned and shown not in fingerprints(tls.pinned):
+        secure.close()
+        raise RetriableError(
+            f"{destination}: it shows a certificate (SHA-256 {shown}) that is not the one under "
+            "certificate of this destination in node.yaml. If it was renewed, replace that file"
+        )
 
 
 def _not_established(
@@ -152,7 +203,11 @@ def _not_established(
         return RetriableError(f"{destination} refused the association for now: {reason}")
     if isinstance(answer, A_ASSOCIATE) and answer.result == 0:
         return FinalError(f"{destination} takes none of the offered classes and transfer syntaxes")
+    mend = "Is that port a DICOM service?"
+    if destination.tls is not None:
+        # In TLS 1.3 the other side looks at our certificate after the handshake is over for us.
+        mend = "Is that port a DICOM service, and does it accept this node's certificate?"
     return RetriableError(
         f"{destination} is reached but gives no association: it closed the connection, or did not "
-        f"answer within {destination.timeouts.acse:g} s. Is that port a DICOM service?"
+        f"answer within {destination.timeouts.acse:g} s. {mend}"
     )

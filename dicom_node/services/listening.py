@@ -1,12 +1,14 @@
-"""The listening socket, and an association in one thread for each connection (see ``reactor``)."""
+"""The listening sockets, and an association in one thread for each connection (see ``reactor``)."""
 
 from __future__ import annotations
 
 import os
 import select
 import socket
+import ssl
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -55,7 +57,15 @@ class DirectServer(ThreadedAssociationServer):
     entity : pynetdicom.AE
         The local application entity.
     settings : ListenerSettings
-        Where and how to listen.
+        How to listen.
+    port : int
+        Where.
+    stopping : StopSignal
+        Set when the listener stops.
+    tls : callable, optional
+        Returns the TLS context in force; asked at each connection. Without it, the port is plain.
+    on_handshake_failed : callable
+        Called with the caller's address and what went wrong.
     open_sink, on_end : callable
         See ``reactor.DirectAssociation``.
     evt_handlers : list
@@ -70,20 +80,27 @@ class DirectServer(ThreadedAssociationServer):
         self,
         entity: AE,
         settings: ListenerSettings,
+        port: int,
         *,
+        stopping: StopSignal,
+        tls: Callable[[], ssl.SSLContext] | None,
+        on_handshake_failed: Callable[[str, OSError], None],
         open_sink: Callable[[DirectAssociation, StoreRequest], StoreSink],
         on_end: Callable[[DirectAssociation], None],
         evt_handlers: list[Any],
     ) -> None:
         self.settings = settings
         self.open_sink = open_sink
-        self.stopping = StopSignal()
+        self.stopping = stopping
+        self.tls = tls
+        self.on_handshake_failed = on_handshake_failed
         self._on_end = on_end
         self._guard = threading.Lock()
         self._running: set[DirectAssociation] = set()
+        self._handshakes: set[socket.socket] = set()
         super().__init__(
             entity,
-            (settings.host, settings.port),
+            (settings.host, port),
             settings.ae_title,
             [],
             evt_handlers=evt_handlers,
@@ -99,7 +116,45 @@ class DirectServer(ThreadedAssociationServer):
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether there is room for one more connection; without room it is closed at once."""
         with self._guard:
-            return len(self._running) < self.settings.max_associations + _WAITING_ROOM
+            connected = len(self._running) + len(self._handshakes)
+            return connected < self.settings.max_associations + _WAITING_ROOM
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own."""
+        if self.tls is not None:
+            with self._guard:
+                self._handshakes.add(request)
+        super().process_request(request, client_address)
+
+    def secured(self, connection: socket.socket, host: str) -> ssl.SSLSocket | None:
+        """Do the TLS handshake, within the time that an association request has; None if it fails.
+
+        In the connection's own thread: a caller that takes its time holds up no other.
+        """
+        if self.tls is None:
+            raise RuntimeError("this port is without TLS")
+        secure: ssl.SSLSocket | None = None
+        try:
+            connection.settimeout(self.settings.acse_timeout)
+            secure = self.tls().wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
+            secure.do_handshake()
+            return secure
+        except OSError as error:
+            (secure or connection).close()
+            self.on_handshake_failed(host, error)
+            return None
+        finally:
+            with self._guard:
+                self._handshakes.discard(connection)
+
+    def cut_off_handshakes(self) -> None:
+        """End the handshakes that are going on; the listener stops."""
+        with self._guard:
+            for connection in self._handshakes:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def service_actions(self) -> None:
         """Do nothing: pynetdicom collects garbage here, a fifth of a second for all to wait."""
@@ -125,6 +180,15 @@ class DirectRequestHandler(RequestHandler):
     """Makes the association for an accepted connection."""
 
     server: DirectServer
+
+    def handle(self) -> None:
+        """Serve the connection, once it is secure where the port is one for TLS."""
+        if self.server.tls is not None:
+            secure = self.server.secured(self.request, self.client_address[0])
+            if secure is None:
+                return
+            self.request = secure
+        super().handle()
 
     def _create_association(self) -> Association:
         server = self.server

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, cast
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
@@ -23,7 +24,10 @@ from dicom_node.peers import (
     REJECTED_PERMANENT,
     REJECTED_TRANSIENT,
     SOURCE_PRESENTATION,
+    SOURCE_TRANSPORT,
     SOURCE_USER,
+    TLS_FAILED,
+    Channel,
     Peers,
     Refusal,
     printable_ae_title,
@@ -36,7 +40,7 @@ from dicom_node.services.association import (
     listener_contexts,
 )
 from dicom_node.services.events import AssociationEnded, Quarantined, ReceivedInstance
-from dicom_node.services.listening import DirectServer
+from dicom_node.services.listening import DirectServer, StopSignal
 from dicom_node.services.messages import StoreSink
 from dicom_node.services.reactor import DirectAssociation
 from dicom_node.services.reception import (
@@ -46,6 +50,7 @@ from dicom_node.services.reception import (
     Reception,
     StoreRequest,
 )
+from dicom_node.services.tls import handshake_failure
 
 LOGGER = logging.getLogger(__name__)
 
@@ -73,6 +78,8 @@ class StorageScp:
         A RetriableError makes the answer A700. Called from many threads at once.
     on_quarantined, on_released, on_refused : callable
         Called after an object was put aside, an association ended, an association was refused.
+    tls : callable, optional
+        Returns the TLS context in force, for ``settings.tls_port``; asked at each connection.
     query : callable, optional
         Identifier of a Study Root C-FIND to the matches. A FinalError means that the identifier
         does not fit the model (A900), a RetriableError that the answer cannot be given now (A700).
@@ -88,6 +95,7 @@ class StorageScp:
         on_quarantined: Callable[[Quarantined], None],
         on_released: Callable[[AssociationEnded], None],
         on_refused: Callable[[Refusal], None],
+        tls: Callable[[], ssl.SSLContext] | None = None,
         query: QueryHandler | None = None,
     ) -> None:
         self._settings = settings
@@ -97,6 +105,7 @@ class StorageScp:
         self._on_quarantined = on_quarantined
         self._on_released = on_released
         self._on_refused = on_refused
+        self._tls = tls
         self._query = query
         self._contexts = {
             str(context.abstract_syntax): context
@@ -104,15 +113,34 @@ class StorageScp:
         }
         self._guard = threading.Lock()
         self._records: dict[Association, AssociationRecord] = {}
-        self._server: DirectServer | None = None
-        self._thread: threading.Thread | None = None
+        self._stopping: StopSignal | None = None
+        self._servers: list[DirectServer] = []
+        self._threads: list[threading.Thread] = []
 
     @property
     def port(self) -> int:
-        """The port that is listened on: the system's choice where the settings say 0."""
-        if self._server is None:
-            return self._settings.port
-        return int(self._server.server_address[1])
+        """The port, also where the settings let the system choose; with TLS if there is no other.
+
+        Raises
+        ------
+        RuntimeError
+            When the settings name no port at all.
+        """
+        port = self._bound(is_tls=False, setting=self._settings.port) or self.tls_port
+        if port is None:
+            raise RuntimeError("the listener has no port")
+        return port
+
+    @property
+    def tls_port(self) -> int | None:
+        """The port with TLS; None without one."""
+        return self._bound(is_tls=True, setting=self._settings.tls_port)
+
+    def _bound(self, *, is_tls: bool, setting: int | None) -> int | None:
+        for server in self._servers:
+            if (server.tls is not None) is is_tls:
+                return int(server.server_address[1])
+        return setting
 
     def start(self) -> None:
         """Listen, in threads of this process.
@@ -133,44 +161,81 @@ class StorageScp:
         # Admission is decided in _admit, which can say why; pynetdicom's own limit comes later.
         entity.maximum_associations = 1_000_000
         self._archive.sweep_incoming()
+        self._stopping = StopSignal()
+        try:
+            if settings.port is not None:
+                self._listen(entity, settings.port, None)
+            if settings.tls_port is not None and self._tls is not None:
+                self._listen(entity, settings.tls_port, self._tls)
+        except OSError:
+            self.stop(0)
+            raise
+
+    def _listen(self, entity: AE, port: int, tls: Callable[[], ssl.SSLContext] | None) -> None:
+        settings, stopping = self._settings, self._stopping
+        if stopping is None:
+            raise RuntimeError("the listener is stopped")
         server = DirectServer(
             entity,
             settings,
+            port,
+            stopping=stopping,
+            tls=tls,
+            on_handshake_failed=self._handshake_failed,
             open_sink=self._open_sink,
             on_end=self._ended,
             evt_handlers=[(evt.EVT_REQUESTED, self._admit), (evt.EVT_C_FIND, self._find)],
         )
         # pynetdicom's server takes itself off this list when it shuts down.
         entity._servers.append(server)
-        self._server = server
-        self._thread = threading.Thread(
+        thread = threading.Thread(
             target=server.serve_forever, name="listener", kwargs={"poll_interval": 0.1}
         )
-        self._thread.start()
-        LOGGER.info("%s listens on %s:%d", settings.ae_title, settings.host, self.port)
+        self._servers.append(server)
+        self._threads.append(thread)
+        thread.start()
+        how = "with TLS" if tls is not None else "without TLS"
+        LOGGER.info(
+            "%s listens on %s:%d %s",
+            settings.ae_title,
+            settings.host,
+            server.server_address[1],
+            how,
+        )
 
     def stop(self, timeout: float) -> None:
         """Take no more associations and end the running ones, each after its current message.
 
         What is still running after ``timeout`` seconds is cut off; nothing unanswered is filed.
         """
-        server, self._server = self._server, None
-        if server is None:
+        stopping, self._stopping = self._stopping, None
+        servers, self._servers = self._servers, []
+        if stopping is None:
             return
         until = time.monotonic() + timeout
-        server.shutdown()
-        server.stopping.set()
-        for association in server.running():
+        for server in servers:
+            server.shutdown()
+            server.cut_off_handshakes()
+        stopping.set()
+        for association in _running(servers):
             association.join(max(0.0, until - time.monotonic()))
-        for association in server.running():
+        for association in _running(servers):
             association.connection._shutdown_socket()
             association.join(_CUT_OFF)
-        if self._thread is not None:
-            self._thread.join(_CUT_OFF)
-        server.stopping.close()
+        for thread in self._threads:
+            thread.join(_CUT_OFF)
+        self._threads.clear()
+        stopping.close()
+
+    def _handshake_failed(self, host: str, error: OSError) -> None:
+        sentence = f"A connection from {host} was closed: {handshake_failure(error)}."
+        LOGGER.warning("%s", sentence)
+        self._on_refused(
+            Refusal("", "", host, REJECTED_PERMANENT, SOURCE_TRANSPORT, TLS_FAILED, sentence)
+        )
 
     def _admit(self, event: Event) -> None:
-        association = event.assoc
+        association = cast(DirectAssociation, event.assoc)
         request = association.requestor.primitive
         assert request is not None  # noqa: S101  EVT_REQUESTED
         calling = request.calling_ae_title.strip()
@@ -178,7 +243,8 @@ class StorageScp:
         host = association.requestor.address
         peer = self._peers().find(calling, host)
         record = AssociationRecord(uuid.uuid4().hex, calling, called, host, peer)
-        refusal = self._refusal(calling, called, host) or self._enter(association, record)
+        channel = association.connection.channel
+        refusal = self._refusal(calling, called, host, channel) or self._enter(association, record)
         if refusal is not None:
             LOGGER.warning("Association refused: %s", refusal.sentence)
             association.is_rejected = True
@@ -196,13 +262,14 @@ class StorageScp:
             list(request.presentation_context_definition_list),
         )
 
-    def _refusal(self, calling: str, called: str, host: str) -> Refusal | None:
-        settings = self._settings
-        refusal = self._peers().refusal(calling, called, host)
+    def _refusal(self, calling: str, called: str, host: str, channel: Channel) -> Refusal | None:
+        settings, peers = self._settings, self._peers()
+        refusal = peers.refusal(calling, called, host, channel)
         if refusal is not None:
             return refusal
         names = (printable_ae_title(calling), printable_ae_title(called), host)
-        if settings.check_called_ae_title and called != settings.ae_title:
+        known = called == settings.ae_title or called in peers.called
+        if settings.check_called_ae_title and not known:
             return Refusal(
                 *names,
                 REJECTED_PERMANENT,
@@ -216,11 +283,18 @@ class StorageScp:
     def _enter(self, association: Association, record: AssociationRecord) -> Refusal | None:
         """Count the association in, or say that there are too many."""
         most = self._settings.max_associations
+        peer = record.peer
+        limit = most if peer is None or peer.max_associations is None else peer.max_associations
         with self._guard:
-            if len(self._records) < most:
+            open_now = len(self._records)
+            of_peer = sum(one.peer == peer for one in self._records.values())
+            if open_now < most and of_peer < limit:
                 self._records[association] = record
                 return None
         calling = printable_ae_title(record.calling_ae_title)
+        where = "listener.max_associations"
+        if open_now < most:
+            most, where = limit, "max_associations of that peer"
         return Refusal(
             calling,
             printable_ae_title(record.called_ae_title),
@@ -229,7 +303,7 @@ class StorageScp:
             SOURCE_PRESENTATION,
             LOCAL_LIMIT_EXCEEDED,
             f"{calling} at {record.host} called while {most} associations were open, the most "
-            "that listener.max_associations in node.yaml allows. It may try again later.",
+            f"that {where} in node.yaml allows. It may try again later.",
         )
 
     def _open_sink(self, association: DirectAssociation, request: StoreRequest) -> StoreSink:
@@ -264,6 +338,10 @@ class StorageScp:
             record = self._records.pop(association, None)
         if record is not None:
             self._on_released(record.ended("released" if association.is_released else "aborted"))
+
+
+def _running(servers: Iterable[DirectServer]) -> list[DirectAssociation]:
+    return [association for server in servers for association in server.running()]
 
 
 def _service_of(class_uid: str) -> str:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,15 @@ from sqlalchemy import delete, func, select
 
 from db.models import Instance, Job, Study, StudyAssociation
 from dicom_node.errors import DicomNodeError
-from dicom_node.services.association import Destination
-from dicom_node.services.storage_scu import send
+from dicom_node.services.association import Destination, Timeouts
+from dicom_node.services.storage_scu import send, verify
+from dicom_node.services.tls import Tls
 from tests.factories import write_ct_series
+from tests.factories.certificates import make_certificate
 from tests.workflows.test_workers import ROOT, wait_for
 from tests.workflows.whole_node import ct_volume, make_node
 from workflows.node import Node
+from workflows.reloading import ask_to_reload
 
 
 @pytest.fixture
@@ -74,7 +78,13 @@ def test_a_study_is_received_and_its_release_is_noted(node: Node, tmp_path: Path
         settings["peers"].append({"name": "new", "ae_title": "STRANGER"})
         node.home.node_yaml.write_text(yaml.safe_dump(settings))
         process.send_signal(signal.SIGHUP)
-        wait_for("the peers are read again", lambda: "peers read again" in log.read_text())
+        wait_for("it is read again", lambda: "configuration read again" in log.read_text())
+        assert all(one.is_stored for one in send(paths, there, calling_ae_title="STRANGER"))
+
+        # A mistake changes nothing; nor does the word that all processes hear.
+        node.home.node_yaml.write_text("peers: nobody")
+        ask_to_reload(node.home)
+        wait_for("the mistake is named", lambda: "stays as it was" in log.read_text())
         assert all(one.is_stored for one in send(paths, there, calling_ae_title="STRANGER"))
 
         process.send_signal(signal.SIGTERM)
@@ -139,3 +149,32 @@ def test_without_a_home_it_says_what_to_set() -> None:
     )
     assert ended.returncode == 2
     assert "set UNIBIOMED_HOME" in ended.stderr
+
+
+def test_by_tls_and_by_another_ae_title(tmp_path: Path) -> None:
+    """Certificates and the AE titles of rules come from the node's folder."""
+    folder = tmp_path / "home" / "tls"
+    authority = make_certificate(folder, "authority")
+    make_certificate(folder, "node", by=authority)
+    scanner = make_certificate(folder, "scanner", by=authority)
+    node = make_node(
+        tmp_path / "home",
+        node={"host": "127.0.0.1", "port": 0},
+        tls={
+            "port": 0,
+            "plain": False,
+            "certificate": "tls/node.pem",
+            "key": "tls/node.key",
+            "authorities": "tls/authority.pem",
+        },
+        peers=[{"name": "ct", "ae_title": "SCANNER", "certificate": "tls/scanner.pem"}],
+    )
+    node.home.rules_yaml.write_text("rules: [{name: lung, called: UNIBIOMED_LUNG}]")
+    ours = Tls(scanner.path, scanner.key_path, authorities=authority.path)
+    with listening(node, tmp_path / "listener.log") as (_, port):
+        for called, answers in (("UNIBIOMED_LUNG", True), ("UNIBIOMED", True), ("OTHER", False)):
+            there = Destination("node", called, "127.0.0.1", port, tls=ours)
+            assert verify(there, "SCANNER").ok is answers
+        plain = Timeouts(acse=2)
+        assert not verify(replace(there, tls=None, timeouts=plain), "SCANNER").ok
+    node.database.dispose()

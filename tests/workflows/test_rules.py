@@ -159,6 +159,21 @@ def test_each_rule_makes_its_own_pair(tmp_path: Path) -> None:
     assert [reason.rule for reason in result.reasons] == ["never"]
 
 
+def test_the_called_ae_title_chooses_the_rule(tmp_path: Path) -> None:
+    text = """
+rules:
+- {name: lung, called: LUNG}
+- {name: both, called: [LUNG, LIVER]}
+- {name: always}
+"""
+    source = a_source(tmp_path)
+    assert rules(text).called_ae_titles == {"LUNG", "LIVER"}
+    chosen = made(text, source, called_ae_titles={"LIVER"})
+    assert [pair.rule.name for pair in chosen.pairs] == ["both", "always"]
+    assert "was sent to LIVER, asked for is LUNG" in str(chosen.reasons[0])
+    assert [pair.rule.name for pair in made(text, source).pairs] == ["always"]
+
+
 def test_what_was_set_aside_is_said(tmp_path: Path) -> None:
     study = StudyIdentity()
     path = write_image(tmp_path / "x.dcm", np.zeros((8, 8), np.uint8), kind="CR", study=study)

@@ -59,6 +59,7 @@ class NodeFactory:
         reserve_bytes: int = 0,
         on_stored: Callable[[ReceivedInstance], None] | None = None,
         query: Any = None,
+        tls: Any = None,
         **settings: Any,
     ) -> Node:
         archive = Archive(self._folder / f"archive{len(self._nodes)}", reserve_bytes=reserve_bytes)
@@ -78,6 +79,7 @@ class NodeFactory:
             on_released=lambda event: node.released.put(event),
             on_refused=lambda event: node.refused.put(event),
             query=query,
+            tls=tls,
         )
         node = Node(archive, scp)
         scp.start()

@@ -281,7 +281,7 @@ def test_associations_leave_no_thread_and_no_descriptor(start_node: NodeFactory)
             if number % 2:
                 connection.sendall(pdv(3, command(b"1.2\0")))
         node.ended()
-    while node.scp._server is not None and node.scp._server.running():
+    while any(server.running() for server in node.scp._servers):
         threading.Event().wait(0.01)
     assert threading.active_count() <= threads + 1
     assert len(os.listdir("/proc/self/fd")) <= descriptors + 1
