@@ -30,8 +30,10 @@ from db.jobs import JobState
 from db.session import Database
 from dicom_node.errors import FinalError
 from dicom_node.peers import Peers
+from dicom_node.services.events import AssociationEnded
 from dicom_node.services.storage_scp import StorageScp
 from workflows import queue
+from workflows.callers import Callers
 from workflows.configuration import Configuration
 from workflows.dispatch import Dispatch
 from workflows.intake import Registrar
@@ -194,6 +196,7 @@ class Listener:
         )
         self._reconciliation = Reconciliation(node)
         self.admission = AdmissionInForce(Admission.by(node.configuration))
+        self._callers = Callers(node.home.callers_json, node.now)
         self._scp = StorageScp(
             listener_settings_of(settings),
             node.archive,
@@ -201,7 +204,7 @@ class Listener:
             tls=self.admission.tls,
             on_stored=self._registrar.on_stored,
             on_quarantined=self._registrar.on_quarantined,
-            on_released=self._registrar.on_released,
+            on_released=self._ended,
             on_refused=self._registrar.on_refused,
         )
 
@@ -243,6 +246,14 @@ class Listener:
     def tls_port(self) -> int | None:
         """The port with TLS, if any."""
         return self._scp.tls_port
+
+    def note_callers(self) -> None:
+        """Write down who called since the last time."""
+        self._callers.write()
+
+    def _ended(self, ended: AssociationEnded) -> None:
+        self._callers.note(ended)
+        self._registrar.on_released(ended)
 
     def _write_ready(self) -> None:
         """Say that associations are accepted, in a file that is there whole or not at all."""
@@ -304,6 +315,7 @@ def main() -> int:
             _LOG.critical("what is received cannot be registered any more; starting anew")
             listener.stop()
             return BROKEN
+        listener.note_callers()
         if reload_word.is_asked() or reloading.is_set():
             reloading.clear()
             admission = reload_word.read(Admission.by)

@@ -309,6 +309,11 @@ class Home:
         return self.run / "dashboard.json"
 
     @property
+    def callers_json(self) -> Path:
+        """Who called the listener last."""
+        return self.run / "callers.json"
+
+    @property
     def reload_stamp(self) -> Path:
         """Touched when the configuration should be read again; every process looks at it."""
         return self.run / "reload"
