@@ -15,7 +15,7 @@ from db.listing import as_text, job_as_json, list_jobs
 from db.models import Instance, Quarantine, Refusal, Study
 from db.states import JobState
 
-__all__ = ["intake_report", "job_list", "job_report"]
+__all__ = ["intake_report", "job_list", "job_report", "refusals"]
 
 
 def job_list(
@@ -83,15 +83,20 @@ def intake_report(session: Session) -> dict[str, Any]:
             }
             for entry in quarantined
         ],
-        "refused": [
-            {
-                "calling_ae_title": refusal.calling_ae_title,
-                "called_ae_title": refusal.called_ae_title,
-                "host": refusal.peer_host,
-                "sentence": refusal.sentence,
-                "count": refusal.count,
-                "last_at": as_text(refusal.last_at),
-            }
-            for refusal in session.scalars(select(Refusal).order_by(Refusal.last_at.desc()))
-        ],
+        "refused": refusals(session),
     }
+
+
+def refusals(session: Session) -> list[dict[str, Any]]:
+    """Return who was refused, why, how often and when, the last first."""
+    return [
+        {
+            "calling_ae_title": refusal.calling_ae_title,
+            "called_ae_title": refusal.called_ae_title,
+            "host": refusal.peer_host,
+            "sentence": refusal.sentence,
+            "count": refusal.count,
+            "last_at": as_text(refusal.last_at),
+        }
+        for refusal in session.scalars(select(Refusal).order_by(Refusal.last_at.desc()))
+    ]

@@ -17,6 +17,8 @@ import typer
 
 from deploy.cli_jobs import cancel, retry
 from deploy.cli_model import app as model_app
+from deploy.cli_peers import app as peers_app
+from deploy.cli_peers import reload
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -34,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(model_app)
+app.add_typer(peers_app)
 
 HomeOption = Annotated[
     Path,
@@ -165,6 +168,7 @@ def job(
 
 app.command()(retry)
 app.command()(cancel)
+app.command()(reload)
 
 
 @app.command()

@@ -1,0 +1,196 @@
+"""Try a connection as an administrator would: C-ECHO both ways, an object stored and read back."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+from dicom_node.errors import DicomNodeError
+from dicom_node.peers import Peer, Peers
+from dicom_node.services.association import Destination
+from dicom_node.services.query_retrieve_scu import confirm
+from dicom_node.services.storage_scu import send, verify
+from workflows.callers import Call, calls_in
+from workflows.network import destination_of, peers_of
+from workflows.settings import Home, NodeSettings, load
+
+__all__ = ["Step", "UnknownPeerError", "try_peer"]
+
+_LOOK_SECONDS = 0.25
+
+
+class UnknownPeerError(Exception):
+    """There is no such peer or destination; the text names those that there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that was tried; `ok` is None when it could not be tried."""
+
+    what: str
+    ok: bool | None
+    sentence: str
+
+
+def try_peer(
+    folder: Path, name: str, *, store: bool, wait_seconds: float, say: Callable[[str], None]
+) -> Iterator[Step]:
+    """Yield the steps as they are done.
+
+    Parameters
+    ----------
+    folder
+        The node's home.
+    name
+        Of a destination or of a peer; a peer of the destination's AE title counts as the same.
+    store
+        Whether a test object is stored there; it stays there.
+    wait_seconds
+        How long to wait for a call from the other side.
+    say
+        Receives what the person at the terminal should do meanwhile.
+
+    Raises
+    ------
+    UnknownPeerError
+        There is no such name.
+    workflows.yaml_positions.ConfigurationError
+        ``node.yaml`` has a mistake.
+    """
+    home = Home(folder.expanduser().resolve())
+    settings = load(home.node_yaml)
+    there, peers = _look_up(settings, name)
+    ours = settings.node.ae_title
+    if there is None:
+        yield Step("C-ECHO to it", None, "its address is not known; give the peer host and port")
+    else:
+        answer = verify(there, ours)
+        yield Step("C-ECHO to it", answer.ok, f"{answer.sentence} ({answer.seconds * 1000:.0f} ms)")
+        if store and answer.ok:
+            yield from _store_and_read_back(there, ours)
+    if not peers.entries:
+        yield Step("its call to us", None, f"{name} is no peer: it may not call this node")
+        return
+    yield _called(home, settings, peers, wait_seconds, say)
+
+
+def _look_up(settings: NodeSettings, name: str) -> tuple[Destination | None, Peers]:
+    """Return how to call it, and the entries by which it may call."""
+    destination = settings.destination(name)
+    entries = [
+        peer
+        for peer in peers_of(settings).entries
+        if peer.name == name or (destination is not None and peer.ae_title == destination.ae_title)
+    ]
+    if destination is None and not entries:
+        known = [one.name for one in settings.destinations]
+        known += [one.name for one in settings.peers]
+        raise UnknownPeerError(
+            f"There is no {name!r} in node.yaml; there are: {', '.join(known) or 'none yet'}."
+        )
+    there = None
+    if destination is not None:
+        there = destination_of(destination, settings.tls)
+    elif entries[0].port is not None and entries[0].host is not None:
+        there = _address_of(entries[0], settings)
+    return there, Peers(entries)
+
+
+def _address_of(peer: Peer, settings: NodeSettings) -> Destination | None:
+    if peer.host is None or peer.port is None or "/" in peer.host:
+        return None
+    return Destination(peer.name, peer.ae_title, peer.host, peer.port)
+
+
+def _store_and_read_back(there: Destination, ours: str) -> Iterator[Step]:
+    dataset = _test_object()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "test.dcm"
+        dataset.save_as(path, enforce_file_format=True)
+        try:
+            status = send([path], there, calling_ae_title=ours)[0]
+        except DicomNodeError as error:
+            yield Step("test object stored", False, error.sentence)
+            return
+    patient = f"patient {dataset.PatientID}, study {dataset.StudyInstanceUID}; delete it there"
+    yield Step("test object stored", status.is_stored, f"{status.sentence} ({patient})")
+    if status.is_stored:
+        uid = str(dataset.SOPInstanceUID)
+        series = {str(dataset.SeriesInstanceUID): [uid]}
+        try:
+            found = confirm(there, ours, str(dataset.StudyInstanceUID), series)
+        except DicomNodeError as error:
+            yield Step("test object read back", False, error.sentence)
+            return
+        said = "found by C-FIND" if uid in found else "its C-FIND does not know the object"
+        yield Step("test object read back", uid in found, said)
+
+
+def _test_object() -> Dataset:
+    """Return a Secondary Capture Image of four pixels that nobody can take for a patient's."""
+    now = datetime.now()
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    dataset.SOPClassUID = SecondaryCaptureImageStorage
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid(None)
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = generate_uid(None), generate_uid(None)
+    dataset.PatientName, dataset.PatientID = "TEST^UNIBIOMED NODE", "UNIBIOMED-TEST"
+    dataset.PatientBirthDate = dataset.PatientSex = dataset.ReferringPhysicianName = ""
+    dataset.StudyDate, dataset.StudyTime = f"{now:%Y%m%d}", f"{now:%H%M%S}"
+    dataset.StudyDescription = "Connection test of the UniBiomed node"
+    dataset.StudyID = dataset.AccessionNumber = ""
+    dataset.Modality, dataset.ConversionType = "OT", "SYN"
+    dataset.SeriesNumber = dataset.InstanceNumber = 1
+    dataset.Rows = dataset.Columns = 2
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation = 7, 0
+    dataset.PixelData = bytes(4)
+    return dataset
+
+
+def _called(
+    home: Home,
+    settings: NodeSettings,
+    peers: Peers,
+    wait_seconds: float,
+    say: Callable[[str], None],
+) -> Step:
+    """Look whether the peer calls, waiting for it; else tell when it last did."""
+    what = "its call to us"
+    began = datetime.now(UTC)
+    before = _last_call(home, peers)
+    if wait_seconds > 0:
+        titles = " or ".join(sorted({peer.ae_title for peer in peers.entries}))
+        say(
+            f"Now let {titles} send a C-ECHO to {settings.node.ae_title}, port "
+            f"{settings.node.port} (waiting {wait_seconds:g} s; --wait 0 leaves this out)."
+        )
+    until = time.monotonic() + wait_seconds
+    while time.monotonic() < until:
+        call = _last_call(home, peers)
+        if call is not None and datetime.fromisoformat(call.at) >= began:
+            return Step(what, True, f"{call.calling_ae_title} called from {call.host}")
+        time.sleep(_LOOK_SECONDS)
+    if before is not None:
+        return Step(what, None, f"not now; it called last at {before.at} from {before.host}")
+    refused = "; unibiomed-node peers list tells whether it was refused"
+    return Step(what, None if wait_seconds == 0 else False, f"it has never called{refused}")
+
+
+def _last_call(home: Home, peers: Peers) -> Call | None:
+    calls = [
+        call
+        for call in calls_in(home.callers_json)
+        if peers.find(call.calling_ae_title, call.host) is not None
+    ]
+    return max(calls, key=lambda call: datetime.fromisoformat(call.at), default=None)
