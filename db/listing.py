@@ -148,6 +148,7 @@ def job_as_json(session: Session, job_id: int) -> dict[str, Any] | None:
         "notes": list(job.notes),
         "conflicts": job.study.conflicts,
         "targets": job.targets,
+        "task": job.task,
         "destinations": list(job.destinations),
         "next_attempt_at": as_text(job.next_attempt_at),
         "model": {

@@ -88,6 +88,7 @@ class Job(Base):
     source_kind: Mapped[str] = mapped_column(String(16), default="")
     notes: Mapped[list[str]] = mapped_column(Json, default=list)
     targets: Mapped[list[str] | None] = mapped_column(Json)
+    task: Mapped[str] = mapped_column(String(32), default="segmentation")
     destinations: Mapped[list[str]] = mapped_column(Json, default=list)
     priority: Mapped[int] = mapped_column(Integer, default=6)
 

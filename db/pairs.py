@@ -26,6 +26,10 @@ _NOT_YET_SENT: Final = (
 )
 
 
+SEGMENTATION: Final = "segmentation"
+"""The task of a job that only looks for targets."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """One source under one rule.
@@ -40,6 +44,8 @@ class Pair:
         `db.models.Instance.id` of the source's instances, in the order of the source.
     targets
         What to look for; ``None`` for all that the model's card lists for the modality.
+    task
+        What is asked of them, in the words of the model's room.
     destinations
         Names of the destinations.
     priority
@@ -56,6 +62,7 @@ class Pair:
     source_kind: str
     description: str = ""
     targets: Sequence[str] | None = None
+    task: str = SEGMENTATION
     destinations: Sequence[str] = ()
     priority: int = 6
     notes: Sequence[str] = field(default=())
@@ -66,6 +73,7 @@ def pairing_key(
     model_digest: str,
     targets: Iterable[str] | None,
     instances: Iterable[tuple[str, str]],
+    task: str = SEGMENTATION,
 ) -> str:
     """Digest of what makes a pair the same work as another one.
 
@@ -79,6 +87,8 @@ def pairing_key(
         Targets asked for, in any order; ``None`` for all of the card.
     instances
         (SOP Instance UID, SHA-256 of the data set) of each instance, in any order.
+    task
+        What is asked of the targets.
 
     Returns
     -------
@@ -90,6 +100,8 @@ def pairing_key(
         model_digest,
         None if targets is None else sorted(targets),
         sorted(instances),
+        # Left out where it is the task of all jobs before there were others: their keys stay.
+        *([] if task == SEGMENTATION else [task]),
     ]
     return hashlib.sha256(json.dumps(said, ensure_ascii=True).encode()).hexdigest()
 
@@ -224,6 +236,7 @@ def _columns(pair: Pair) -> dict[str, object]:
         "description": pair.description,
         "notes": list(pair.notes),
         "targets": None if pair.targets is None else list(pair.targets),
+        "task": pair.task,
         "destinations": list(pair.destinations),
         "priority": pair.priority,
     }

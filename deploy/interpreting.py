@@ -16,6 +16,7 @@ from dicom_node.errors import DicomNodeError
 from dicom_node.objects.identifiers import ResultIdentifiers
 from dicom_node.objects.series import Source, read_sources
 from inference.errors import InferenceError
+from inference.tasks import Task
 from workflows import interpret
 from workflows.model_card import KnownModel, look_at_model
 from workflows.rules import Rule, choose_targets, series_words
@@ -117,7 +118,7 @@ def _interpret(
 
     prepared = interpret.prepare(source)
     engine, known = model
-    question = interpret.question_of(prepared, targets, known.card)
+    question = interpret.question_of(prepared, [Task.segment(*targets)], known.card)
     found = interpret.infer(engine, question, quiet)
     identifiers = ResultIdentifiers.draw(datetime.now(UTC))
     encoded = interpret.encode(
@@ -130,6 +131,7 @@ def _interpret(
     _check(paths, source, say)
     findings = [
         {
+            "task": finding.task,
             "target": finding.target,
             "text": finding.text,
             "phrase": finding.phrase,

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from inference.errors import CheckpointError
 from inference.intensity import IntensityPolicy
+from inference.prompts import Whitespace
+from inference.tasks import MAX_NEW_TOKENS, TaskKind
 
 CARD_FILE = "card.yaml"
 RESEARCH_USE = (
@@ -99,15 +101,28 @@ class MeasuredScore(_Strict):
     volumes: int = 0
 
 
-class PresenceCalibration(_Strict):
-    """From object score to probability: ``1 / (1 + exp(-(slope * score + offset)))``.
+Evidence = Literal["predicted_iou", "seg_log_odds", "mask_certainty", "mask_extent"]
+"""What speaks for a target beside its object score; see `inference.presence.Evidence`."""
 
-    Below ``absent_below`` the target counts as absent, from ``present_from`` as present, between
-    them as uncertain.
+
+class PresenceCalibration(_Strict):
+    """From what the model gives to a probability, by logistic regression.
+
+    ``1 / (1 + exp(-(slope * score + sum of coefficient * value + offset)))``. Below
+    ``absent_below`` the target counts as absent, from ``present_from`` as present, between them as
+    uncertain.
+
+    Attributes
+    ----------
+    slope, offset
+        Of the object score (a logit), and the constant.
+    coefficients
+        Of further evidence, where it told more than the object score alone.
     """
 
     slope: float = Field(gt=0)
     offset: float
+    coefficients: dict[Evidence, float] = Field(default_factory=dict)
     absent_below: float = Field(ge=0, le=1)
     present_from: float = Field(ge=0, le=1)
 
@@ -157,6 +172,65 @@ class CardTarget(_Strict):
     score: MeasuredScore
     presence: PresenceCalibration
     rules: VolumeRules = VolumeRules()
+    category: Literal["anatomy", "lesion"] = "anatomy"
+    """Whether finding it is finding a disease."""
+
+    intensity: IntensityPolicy | None = None
+    """Its own way from values to 8 bit, where the modality's is not right for it (a lung window
+    beside an abdominal one)."""
+
+
+class SpokenTask(_Strict):
+    """A task that the language model answers in its own words, and how well.
+
+    Attributes
+    ----------
+    kind
+        The task.
+    metric, value
+        Name of the measure, e.g. ``accuracy`` or ``ROUGE-L``, and the figure on held-out groups.
+    baseline
+        The same of the answer that is given most often.
+    items, groups
+        Number of questions and of patients or clusters.
+    max_new_tokens
+        Where an answer is cut at the latest.
+    """
+
+    kind: TaskKind
+    metric: str
+    value: float
+    baseline: float
+    items: int = Field(ge=1)
+    groups: int = Field(ge=1)
+    max_new_tokens: int | None = Field(default=None, ge=1)
+
+    @property
+    def limit(self) -> int:
+        """The token limit: the card's, or the default of the kind."""
+        return self.max_new_tokens or MAX_NEW_TOKENS[self.kind]
+
+
+class PromptSettings(_Strict):
+    """How questions are put to the model; see `inference.prompts.Whitespace`.
+
+    Attributes
+    ----------
+    newline_after_image, newline_before_answer
+        Line breaks of the template.
+    volume_slices
+        Slices that a question about a volume is asked with, evenly spaced; 0 asks every slice on
+        its own.
+    """
+
+    newline_after_image: bool = False
+    newline_before_answer: bool = True
+    volume_slices: int = Field(default=0, ge=0, le=16)
+
+    @property
+    def whitespace(self) -> Whitespace:
+        """The line breaks, for the template."""
+        return Whitespace(self.newline_after_image, self.newline_before_answer)
 
 
 class NotListed(_Strict):
@@ -180,6 +254,10 @@ class ModelCard(_Strict):
     modalities: tuple[CardModality, ...]
     targets: tuple[CardTarget, ...]
     not_listed: tuple[NotListed, ...] = ()
+    spoken: tuple[SpokenTask, ...] = ()
+    """Tasks that the language model answers; all others are composed from masks."""
+
+    prompts: PromptSettings = PromptSettings()
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelCard:
@@ -190,6 +268,9 @@ class ModelCard(_Strict):
         pairs = [(target.name, target.modality) for target in self.targets]
         if len(set(pairs)) != len(pairs):
             raise ValueError("a target is listed twice for one modality")
+        kinds = [item.kind for item in self.spoken]
+        if len(set(kinds)) != len(kinds):
+            raise ValueError("a spoken task is listed twice")
         return self
 
     def modality(self, name: str) -> CardModality | None:
@@ -227,6 +308,10 @@ class ModelCard(_Strict):
         return tuple(
             item for item in listed if not part or not item.body_parts or part in item.body_parts
         )
+
+    def spoken_task(self, kind: TaskKind) -> SpokenTask | None:
+        """Find the task among those that the language model answers in its own words."""
+        return next((item for item in self.spoken if item.kind is kind), None)
 
     def covers(self, modality: str, target: str) -> str | None:
         """Why a question is not covered, in a sentence; ``None`` where it is.

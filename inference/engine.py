@@ -1,21 +1,16 @@
-"""The engine: a loaded model that answers what is asked of one series.
-
-Each slice goes through the vision tower and the grounding encoder once; all targets of a batch of
-slices are then answered and decoded together.
-"""
+"""The engine: a loaded model that answers what is asked of one series."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from inference import decoding, intensity, tasks
-from inference.card import CardModality, CardTarget, ModelCard
+from inference.answering import answer, plan
+from inference.card import ModelCard
 from inference.checkpoints import Checkpoint, load_checkpoint
 from inference.errors import (
     CancelledError,
@@ -24,33 +19,17 @@ from inference.errors import (
     NotCoveredError,
     RetriableInferenceError,
 )
-from inference.findings import Finding, Interpretation, Presence
-from inference.preparation import prepare
-from inference.volumes import Assembled, SliceAnswers, Spacing, assemble
+from inference.findings import Finding, Interpretation
+from inference.segmenting import Segmenter
+from inference.series import Kind, Series, Spacing, View, check_geometry, check_images
+from inference.tasks import Task
 
 SHIPPED = Path(__file__).parent / "weights" / "nano"
 """The checkpoint that comes with the project."""
 
-_BATCH_PROMPTS = 48
-"""Prompts that are decoded together at most; bounds memory, not the answer."""
-_BATCH_SLICES = 16
-_BATCH_PIXELS = 4 * 1024 * 1024
-"""Of the grounding encoder's input: about 1 GB of memory for each of four pictures of 1024."""
-
 Progress = Callable[[int, int], None]
 Cancelled = Callable[[], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """A checked request."""
-
-    images: NDArray[np.generic]
-    modality: CardModality
-    kind: str
-    targets: tuple[CardTarget, ...]
-    prompts: tuple[str, ...]
-    spacing: Spacing | None
+Steps = Generator[float, None, Interpretation]
 
 
 class Engine:
@@ -62,6 +41,7 @@ class Engine:
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         self._checkpoint = checkpoint
         self._device = device
+        self._segmenter = Segmenter(checkpoint, device)
 
     @classmethod
     def load(
@@ -111,13 +91,54 @@ class Engine:
         images: NDArray[np.generic],
         *,
         modality: str,
-        kind: str,
+        kind: Kind,
         targets: Sequence[str],
         spacing: Spacing | None = None,
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
     ) -> Interpretation:
-        """Find targets in a series.
+        """Find targets in a series: `answer` with one segmentation task.
+
+        Parameters
+        ----------
+        targets
+            Names of the card; the findings come in this order.
+
+        Raises
+        ------
+        NotCoveredError, FinalInferenceError, RetriableInferenceError, CancelledError
+            As `answer`.
+        """
+        if not targets:
+            raise FinalInferenceError("no target was asked for")
+        try:
+            task = Task.segment(*targets)
+        except ValueError as error:
+            raise NotCoveredError(str(error)) from error
+        return self.answer(
+            images,
+            modality=modality,
+            kind=kind,
+            tasks=[task],
+            spacing=spacing,
+            progress=progress,
+            cancelled=cancelled,
+        )
+
+    def answer(
+        self,
+        images: NDArray[np.generic],
+        *,
+        modality: str,
+        kind: Kind,
+        tasks: Sequence[Task],
+        spacing: Spacing | None = None,
+        axes: NDArray[np.float64] | None = None,
+        window: tuple[float, float] | None = None,
+        progress: Progress | None = None,
+        cancelled: Cancelled | None = None,
+    ) -> Interpretation:
+        """Answer tasks about a series.
 
         Parameters
         ----------
@@ -128,10 +149,16 @@ class Engine:
             In the words of the card, e.g. ``"MRI"``.
         kind
             ``"volume"`` (slices of one body) or ``"images"`` (pictures on their own).
-        targets
-            Names of the card; the findings come in this order.
+        tasks
+            What is asked; see `inference.tasks`.
         spacing
             mm between frames, rows, columns; ``None`` where it is unknown.
+        axes
+            ``(3, 3)``: mm to the patient's left, back and head that a step along frames, rows and
+            columns (one row each) moves; ``None`` where it is unknown, and then no side of the
+            patient is named.
+        window
+            VOI window of the header, for modalities whose policy asks for it.
         progress
             Called with slices done and slices in all, after each batch.
         cancelled
@@ -140,22 +167,28 @@ class Engine:
         Returns
         -------
         Interpretation
-            One finding for each target. An absent target has no mask; masks lie on the grid of
-            ``images``, pixel for pixel.
+            The findings of each task, in the order asked: one for each target of a segmentation,
+            one or more for the others. Masks lie on the grid of ``images``, pixel for pixel.
 
         Raises
         ------
         NotCoveredError
-            When the card does not list the modality or one of the targets.
+            When the card does not list the modality, a target, or what a question is about.
         FinalInferenceError
-            When the images or the spacing cannot be what they are said to be.
+            When the images, the geometry or a region cannot be what they are said to be.
         RetriableInferenceError
             When memory ran out.
         CancelledError
             When ``cancelled`` answered true.
         """
-        steps = self.segment_steps(
-            images, modality=modality, kind=kind, targets=targets, spacing=spacing
+        steps = self.answer_steps(
+            images,
+            modality=modality,
+            kind=kind,
+            tasks=tasks,
+            spacing=spacing,
+            axes=axes,
+            window=window,
         )
         frames = int(images.shape[0])
         while True:
@@ -170,33 +203,42 @@ class Engine:
             if progress is not None:
                 progress(round(done * frames), frames)
 
-    def segment_steps(
+    def answer_steps(
         self,
         images: NDArray[np.generic],
         *,
         modality: str,
-        kind: str,
-        targets: Sequence[str],
+        kind: Kind,
+        tasks: Sequence[Task],
         spacing: Spacing | None = None,
-    ) -> Generator[float, None, Interpretation]:
-        """Find targets in a series, one batch of slices at a time.
+        axes: NDArray[np.float64] | None = None,
+        window: tuple[float, float] | None = None,
+    ) -> Steps:
+        """Answer tasks about a series, one batch of slices at a time.
 
         So that one thread can serve several series in turns: each ``next`` answers one batch.
-        Arguments, answer and errors are those of `segment`.
+        Arguments, answer and errors are those of `answer`.
 
         Yields
         ------
         float
-            The fraction of the slices that is done, after each batch.
+            The fraction that is done, after each batch.
         """
-        question = self._check(images, modality, kind, targets, spacing)
-        low, high = intensity.limits(question.images, question.modality.intensity)
+        series = self._series(images, modality, kind, spacing, axes, window)
+        if not tasks:
+            raise FinalInferenceError("nothing was asked for")
+        planned = [plan(task, self.card, series) for task in tasks]
+        findings: list[Finding] = []
         try:
-            answers = yield from self._answer(question, low, high)
-            findings = tuple(
-                self._finding(question, number, answers[number])
-                for number in range(len(question.targets))
-            )
+            for number, one in enumerate(planned):
+                steps = answer(one, self._checkpoint, self._segmenter, series)
+                while True:
+                    try:
+                        fraction = next(steps)
+                    except StopIteration as finished:
+                        findings.extend(finished.value)
+                        break
+                    yield (number + fraction) / len(planned)
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise RetriableInferenceError(
                 f"memory ran out on {self._device} with {images.shape[0]} frames of "
@@ -208,180 +250,32 @@ class Engine:
                 f"the device {self._device} failed ({str(error).splitlines()[0]}); "
                 "its worker starts anew"
             ) from error
+        used = [series.policy(target) for one in planned for target in one.targets]
+        policies = dict.fromkeys(used or [series.policy()])
         return Interpretation(
-            findings=findings,
+            findings=tuple(findings),
             model_name=self.card.name,
             model_version=self.card.version,
             model_digest=self.digest,
-            intensity=intensity.describe(question.modality.intensity, low, high),
-            frames=int(images.shape[0]),
+            intensity="; ".join(View.of(series, policy).describe() for policy in policies),
+            frames=series.frames,
         )
 
-    def _check(
+    def _series(
         self,
         images: NDArray[np.generic],
         modality: str,
-        kind: str,
-        targets: Sequence[str],
+        kind: Kind,
         spacing: Spacing | None,
-    ) -> _Question:
+        axes: NDArray[np.float64] | None,
+        window: tuple[float, float] | None,
+    ) -> Series:
         """Refuse what cannot be answered, in words."""
         if kind not in ("volume", "images"):
             raise FinalInferenceError(f"kind is {kind!r}, not 'volume' or 'images'")
-        if not targets:
-            raise FinalInferenceError("no target was asked for")
-        words = [_words(target) for target in targets]
-        listed, chosen = self._listed(modality, words)
-        if spacing is not None and not all(np.isfinite(mm) and mm > 0 for mm in spacing):
-            raise FinalInferenceError(
-                f"spacing {spacing} mm is not three positive numbers: pass None where it is unknown"
-            )
-        return _Question(
-            images=_checked_images(images, listed),
-            modality=listed,
-            kind=kind,
-            targets=chosen,
-            prompts=tuple(tasks.SegmentationTask(name, modality).prompt for name in words),
-            spacing=spacing,
-        )
-
-    def _listed(
-        self, modality: str, words: Sequence[str]
-    ) -> tuple[CardModality, tuple[CardTarget, ...]]:
-        """Look the request up on the card."""
         listed = self.card.modality(modality)
-        targets: list[CardTarget] = []
-        for name in words:
-            target = self.card.target(modality, name)
-            if listed is None or target is None:
-                raise NotCoveredError(self.card.covers(modality, name) or f"{name} is not covered")
-            targets.append(target)
         if listed is None:
-            raise NotCoveredError(f"{modality} is not covered")
-        return listed, tuple(targets)
-
-    def _answer(
-        self, question: _Question, low: float, high: float
-    ) -> Generator[float, None, list[SliceAnswers]]:
-        """Ask every target of every slice; one entry for each target."""
-        frames, count = question.images.shape[0], len(question.targets)
-        config = self._checkpoint.model.config
-        side = config.grounding.image_size // 4
-        logits = np.empty((count, frames, side, side), np.float16)
-        score = np.empty((count, frames), np.float32)
-        iou = np.empty((count, frames), np.float32)
-        blank = np.empty(frames, np.bool_)
-        for batch in _batches(frames, count, config.grounding.image_size):
-            pictures = intensity.to_bytes(question.images[batch], low, high)
-            if question.modality.intensity.grey and pictures.ndim == 4:
-                pictures = intensity.luminance(pictures)
-            flat = pictures.reshape(pictures.shape[0], -1)
-            blank[batch] = flat.min(axis=1) == flat.max(axis=1)
-            part = self._decode(pictures, question.prompts)
-            logits[:, batch], score[:, batch], iou[:, batch] = part
-            yield batch.stop / frames
-        via = None if config.tiling is None else config.grounding.image_size
-        return [SliceAnswers(logits[n], score[n], iou[n], blank, via) for n in range(count)]
-
-    @torch.inference_mode()
-    def _decode(
-        self, pictures: NDArray[np.uint8], prompts: Sequence[str]
-    ) -> tuple[NDArray[np.float16], NDArray[np.float32], NDArray[np.float32]]:
-        """Decode N prompts on each of B pictures: logits ``(N, B, h, w)``, scores and overlaps."""
-        model, count = self._checkpoint.model, len(prompts)
-        slices = pictures.shape[0]
-        inputs = prepare(pictures, model.config)
-        tiles = inputs.tiles.flatten(0, 1).to(self._device)
-        tokens = model.image_tokens(tiles).reshape(slices, -1, model.config.language.hidden)
-        batch = decoding.encode(self._checkpoint.tokenizer, prompts, tokens.shape[1])
-        vectors = model.seg_vectors(
-            tokens.repeat(count, 1, 1),
-            batch.ids.to(self._device).repeat_interleave(slices, dim=0),
-            batch.seg_position.to(self._device).repeat_interleave(slices),
-        )
-        features = model.grounding.encode(inputs.pixels.to(self._device))
-        image = torch.arange(slices, device=self._device).repeat(count)
-        decoded = model.grounding.decode(features, vectors, image)
-        logits = decoded.logits.clamp(-100, 100)
-        return (
-            logits.reshape(count, slices, *logits.shape[1:]).to(torch.float16).cpu().numpy(),
-            decoded.object_score.float().reshape(count, slices).cpu().numpy(),
-            decoded.predicted_iou.float().reshape(count, slices).cpu().numpy(),
-        )
-
-    def _finding(self, question: _Question, number: int, answers: SliceAnswers) -> Finding:
-        """Put one target's answer into a sentence and a mask."""
-        target = question.targets[number]
-        rows, columns = question.images.shape[1:3]
-        result = assemble(
-            answers,
-            target,
-            kind=question.kind,
-            grid=(rows, columns),
-            spacing=question.spacing,
-        )
-        many = question.kind == "volume" or question.images.shape[0] > 1
-        text, phrase = _sentence(target, result, "series" if many else "image")
-        return Finding(
-            target=target.name,
-            text=text,
-            phrase=phrase,
-            prompt=question.prompts[number],
-            presence=result.presence,
-            confidence=result.confidence,
-            mask=result.mask,
-            key_frame=result.key_frame,
-            predicted_iou=result.predicted_iou,
-        )
-
-
-def _words(target: str) -> str:
-    try:
-        return tasks.clean_target(target)
-    except ValueError as error:
-        raise NotCoveredError(str(error)) from error
-
-
-def _checked_images(images: NDArray[np.generic], modality: CardModality) -> NDArray[np.generic]:
-    """Check shape, type and content.
-
-    Raises
-    ------
-    FinalInferenceError
-        Naming what is wrong.
-    """
-    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
-        raise FinalInferenceError(
-            f"images of shape {images.shape}: (frames, rows, columns) or (..., 3) is needed"
-        )
-    if 0 in images.shape:
-        raise FinalInferenceError(f"images of shape {images.shape} hold no pixel")
-    if images.dtype.kind not in "uif":
-        raise FinalInferenceError(f"images of type {images.dtype} are not numbers")
-    if images.ndim == 4 and modality.intensity.kind != "eight_bit":
-        raise FinalInferenceError(
-            f"colour images were handed in as {modality.name}, whose values must be rescaled "
-            "numbers: a screen capture is no source"
-        )
-    if images.ndim == 4 and images.dtype != np.uint8:
-        raise FinalInferenceError(f"colour images must be 8 bit, not {images.dtype}")
-    if images.dtype.kind == "f" and not np.isfinite(images).any():
-        raise FinalInferenceError("the images hold no finite number")
-    return images
-
-
-def _batches(frames: int, targets: int, side: int) -> Iterator[slice]:
-    """Slices of the frame axis, sized so that a batch's prompts and input pixels stay bounded."""
-    size = max(1, min(_BATCH_SLICES, _BATCH_PROMPTS // targets, _BATCH_PIXELS // side**2))
-    for start in range(0, frames, size):
-        yield slice(start, min(start + size, frames))
-
-
-def _sentence(target: CardTarget, result: Assembled, kind: str) -> tuple[str, str]:
-    """State a finding in a sentence, and name the words in it that the mask speaks of."""
-    if result.presence is Presence.ABSENT:
-        return tasks.absent_sentence(target.name, kind), target.name
-    if result.presence is Presence.UNCERTAIN:
-        return tasks.uncertain_sentence(target.name, target.modality, kind), target.name
-    text = tasks.present_sentence(target.name, target.modality, kind)
-    return text, text[: len(target.name)]
+            raise NotCoveredError(self.card.covers(modality, "") or f"{modality} is not covered")
+        check_geometry(spacing, axes)
+        check_images(images, listed)
+        return Series(images, listed, kind, spacing, axes, window)

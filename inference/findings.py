@@ -50,6 +50,8 @@ class Finding:
     predicted_iou
         The mask decoder's own estimate of its overlap, 0..1, at the key frame; ``None`` where
         there is no mask.
+    task
+        Which kind of question it answers, a value of `inference.tasks.TaskKind`.
 
     Raises
     ------
@@ -66,6 +68,7 @@ class Finding:
     mask: Mask | None = field(default=None, compare=False)
     key_frame: int | None = None
     predicted_iou: float | None = None
+    task: str = "segmentation"
 
     def __post_init__(self) -> None:
         """Refuse a finding that contradicts itself."""

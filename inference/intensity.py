@@ -26,6 +26,8 @@ class IntensityPolicy(BaseModel):
         whole series, clipped (MR, whose values have no unit).
         ``eight_bit``: values are already 0..255 and stay; what exceeds that range is scaled by the
         series' minimum and maximum (ultrasound, visible light).
+        ``voi``: the window that the image's header asks for (projection X-ray, mammography); where
+        there is none, percentiles ``lower`` to ``upper`` as above.
     unit
         What the values are, as a reader would write it.
     grey
@@ -34,7 +36,7 @@ class IntensityPolicy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["window", "percentile", "eight_bit"]
+    kind: Literal["window", "percentile", "eight_bit", "voi"]
     lower: float = 0.0
     upper: float = 255.0
     unit: str = Field(default="", max_length=32)
@@ -44,19 +46,27 @@ class IntensityPolicy(BaseModel):
     def _ordered(self) -> IntensityPolicy:
         if self.lower >= self.upper:
             raise ValueError(f"lower {self.lower} is not below upper {self.upper}")
-        if self.kind == "percentile" and not 0 <= self.lower < self.upper <= 100:
+        if self.kind in ("percentile", "voi") and not 0 <= self.lower < self.upper <= 100:
             raise ValueError(f"percentiles {self.lower}..{self.upper} are not within 0..100")
         return self
 
 
-def limits(values: NDArray[np.generic], policy: IntensityPolicy) -> tuple[float, float]:
+def limits(
+    values: NDArray[np.generic],
+    policy: IntensityPolicy,
+    window: tuple[float, float] | None = None,
+) -> tuple[float, float]:
     """Values that become 0 and 255, by the policy, over a whole series.
+
+    ``window`` is the VOI window of the header, which only the policy ``voi`` looks at.
 
     Not-a-number and infinite values are left out of percentiles. A constant series gets limits one
     unit apart, so that it becomes a flat image and nothing is divided by zero.
     """
     if policy.kind == "window":
         return policy.lower, policy.upper
+    if policy.kind == "voi" and window is not None and window[0] < window[1]:
+        return window
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values.reshape(-1)
     if finite.size == 0:
         return 0.0, 1.0
@@ -84,12 +94,19 @@ def luminance(colour: Bytes) -> Bytes:
     return grey
 
 
-def describe(policy: IntensityPolicy, low: float, high: float) -> str:
+def describe(
+    policy: IntensityPolicy,
+    low: float,
+    high: float,
+    window: tuple[float, float] | None = None,
+) -> str:
     """One line for the record: which values became black and white."""
     unit = f" {policy.unit}" if policy.unit else ""
     if policy.kind == "window":
         return f"window {low:g}..{high:g}{unit}"
-    if policy.kind == "percentile":
+    if policy.kind == "voi" and (low, high) == window:
+        return f"window of the image's header: {low:g}..{high:g}{unit}"
+    if policy.kind in ("percentile", "voi"):
         return (
             f"percentiles {policy.lower:g}..{policy.upper:g} of the series: {low:g}..{high:g}{unit}"
         )

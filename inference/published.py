@@ -16,9 +16,9 @@ from torch import Tensor
 from inference.architecture import ModelConfig, UniBiomed
 from inference.decoding import token_id
 from inference.errors import CheckpointError
+from inference.prompts import IMAGE_CONTEXT
 from inference.published_config import derive_config, read_config_json
 from inference.published_tokenizer import read_published_tokenizer
-from inference.tasks import IMAGE_CONTEXT
 from inference.tensor_sources import SafetensorsFolder, TensorSource
 
 _NAMED = 8

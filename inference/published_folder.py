@@ -12,11 +12,11 @@ from tokenizers import AddedToken, Tokenizer
 from torch import Tensor
 
 from inference.errors import CheckpointError
+from inference.prompts import SEG
 from inference.published import check_names, published_model_config, unfilled
 from inference.published_config import CONFIG_FILE, read_config_json
 from inference.published_tokenizer import TOKENIZER_FILE, open_tokenizer
 from inference.published_training import LORA_ALPHA, TensorFile, TrainedOver
-from inference.tasks import SEG
 from inference.tensor_sources import SafetensorsFolder, TensorSource
 from inference.weight_files import INDEX_FILE, WEIGHTS_FILE
 

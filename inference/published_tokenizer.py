@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 from transformers import Qwen2Tokenizer
 
 from inference.errors import CheckpointError
-from inference.tasks import IMAGE_CONTEXT, IMAGE_END, IMAGE_START, SEG
+from inference.prompts import IMAGE_CONTEXT, IMAGE_END, IMAGE_START, SEG
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_FILES = (

@@ -1,97 +1,152 @@
-"""Prompts: what the model is asked, word for word, and the answer it is made to give.
+"""What the model can be asked: one request type for all tasks. Imports no torch.
 
-The wording and the chat template are those of the published training (see the reference's
-``phi3_chat`` template and its segmentation question pool).
+Every task is answered in findings (`inference.findings`). A target is asked for by its name on the
+model card; what the card does not list is not covered, and never gets a mask.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-SEG = "[SEG]"
-IMAGE_START, IMAGE_CONTEXT, IMAGE_END = "<img>", "<IMG_CONTEXT>", "</img>"
-USER, END, ASSISTANT = "<|user|>", "<|end|>", "<|assistant|>"
-SPECIAL_TOKENS = (IMAGE_START, IMAGE_CONTEXT, IMAGE_END, SEG, USER, END, ASSISTANT)
-FORCED_ANSWER = f"It is {SEG}."
+from inference.prompts import clean_question, clean_target
+from inference.regions import Region
 
-WORDINGS = (
-    "Please segment {phrase}.",
-    "Can you segment the {phrase}?",
-    "What is {phrase}? Please respond with segmentation mask.",
-    "What is {phrase}? Please output segmentation mask.",
-    "Could you provide a segmentation mask for the {phrase}?",
-    "Please identify and segment the {phrase}.",
-    "Where is the {phrase}? Please respond with a segmentation mask.",
-    "Can you highlight the {phrase} with a segmentation mask?",
+
+class TaskKind(enum.StrEnum):
+    """The kinds of questions."""
+
+    SEGMENTATION = "segmentation"
+    """Targets by name; one finding for each."""
+    RECOGNITION = "recognition"
+    """Everything that the card lists for the modality and body part, in one call."""
+    DISEASE_RECOGNITION = "disease_recognition"
+    """Every abnormality that the card lists, with its mask."""
+    REGION_CLASSIFICATION = "region_classification"
+    """A box or mask in, the name of what is in it out."""
+    REGION_REPORT = "region_report"
+    """A box or mask in, a description of what is in it out."""
+    QUESTION = "question"
+    """A question in words, answered in words."""
+    GROUNDED_QUESTION = "grounded_question"
+    """A question in words, answered in words and a mask of what they speak of."""
+    GROUNDED_REPORT = "grounded_report"
+    """A report of all that is seen, each sentence with its mask."""
+
+
+REGION_TASKS: Final = frozenset({TaskKind.REGION_CLASSIFICATION, TaskKind.REGION_REPORT})
+QUESTION_TASKS: Final = frozenset({TaskKind.QUESTION, TaskKind.GROUNDED_QUESTION})
+STUDY_TASKS: Final = (
+    TaskKind.SEGMENTATION,
+    TaskKind.DISEASE_RECOGNITION,
+    TaskKind.GROUNDED_REPORT,
 )
-"""Eight wordings of the published training; the first is the one that the demos use."""
+"""Tasks that make sense for every series without a person who asks."""
 
-MAX_TARGET_LENGTH = 64
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ,'()/-]*")
+MAX_NEW_TOKENS: Final[Mapping[TaskKind, int]] = {
+    TaskKind.SEGMENTATION: 32,
+    TaskKind.RECOGNITION: 32,
+    TaskKind.DISEASE_RECOGNITION: 64,
+    TaskKind.REGION_CLASSIFICATION: 32,
+    TaskKind.REGION_REPORT: 256,
+    TaskKind.QUESTION: 128,
+    TaskKind.GROUNDED_QUESTION: 128,
+    TaskKind.GROUNDED_REPORT: 512,
+}
+"""Where a model's own words are cut at the latest; a card may say otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
-class SegmentationTask:
-    """Ask for one target in images of one modality, both in words."""
+class Task:
+    """One question to the model.
 
-    target: str
-    modality: str
-
-    @property
-    def phrase(self) -> str:
-        """The words that the mask speaks of."""
-        return f"{self.target} in {self.modality}"
-
-    @property
-    def prompt(self) -> str:
-        """The question, as the model is given it."""
-        return WORDINGS[0].format(phrase=self.phrase)
-
-
-def clean_target(target: str) -> str:
-    """Normalise white space and check that a target is plain words.
+    Attributes
+    ----------
+    kind
+        What sort of question.
+    targets
+        Names of the card, for ``segmentation``; for the tasks that look for everything they narrow
+        what is looked for, and empty means all.
+    region
+        For the region tasks.
+    question
+        For the question tasks, in plain words.
+    body_part
+        Body Part Examined (0018,0015), where it is known: targets that belong elsewhere are left
+        out by the tasks that look for everything.
 
     Raises
     ------
     ValueError
-        When the name is empty, too long, or holds anything but words: template tokens such as
-        ``[SEG]`` or ``<img>`` would change what the model is asked.
+        When something is missing that the kind needs, is there but means nothing to it, or is not
+        plain words.
     """
-    words = " ".join(target.split())
-    if len(words) > MAX_TARGET_LENGTH:
-        raise ValueError(
-            f"target of {len(words)} characters: at most {MAX_TARGET_LENGTH} are allowed"
+
+    kind: TaskKind
+    targets: tuple[str, ...] = ()
+    region: Region | None = None
+    question: str = ""
+    body_part: str = field(default="", compare=True)
+
+    def __post_init__(self) -> None:
+        """Normalise words, and refuse a task that cannot be asked."""
+        object.__setattr__(self, "kind", TaskKind(self.kind))
+        object.__setattr__(self, "targets", tuple(clean_target(name) for name in self.targets))
+        if self.kind is TaskKind.SEGMENTATION and not self.targets:
+            raise ValueError("segmentation needs the name of a target")
+        if (self.region is not None) != (self.kind in REGION_TASKS):
+            needs = "needs a region" if self.kind in REGION_TASKS else "takes no region"
+            raise ValueError(f"{self.kind} {needs}")
+        if self.kind in QUESTION_TASKS:
+            object.__setattr__(self, "question", clean_question(self.question))
+        elif self.question:
+            raise ValueError(f"{self.kind} takes no question")
+
+    @classmethod
+    def segment(cls, *targets: str) -> Task:
+        """Ask for targets by name."""
+        return cls(TaskKind.SEGMENTATION, targets)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for a message or a database; empty parts are left out.
+
+        Raises
+        ------
+        ValueError
+            When the region is a mask: only boxes are written down.
+        """
+        data: dict[str, Any] = {"kind": self.kind.value}
+        if self.targets:
+            data["targets"] = list(self.targets)
+        if self.region is not None:
+            data["region"] = self.region.to_json()
+        if self.question:
+            data["question"] = self.question
+        if self.body_part:
+            data["body_part"] = self.body_part
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Task:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            When it is no task; the message says what is wrong with it.
+        """
+        unknown = sorted(set(data) - {"kind", "targets", "region", "question", "body_part"})
+        if unknown:
+            raise ValueError(f"a task has no {', '.join(unknown)}")
+        if "kind" not in data:
+            raise ValueError(f"a task needs a kind: {', '.join(TaskKind)}")
+        region = data.get("region")
+        return cls(
+            kind=TaskKind(data["kind"]),
+            targets=tuple(str(name) for name in data.get("targets", ())),
+            region=None if region is None else Region.from_json(region),
+            question=str(data.get("question", "")),
+            body_part=str(data.get("body_part", "")),
         )
-    if not _PLAIN.fullmatch(words):
-        raise ValueError(f"target {words!r} is not plain words (letters, digits, space, ,'()/-)")
-    return words
-
-
-def chat(question: str, image_tokens: int) -> str:
-    """Full text up to the ``[SEG]`` of the forced answer.
-
-    Nothing after ``[SEG]`` can change its state in a causal model, so the text ends there.
-    """
-    image = IMAGE_START + IMAGE_CONTEXT * image_tokens + IMAGE_END
-    answer = FORCED_ANSWER[: FORCED_ANSWER.index(SEG) + len(SEG)]
-    return f"{USER}\n{image}{question}{END}\n{ASSISTANT}\n{answer}"
-
-
-def present_sentence(target: str, modality: str, kind: str) -> str:
-    """State a found target; ``kind`` is ``series`` or ``image``."""
-    return f"{_capital(target)} seen in this {modality} {kind}."
-
-
-def absent_sentence(target: str, kind: str) -> str:
-    """State that a target was not found."""
-    return f"No {target} seen in this {kind}."
-
-
-def uncertain_sentence(target: str, modality: str, kind: str) -> str:
-    """State that a target may be there; a reader decides."""
-    return f"Possible {target} in this {modality} {kind}; to be confirmed by a reader."
-
-
-def _capital(words: str) -> str:
-    return words[:1].upper() + words[1:]

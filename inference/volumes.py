@@ -7,6 +7,7 @@ distance; what is too small to be the target is dropped by physical size.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +17,18 @@ from numpy.typing import NDArray
 
 from inference.card import CardTarget, VolumeRules
 from inference.findings import Mask, Presence
-from inference.presence import Probabilities, decide, probability, shows, smoothed
+from inference.presence import (
+    Evidence,
+    Probabilities,
+    decide,
+    mask_statistics,
+    probability,
+    shows,
+    smoothed,
+)
+from inference.series import Spacing
 from inference.tiling import to_source
 
-Spacing = tuple[float, float, float]
 _CHUNK = 16
 """Slices brought to the source grid at a time; bounds the memory of large series."""
 _SMALLEST_WEIGHT = 0.02
@@ -42,6 +51,8 @@ class SliceAnswers:
         ``(F,)`` slices without any contrast: nothing can be seen there.
     via
         See `inference.tiling.to_source`.
+    seg_log_odds
+        ``(F,)`` see `inference.presence.Evidence`; ``None`` where nobody asked for it.
     """
 
     logits: NDArray[np.float16]
@@ -49,6 +60,14 @@ class SliceAnswers:
     predicted_iou: NDArray[np.float32]
     blank: NDArray[np.bool_]
     via: int | None = None
+    seg_log_odds: NDArray[np.float32] | None = None
+
+    def evidence(self, names: Collection[str]) -> Evidence:
+        """Collect what speaks for the target; statistics of masks only where they are named."""
+        certainty = extent = None
+        if {"mask_certainty", "mask_extent"} & set(names):
+            certainty, extent = mask_statistics(self.logits)
+        return Evidence(self.score, self.predicted_iou, self.seg_log_odds, certainty, extent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +104,8 @@ def assemble(
     spacing
         mm between frames, rows, columns, or ``None`` where it is unknown.
     """
-    values = probability(answers.score, target.presence)
+    evidence = answers.evidence(target.presence.coefficients)
+    values = probability(evidence, target.presence)
     values[answers.blank] = 0.0
     if kind == "volume":
         values = smoothed(values)
@@ -94,7 +114,7 @@ def assemble(
     if presence is Presence.ABSENT:
         return Assembled(presence, confidence, None, None, None)
     if presence is Presence.PRESENT:
-        shown = shows(answers.score, target.presence, whole=kind == "volume") & ~answers.blank
+        shown = shows(evidence, target.presence, whole=kind == "volume") & ~answers.blank
     else:
         shown = values >= target.presence.absent_below
     logits = answers.logits

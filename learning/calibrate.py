@@ -193,6 +193,7 @@ def build_card(
                 name=concept.target,
                 modality=concept.modality,
                 body_parts=concept.body_parts,
+                category=concept.category,
                 score=score,
                 presence=calibration,
                 rules=VolumeRules(

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from inference import decoding, tasks
+from inference import decoding, prompts
 from inference.architecture import UniBiomed
 from inference.tiling import squash, to_source
 from learning.datasets import Sample
@@ -46,10 +46,10 @@ def predict(
     model: UniBiomed, tokenizer: Tokenizer, recipe: Recipe, samples: Sequence[Sample]
 ) -> Iterator[Prediction]:
     """Ask every concept of every image, eight images at a time."""
-    prompts = [tasks.SegmentationTask(c.target, c.modality).prompt for c in recipe.concepts]
-    batch = decoding.encode(tokenizer, prompts, model.config.image_tokens)
+    questions = [prompts.TargetPrompt(c.target, c.modality).prompt for c in recipe.concepts]
+    batch = decoding.encode(tokenizer, questions, model.config.image_tokens)
     size = model.config.grounding.image_size
-    count = len(prompts)
+    count = len(questions)
     for start in range(0, len(samples), 8):
         chosen = samples[start : start + 8]
         pixels = torch.cat([squash(sample.image[None], size) for sample in chosen])

@@ -29,6 +29,7 @@ class Concept(_Strict):
     smoothing_mm: float = Field(default=1.0, ge=0)
     solid: bool = True
     body_parts: tuple[str, ...] = ()
+    category: Literal["anatomy", "lesion"] = "anatomy"
 
     @property
     def key(self) -> str:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from inference import decoding, tasks
+from inference import decoding, prompts
 from inference.architecture import (
     GroundingConfig,
     LanguageConfig,
@@ -79,7 +79,7 @@ def model_config(recipe: Recipe, tokenizer: Tokenizer) -> ModelConfig:
         vision=VisionConfig(**parts.vision),  # type: ignore[arg-type]
         language=LanguageConfig(
             vocabulary=tokenizer.get_vocab_size(),
-            image_token_id=decoding.token_id(tokenizer, tasks.IMAGE_CONTEXT),
+            image_token_id=decoding.token_id(tokenizer, prompts.IMAGE_CONTEXT),
             **parts.language,  # type: ignore[arg-type]
         ),
         grounding=GroundingConfig(**parts.grounding),  # type: ignore[arg-type]
@@ -192,8 +192,8 @@ class Trainer:
             vectors = self.net.vectors(batch.concept.flatten())
         else:
             vectors = self._spoken(batch, other_wording=_OTHER_WORDING)
-        count, prompts = batch.concept.shape
-        image = torch.arange(count).repeat_interleave(prompts)
+        count, asked = batch.concept.shape
+        image = torch.arange(count).repeat_interleave(asked)
         losses = decoder_loss(model.grounding.decode(features, vectors, image), batch)
         self._note("dice", float(losses.dice.detach()))
         self._note("presence", float(losses.presence.detach()))
@@ -201,23 +201,23 @@ class Trainer:
 
     def _spoken(self, batch: Batch, other_wording: float) -> Tensor:
         """Bridge outputs for the batch's prompts, in random wordings."""
-        prompts = batch.concept.shape[1]
+        asked = batch.concept.shape[1]
         concept = batch.concept.flatten()
-        wording = torch.randint(len(tasks.WORDINGS), concept.shape, generator=self._draw)
+        wording = torch.randint(len(prompts.WORDINGS), concept.shape, generator=self._draw)
         first = torch.rand(concept.shape, generator=self._draw) >= other_wording
         wording = torch.where(first, 0, wording)
-        rows = concept * len(tasks.WORDINGS) + wording
+        rows = concept * len(prompts.WORDINGS) + wording
         ids, position = self._prompts.ids[rows], self._prompts.seg_position[rows]
         ids = ids[:, : int(position.max()) + 1]
-        tokens = self.net.model.image_tokens(batch.pixels).repeat_interleave(prompts, dim=0)
+        tokens = self.net.model.image_tokens(batch.pixels).repeat_interleave(asked, dim=0)
         return self.net.model.seg_vectors(tokens, ids, position)
 
     def _encode_prompts(self) -> decoding.TokenBatch:
         """Every wording of every concept, concept by concept."""
         questions = [
-            wording.format(phrase=tasks.SegmentationTask(concept.target, concept.modality).phrase)
+            wording.format(phrase=prompts.TargetPrompt(concept.target, concept.modality).phrase)
             for concept in self.recipe.concepts
-            for wording in tasks.WORDINGS
+            for wording in prompts.WORDINGS
         ]
         return decoding.encode(self.tokenizer, questions, self.config.image_tokens)
 

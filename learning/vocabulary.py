@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from inference import tasks
+from inference import prompts
 from learning.recipe import Recipe
 
 
@@ -15,14 +15,14 @@ def train_tokenizer(recipe: Recipe) -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=recipe.architecture.bpe_vocabulary,
-        special_tokens=list(tasks.SPECIAL_TOKENS),
+        special_tokens=list(prompts.SPECIAL_TOKENS),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     texts = [
         wording.format(phrase=f"{concept.target} in {concept.modality}") + "\nIt is "
         for concept in recipe.concepts
-        for wording in tasks.WORDINGS
+        for wording in prompts.WORDINGS
     ]
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer

@@ -245,6 +245,7 @@ def _job_pair(
         digest,
         pair.targets,
         ((instance.sop_instance_uid, instance.sha256) for instance in instances),
+        pair.rule.task,
     )
     return JobPair(
         key=key,
@@ -255,6 +256,7 @@ def _job_pair(
         source_kind=source.kind,
         description=series_words(source),
         targets=pair.targets,
+        task=pair.rule.task,
         destinations=pair.destinations,
         priority=pair.priority,
         notes=(*source.notes, *warnings),

@@ -15,10 +15,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from dicom_node.errors import RetriableError
 from inference.findings import Interpretation
+from inference.tasks import Task
 
 _LOG = logging.getLogger(__name__)
 
@@ -28,36 +30,47 @@ Steps = Generator[float, None, Interpretation]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Question:
-    """What a job asks the model; the arguments of `inference.engine.Engine.segment_steps`.
+    """What a job asks the model; the arguments of `inference.engine.Engine.answer_steps`.
 
     Attributes
     ----------
     images
         Rescaled values (frames, rows, columns), or 8-bit RGB (frames, rows, columns, 3).
-    modality, kind, targets
+    modality, kind
         In the words of the card.
+    tasks
+        What is asked, one or several things.
     spacing
         Millimetres between frames, rows, columns; None where they are not known.
+    axes
+        (3, 3): millimetres to the patient's left, back and head of a step along frames, rows and
+        columns; None where they are not known.
+    window
+        First VOI window of the header, in the unit of the values; None where it has none.
     """
 
     images: NDArray[Any]
     modality: str
     kind: Literal["volume", "images"]
-    targets: tuple[str, ...]
+    tasks: tuple[Task, ...]
     spacing: tuple[float, float, float] | None = None
+    axes: NDArray[np.float64] | None = None
+    window: tuple[float, float] | None = None
 
 
 class Engine(Protocol):
     """The model, as the jobs use it."""
 
-    def segment_steps(
+    def answer_steps(
         self,
         images: NDArray[Any],
         *,
         modality: str,
-        kind: str,
-        targets: Sequence[str],
+        kind: Literal["volume", "images"],
+        tasks: Sequence[Task],
         spacing: tuple[float, float, float] | None = None,
+        axes: NDArray[np.float64] | None = None,
+        window: tuple[float, float] | None = None,
     ) -> Steps:
         """Yield the fraction done after each small batch of slices; return the findings."""
         ...
@@ -211,12 +224,14 @@ class EngineThread:
 
 def steps_of(engine: Engine, question: Question) -> Steps:
     """Begin to answer a question."""
-    return engine.segment_steps(
+    return engine.answer_steps(
         question.images,
         modality=question.modality,
         kind=question.kind,
-        targets=question.targets,
+        tasks=question.tasks,
         spacing=question.spacing,
+        axes=question.axes,
+        window=question.window,
     )
 
 

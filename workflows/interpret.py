@@ -28,6 +28,7 @@ from dicom_node.objects.segments import segments_of
 from dicom_node.objects.series import Source, read_sources
 from inference.card import ModelCard
 from inference.findings import Interpretation
+from inference.tasks import Task
 from workflows.engine_thread import Engine, Question, steps_of
 from workflows.errors import NotApplicableError
 from workflows.model_card import model_folder
@@ -149,7 +150,7 @@ def load_engine(settings: NodeSettings) -> Engine:
     return LoadedEngine.load(model_folder(settings), settings.model.device, settings.model.threads)
 
 
-def question_of(prepared: Prepared, targets: Sequence[str], card: ModelCard) -> Question:
+def question_of(prepared: Prepared, tasks: Sequence[Task], card: ModelCard) -> Question:
     """Put what is asked of a source into the words of the model card.
 
     Raises
@@ -172,8 +173,10 @@ def question_of(prepared: Prepared, targets: Sequence[str], card: ModelCard) -> 
         images=prepared.pixels.values,
         modality=modality.name,
         kind="volume" if source.kind == "volume" else "images",
-        targets=tuple(targets),
+        tasks=tuple(tasks),
         spacing=_spacing(source),
+        axes=None if source.geometry is None else source.geometry.axes,
+        window=prepared.pixels.window,
     )
 
 

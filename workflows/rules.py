@@ -53,6 +53,11 @@ class NamedTarget(Protocol):
         """What the target is called in the card and in rules."""
         ...
 
+    @property
+    def category(self) -> str:
+        """``anatomy`` or ``lesion``."""
+        ...
+
 
 class Card(Protocol):
     """What the plan asks of the model card; `inference.card` answers it without torch."""
@@ -81,6 +86,8 @@ AeTitles = Annotated[
     Literal["any"] | Annotated[tuple[AeTitle, ...], Field(min_length=1)],
     BeforeValidator(lambda value: [value] if isinstance(value, str) and value != "any" else value),
 ]
+StudyTask = Literal["segmentation", "disease_recognition", "grounded_report"]
+"""Values of `inference.tasks.TaskKind` that need nobody who asks."""
 Patterns = Annotated[tuple[str, ...], _all_or_list("patterns")]
 
 
@@ -101,6 +108,7 @@ class Rule(Settings):
     when: dict[Keyword, AnyCondition] = Field(default_factory=dict)
     minimum_instances: Annotated[int, Field(strict=True, ge=1)] = 1
     series: SeriesSelection = SeriesSelection()
+    task: StudyTask = "segmentation"
     targets: Names = "all"
     priority: Priority = "routine"
     destinations: Names = "all"
@@ -295,22 +303,32 @@ def _condition_objection(rule: Rule, source: Source) -> str:
 
 def choose_targets(rule: Rule, source: Source, card: Card) -> tuple[tuple[str, ...], str]:
     """Return the targets of a pair, and why there is none where there is none."""
-    known = tuple(target.name for target in card.targets_for(source.modality))
-    if not known:
+    known = _of_task(rule, card.targets_for(source.modality))
+    if not card.targets_for(source.modality):
         return (), f"the model was not made for images of modality {source.modality}"
+    if not known:
+        return (), f"the model knows no disease in images of modality {source.modality}"
     if rule.targets == "all":
         body_part = "".join(values_of(source.headers[0], "BodyPartExamined")[:1])
-        belonging = card.targets_for(source.modality, body_part)
+        belonging = _of_task(rule, card.targets_for(source.modality, body_part))
         if not belonging:
-            where = f"{source.modality} images of {body_part}"
-            return (), f"the model knows no target in {where}"
-        return tuple(target.name for target in belonging), ""
+            what = "disease" if rule.task == "disease_recognition" else "target"
+            return (), f"the model knows no {what} in {source.modality} images of {body_part}"
+        return belonging, ""
     wanted = {target.casefold() for target in rule.targets}
     chosen = tuple(target for target in known if target.casefold() in wanted)
     if chosen:
         return chosen, ""
     asked = ", ".join(rule.targets)
     return (), f"the model knows none of {asked} in images of modality {source.modality}"
+
+
+def _of_task(rule: Rule, targets: Sequence[NamedTarget]) -> tuple[str, ...]:
+    """Return the names of the targets that the rule's task looks for."""
+    only_lesions = rule.task == "disease_recognition"
+    return tuple(
+        target.name for target in targets if not only_lesions or target.category == "lesion"
+    )
 
 
 def series_words(source: Source) -> str:

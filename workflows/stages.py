@@ -32,6 +32,7 @@ from dicom_node.incoming import StoredFile
 from dicom_node.objects.conformance import Problem
 from dicom_node.objects.identifiers import ResultIdentifiers
 from inference.findings import Interpretation
+from inference.tasks import Task, TaskKind
 from workflows import interpret, stored_interpretation
 from workflows.boundary import attend
 from workflows.dispatch import Dispatch
@@ -56,7 +57,7 @@ class _JobInput:
     study_id: int
     priority: int
     modality: str
-    targets: tuple[str, ...]
+    task: Task
     destinations: tuple[str, ...]
     paths: tuple[Path, ...]
     sop_instance_uids: tuple[str, ...]
@@ -78,7 +79,7 @@ def interpret_job(
         folder = node.home.work_folder(job_id)
         digest = node.model.digest
         found = stored_interpretation.read_if_same(
-            folder, given.sop_instance_uids, given.targets, digest
+            folder, given.sop_instance_uids, given.task, digest
         )
         if found is None:
             prepared = interpret.prepare(source)
@@ -91,12 +92,12 @@ def interpret_job(
                 begun.set()
 
             answer = engine.submit(
-                interpret.question_of(prepared, given.targets, node.model.card),
+                interpret.question_of(prepared, [given.task], node.model.card),
                 priority=given.priority,
                 progress=progress,
             )
             found = _wait(answer, keeper, begun)
-            stored = StoredInterpretation(found, given.sop_instance_uids, given.targets)
+            stored = StoredInterpretation(found, given.sop_instance_uids, given.task)
             stored_interpretation.write(folder, stored)
         else:
             _advance(node, lease, JobState.INFERRING, "findings of an earlier attempt are used")
@@ -151,7 +152,7 @@ def _input_of(node: Node, job_id: int) -> _JobInput:
             study_id=job.study_id,
             priority=job.priority,
             modality=job.modality,
-            targets=tuple(job.targets or ()),
+            task=Task(TaskKind(job.task), tuple(job.targets or ())),
             destinations=tuple(job.destinations),
             paths=tuple(node.archive.absolute(instance.path) for instance in instances),
             sop_instance_uids=tuple(instance.sop_instance_uid for instance in instances),

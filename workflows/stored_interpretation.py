@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.findings import Finding, Interpretation, Mask, Presence
+from inference.tasks import Task, TaskKind
 
 FILE_NAME: Final = "interpretation.npz"
 _FORMAT: Final = 1
@@ -38,13 +39,13 @@ class StoredInterpretation:
         What the model said.
     sop_instance_uids
         SOP Instance UID of each frame, in the order of the masks.
-    targets
+    task
         What was asked for.
     """
 
     interpretation: Interpretation
     sop_instance_uids: tuple[str, ...]
-    targets: tuple[str, ...]
+    task: Task
 
 
 def write(folder: Path, stored: StoredInterpretation) -> Path:
@@ -125,12 +126,12 @@ def read(folder: Path) -> StoredInterpretation:
         frames=document["frames"],
     )
     return StoredInterpretation(
-        interpretation, tuple(document["sop_instance_uids"]), tuple(document["targets"])
+        interpretation, tuple(document["sop_instance_uids"]), _task(document)
     )
 
 
 def read_if_same(
-    folder: Path, sop_instance_uids: Sequence[str], targets: Sequence[str], model_digest: str
+    folder: Path, sop_instance_uids: Sequence[str], task: Task, model_digest: str
 ) -> Interpretation | None:
     """Return what an earlier attempt found, if it is whole and answers the same question."""
     try:
@@ -139,7 +140,7 @@ def read_if_same(
         return None
     same = (
         stored.sop_instance_uids == tuple(sop_instance_uids)
-        and stored.targets == tuple(targets)
+        and stored.task == task
         and stored.interpretation.model_digest == model_digest
     )
     return stored.interpretation if same else None
@@ -155,7 +156,7 @@ def _as_json(stored: StoredInterpretation) -> dict[str, Any]:
         "intensity": interpretation.intensity,
         "frames": interpretation.frames,
         "sop_instance_uids": list(stored.sop_instance_uids),
-        "targets": list(stored.targets),
+        "task": stored.task.to_json(),
         "findings": [
             {
                 "target": finding.target,
@@ -168,6 +169,7 @@ def _as_json(stored: StoredInterpretation) -> dict[str, Any]:
                 "predicted_iou": (
                     None if finding.predicted_iou is None else float(finding.predicted_iou)
                 ),
+                "task": finding.task,
                 "mask_shape": None if finding.mask is None else list(finding.mask.shape),
             }
             for finding in interpretation.findings
@@ -191,7 +193,15 @@ def _finding(entry: dict[str, Any], packed: NDArray[np.uint8] | None) -> Finding
         mask=mask,
         key_frame=entry["key_frame"],
         predicted_iou=entry["predicted_iou"],
+        task=entry.get("task", TaskKind.SEGMENTATION.value),
     )
+
+
+def _task(document: dict[str, Any]) -> Task:
+    """Read what was asked; before there were tasks, a job asked for targets."""
+    if "task" in document:
+        return Task.from_json(document["task"])
+    return Task.segment(*document["targets"])
 
 
 def _sync_folder(folder: Path) -> None:

@@ -107,6 +107,19 @@ class Geometry:
         return normal_of(self.orientation)
 
     @property
+    def axes(self) -> Vector:
+        """Millimetres to the patient's left, back and head of a step, shape (3, 3).
+
+        One row each for frames, rows and columns.
+        """
+        row, column = np.array(self.orientation[:3]), np.array(self.orientation[3:])
+        if self.frames > 1:
+            step = (self.positions[-1] - self.positions[0]) / (self.frames - 1)
+        else:
+            step = self.normal * self.slice_spacing
+        return np.stack([step, column * self.spacing[0], row * self.spacing[1]])
+
+    @property
     def voxel_volume_mm3(self) -> float:
         """Volume of a voxel in mm3 for a stack with regular steps (0 without a thickness)."""
         return self.spacing[0] * self.spacing[1] * self.slice_spacing

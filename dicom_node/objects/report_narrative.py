@@ -91,6 +91,9 @@ def sentence(
     ``"The tumor is present (volume 12.3 cm3, long axis 31.5 mm) [F1: segment 1, image 15]."``
     """
     words = _without_stop(finding.text)
+    # A grounded report's sentence says where and how large already.
+    if finding.task == "grounded_report":
+        measured = None
     numbers = ", ".join(spoken(measured)) if measured is not None else ""
     note = f" ({numbers})" if numbers else ""
     place = f"[{tracking_identifier(index)}: segment {segment}, image {key.image_number}]"

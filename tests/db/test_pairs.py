@@ -30,12 +30,13 @@ def test_the_key_knows_rule_model_targets_and_bytes() -> None:
     keys = {
         jobs.pairing_key("r", "d", None, [("1", "a")]),
         jobs.pairing_key("s", "d", None, [("1", "a")]),
+        jobs.pairing_key("r", "d", None, [("1", "a")], "grounded_report"),
         jobs.pairing_key("r", "e", None, [("1", "a")]),
         jobs.pairing_key("r", "d", [], [("1", "a")]),
         jobs.pairing_key("r", "d", None, [("1", "b")]),
         jobs.pairing_key("r", "d", None, [("1", "a"), ("2", "b")]),
     }
-    assert len(keys) == 6
+    assert len(keys) == 7
 
 
 def test_a_complete_study_becomes_one_job_per_pair(database: Database) -> None:

@@ -16,13 +16,13 @@ from inference.architecture import (
     VisionConfig,
     build_mllm,
 )
-from inference.tasks import SegmentationTask
+from inference.prompts import TargetPrompt
 from tests.inference.tiny_model import TOKENIZER, tiny_config, tiny_model
 
 PROMPTS = [
-    SegmentationTask("hippocampus", "MRI").prompt,
-    SegmentationTask("left ventricle", "MRI").prompt,
-    SegmentationTask("phantom insert", "CT").prompt,
+    TargetPrompt("hippocampus", "MRI").prompt,
+    TargetPrompt("left ventricle", "MRI").prompt,
+    TargetPrompt("phantom insert", "CT").prompt,
 ]
 
 

@@ -19,6 +19,7 @@ from inference.errors import (
     RetriableInferenceError,
 )
 from inference.findings import Presence
+from inference.tasks import Task
 
 
 def series(frames: int = 5, rows: int = 20, columns: int = 30) -> np.ndarray[Any, Any]:
@@ -189,7 +190,7 @@ def test_running_out_of_memory_may_be_retried(
     def decode(*_: object) -> None:
         raise torch.OutOfMemoryError("no memory")
 
-    monkeypatch.setattr(tiny_engine, "_decode", decode)
+    monkeypatch.setattr(tiny_engine._segmenter, "_decode", decode)
     with pytest.raises(RetriableInferenceError, match="memory ran out on cpu with 5 frames"):
         ask(tiny_engine)
 
@@ -200,15 +201,19 @@ def test_a_lost_device_is_told_from_a_question_that_cannot_be_answered(
     def decode(*_: object) -> None:
         raise torch.AcceleratorError("CUDA error: an illegal memory access\nCompile with ...")
 
-    monkeypatch.setattr(tiny_engine, "_decode", decode)
+    monkeypatch.setattr(tiny_engine._segmenter, "_decode", decode)
     with pytest.raises(DeviceLostError, match=r"illegal memory access\)"):
         ask(tiny_engine)
 
 
 def test_steps_answer_a_batch_each_and_end_in_the_same_answer(tiny_engine: Engine) -> None:
     images = series(40)
-    steps = tiny_engine.segment_steps(
-        images, modality="MRI", kind="volume", targets=["hippocampus"], spacing=(2.0, 1.0, 1.0)
+    steps = tiny_engine.answer_steps(
+        images,
+        modality="MRI",
+        kind="volume",
+        tasks=[Task.segment("hippocampus")],
+        spacing=(2.0, 1.0, 1.0),
     )
     done: list[float] = []
     while True:

@@ -10,13 +10,13 @@ from pydantic import ValidationError
 
 from inference.card import PresenceCalibration
 from inference.findings import Presence
-from inference.presence import decide, probability, smoothed
+from inference.presence import Evidence, decide, probability, smoothed
 
 CALIBRATION = PresenceCalibration(slope=2.0, offset=1.0, absent_below=0.2, present_from=0.7)
 
 
 def test_the_logistic_map_is_slope_and_offset() -> None:
-    values = probability(np.array([-0.5, 0.0, 1e6, -1e6], np.float32), CALIBRATION)
+    values = probability(Evidence(np.array([-0.5, 0.0, 1e6, -1e6], np.float32)), CALIBRATION)
     assert values[0] == pytest.approx(0.5)
     assert values[1] == pytest.approx(1 / (1 + np.exp(-1)))
     assert values[2] <= 1.0

@@ -25,7 +25,7 @@ from inference.card import (
 from inference.checkpoints import save_weights
 from inference.decoding import token_id
 from inference.intensity import IntensityPolicy
-from inference.tasks import IMAGE_CONTEXT
+from inference.prompts import IMAGE_CONTEXT
 from learning.recipe import load_recipe
 from learning.vocabulary import train_tokenizer
 

@@ -21,9 +21,9 @@ from inference.architecture import (
     TilingConfig,
     VisionConfig,
 )
+from inference.prompts import IMAGE_CONTEXT, IMAGE_END, IMAGE_START
 from inference.published import published_name, unfilled
 from inference.published_folder import ADDED_TOKENS, write_shards
-from inference.tasks import IMAGE_CONTEXT, IMAGE_END, IMAGE_START
 from tests.inference.published_weights import RecipeWeights
 
 BASE_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", IMAGE_START, IMAGE_END, IMAGE_CONTEXT)

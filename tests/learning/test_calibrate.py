@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inference.presence import probability
+from inference.presence import Evidence, probability
 from learning.calibrate import (
     ConceptMeasurement,
     build_card,
@@ -42,8 +42,8 @@ def measured(
 def test_probabilities_rise_with_the_score_and_part_the_sides() -> None:
     item = measured()
     calibration = calibrate(item)
-    positive = probability(item.positive, calibration)
-    negative = probability(item.negative, calibration)
+    positive = probability(Evidence(item.positive), calibration)
+    negative = probability(Evidence(item.negative), calibration)
     assert (positive >= calibration.present_from).mean() > 0.9
     assert (negative < calibration.absent_below).mean() > 0.9
     assert calibration.absent_below <= 0.5

@@ -12,6 +12,7 @@ import pytest
 
 from dicom_node.errors import RetriableError
 from inference.findings import Interpretation
+from inference.tasks import Task
 from workflows.engine_thread import Engine, EngineThread, Question, Steps
 
 PATIENCE = 10.0
@@ -24,26 +25,26 @@ class Recorder:
         self.order: list[str] = []
         self.gate = threading.Semaphore(1000)
 
-    def segment_steps(
+    def answer_steps(
         self,
         images: np.ndarray,
         *,
         modality: str,
         kind: str,
-        targets: Sequence[str],
-        spacing: tuple[float, float, float] | None = None,
+        tasks: Sequence[Task],
+        **_geometry: object,
     ) -> Steps:
         for index in range(len(images)):
             assert self.gate.acquire(timeout=PATIENCE)
-            self.order.append(targets[0])
-            if targets[0] == "broken":
+            self.order.append(tasks[0].targets[0])
+            if tasks[0].targets[0] == "broken":
                 raise ZeroDivisionError
             yield (index + 1) / len(images)
-        return Interpretation((), "recorder", "1", "digest", targets[0], len(images))
+        return Interpretation((), "recorder", "1", "digest", tasks[0].targets[0], len(images))
 
 
 def question(name: str, frames: int = 3) -> Question:
-    return Question(np.zeros((frames, 2, 2), np.float32), "CT", "volume", (name,))
+    return Question(np.zeros((frames, 2, 2), np.float32), "CT", "volume", (Task.segment(name),))
 
 
 def ignore(fraction: float) -> None:

@@ -20,6 +20,7 @@ from workflows.yaml_positions import ConfigurationError, parse_marked
 @dataclass(frozen=True)
 class Target:
     name: str
+    category: str = "anatomy"
 
 
 class Card:
@@ -55,6 +56,15 @@ def test_the_default_rule_takes_all_that_the_card_lists(tmp_path: Path) -> None:
     assert pair.destinations == ("pacs", "archive")
     assert pair.priority == 6
     assert result.sentence == ""
+
+
+def test_disease_recognition_asks_for_lesions_alone(tmp_path: Path) -> None:
+    source = a_source(tmp_path)
+    result = made("rules: [{name: a, task: disease_recognition}]", source)
+    assert "the model knows no disease in images of modality CT" in result.sentence
+    report = made("rules: [{name: a, task: grounded_report}]", source)
+    assert report.pairs[0].rule.task == "grounded_report"
+    assert report.pairs[0].targets == ("liver", "spleen")
 
 
 def test_the_body_part_narrows_all_but_not_a_list(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_an_unexpected_error_fails_the_job_and_not_the_worker(
     node: Node, clock: Clock, tmp_path: Path
 ) -> None:
     class Broken(ThresholdEngine):
-        def segment_steps(self, images, **asked):  # type: ignore[no-untyped-def]
+        def answer_steps(self, images, **asked):  # type: ignore[no-untyped-def]
             raise ZeroDivisionError("in the model")
             yield 0.0
 

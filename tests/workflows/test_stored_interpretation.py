@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.findings import Finding, Interpretation, Presence
+from inference.tasks import Task, TaskKind
 from tests.factories import truncate
 from workflows import stored_interpretation as storage
 from workflows.stored_interpretation import StoredInterpretation, StoredInterpretationError
@@ -28,7 +29,7 @@ def stored(shape: tuple[int, int, int] = (3, 5, 7), seed: int = 0) -> StoredInte
         else Finding("aorta", "Perhaps.", "aorta", "p", Presence.UNCERTAIN, 0.5),
     )
     found = Interpretation(findings, "m", "1", "d" * 64, "window", shape[0])
-    return StoredInterpretation(found, ("1.2", "1.3"), ("liver", "spleen", "aorta"))
+    return StoredInterpretation(found, ("1.2", "1.3"), Task.segment("liver", "spleen", "aorta"))
 
 
 @given(st.tuples(*[st.integers(1, 9)] * 3), st.integers(0, 100))
@@ -50,10 +51,12 @@ def test_what_is_written_is_read(
 def test_only_the_same_question_is_answered_from_the_disk(tmp_path: Path) -> None:
     before = stored()
     storage.write(tmp_path, before)
-    same = (before.sop_instance_uids, before.targets, "d" * 64)
+    same = (before.sop_instance_uids, before.task, "d" * 64)
     assert storage.read_if_same(tmp_path, *same) is not None
     assert storage.read_if_same(tmp_path, ("1.3", "1.2"), *same[1:]) is None
-    assert storage.read_if_same(tmp_path, same[0], ("liver",), same[2]) is None
+    assert storage.read_if_same(tmp_path, same[0], Task.segment("liver"), same[2]) is None
+    report = Task(TaskKind.GROUNDED_REPORT, before.task.targets)
+    assert storage.read_if_same(tmp_path, same[0], report, same[2]) is None
     assert storage.read_if_same(tmp_path, *same[:2], "other weights") is None
     assert storage.read_if_same(tmp_path / "none", *same) is None
 

@@ -22,6 +22,7 @@ from dicom_node.archive import Archive
 from inference import card as cards
 from inference.findings import Finding, Interpretation, Presence
 from inference.intensity import IntensityPolicy
+from inference.tasks import Task
 from tests.factories import ball
 from workflows.configuration import load_configuration
 from workflows.engine_thread import Steps
@@ -84,15 +85,17 @@ class ThresholdEngine:
     seconds_per_slice: float = 0.0
     asked: list[tuple[str, ...]] = field(default_factory=list)
 
-    def segment_steps(
+    def answer_steps(
         self,
         images: NDArray[Any],
         *,
         modality: str,
         kind: str,
-        targets: Sequence[str],
-        spacing: tuple[float, float, float] | None = None,
+        tasks: Sequence[Task],
+        **_geometry: object,
     ) -> Steps:
+        (task,) = tasks
+        targets = task.targets
         self.asked.append(tuple(targets))
         for frame in range(len(images)):
             if self.seconds_per_slice:

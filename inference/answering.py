@@ -1,0 +1,128 @@
+"""From a task to its findings: what the card covers, and which way it is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from inference import closed_questions, composing
+from inference.card import CardTarget, ModelCard, SpokenTask
+from inference.checkpoints import Checkpoint
+from inference.closed_questions import ClosedQuestion
+from inference.composing import Answered
+from inference.errors import FinalInferenceError, NotCoveredError
+from inference.findings import Finding
+from inference.segmenting import Segmenter
+from inference.series import Series
+from inference.speaking import speak
+from inference.tasks import QUESTION_TASKS, Task, TaskKind
+from inference.volumes import assemble
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A task that the card covers.
+
+    Attributes
+    ----------
+    task
+        As asked.
+    targets
+        What is segmented for it.
+    question
+        What a question in words was understood as; ``None`` for other tasks, and where the
+        language model answers.
+    spoken
+        How the language model answers it; ``None`` where the answer is composed from masks.
+    """
+
+    task: Task
+    targets: tuple[CardTarget, ...]
+    question: ClosedQuestion | None = None
+    spoken: SpokenTask | None = None
+
+
+def plan(task: Task, card: ModelCard, series: Series) -> Plan:
+    """Look a task up on the card.
+
+    Raises
+    ------
+    NotCoveredError
+        When the card does not list what is asked for.
+    FinalInferenceError
+        When the region does not lie on the images.
+    """
+    modality = series.modality.name
+    if task.region is not None:
+        try:
+            task.region.on(series.frames, *series.grid)
+        except ValueError as error:
+            raise FinalInferenceError(str(error)) from error
+    named = tuple(_listed(card, modality, name) for name in task.targets)
+    if task.kind is TaskKind.SEGMENTATION:
+        return Plan(task, named)
+    spoken = card.spoken_task(task.kind)
+    if spoken is not None and task.kind is not TaskKind.RECOGNITION:
+        return Plan(task, named, spoken=spoken)
+    if task.kind in QUESTION_TASKS:
+        question = closed_questions.understand(task.question, card, modality)
+        return Plan(task, question.targets, question)
+    targets = named or _belonging(card, modality, task.body_part)
+    if task.kind is TaskKind.DISEASE_RECOGNITION:
+        targets = tuple(target for target in targets if target.category == "lesion")
+    if not targets:
+        what = "abnormality" if task.kind is TaskKind.DISEASE_RECOGNITION else "target"
+        where = f"{modality} images" + (f" of {task.body_part}" if task.body_part else "")
+        raise NotCoveredError(f"The model card of {card.name} lists no {what} in {where}.")
+    return Plan(task, targets)
+
+
+def answer(
+    planned: Plan, checkpoint: Checkpoint, segmenter: Segmenter, series: Series
+) -> Generator[float, None, list[Finding]]:
+    """Answer a planned task.
+
+    Yields
+    ------
+    float
+        The fraction that is done, after each batch of slices.
+    """
+    task = planned.task
+    if planned.spoken is not None:
+        return (yield from speak(checkpoint, segmenter, series, task, planned.spoken))
+    seen = series.only(task.region.frame) if task.region is not None else series
+    answered: list[Answered] = []
+    if planned.targets:
+        slices = yield from segmenter.segment(seen, planned.targets)
+        answered = [
+            Answered(
+                target,
+                assemble(one, target, kind=seen.kind, grid=seen.grid, spacing=seen.spacing),
+            )
+            for target, one in zip(planned.targets, slices, strict=True)
+        ]
+    if planned.question is not None:
+        return composing.closed_answer(planned.question, answered, series, task.kind)
+    if task.region is not None:
+        return [composing.region_finding(answered, series, task.region, task.kind)]
+    if task.kind is TaskKind.GROUNDED_REPORT:
+        return [composing.report_sentence(item, series) for item in answered]
+    return [composing.segmentation(item, series, task.kind) for item in answered]
+
+
+def _listed(card: ModelCard, modality: str, name: str) -> CardTarget:
+    target = card.target(modality, name)
+    if target is None:
+        raise NotCoveredError(card.covers(modality, name) or f"{name} is not covered")
+    return target
+
+
+def _belonging(card: ModelCard, modality: str, body_part: str) -> tuple[CardTarget, ...]:
+    """Targets of a modality, without those that belong to other parts of the body."""
+    part = body_part.strip().upper()
+    return tuple(
+        item
+        for item in card.targets
+        if item.modality == modality
+        and (not part or not item.body_parts or part in item.body_parts)
+    )
