@@ -65,6 +65,12 @@ class Job(Base):
         Index("ix_job_finished_at", "finished_at"),
         Index("ix_job_modality_id", "modality", "id"),
         Index("ix_job_rule_id", "rule", "id"),
+        Index("ix_job_updated_at", "updated_at"),
+        Index("ix_job_received_at", "received_at"),
+        Index("ix_job_state_finished_at", "state", "finished_at"),
+        Index("ix_job_state_modality_id", "state", "modality", "id"),
+        Index("ix_job_state_rule_id", "state", "rule", "id"),
+        Index("ix_job_modality_rule_id", "modality", "rule", "id"),
         Index(
             "ix_job_leased",
             "lease_expires_at",

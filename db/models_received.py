@@ -61,6 +61,7 @@ class StudyAssociation(Base):
 
     __tablename__ = "study_association"
     __table_args__ = (
+        Index("ix_study_association_calling_ae_title", "calling_ae_title", "last_received_at"),
         Index(
             "ix_study_association_open",
             "listener",

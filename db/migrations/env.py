@@ -5,7 +5,8 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import Connection
 
-import db.models_access  # noqa: F401 - its tables belong to the same metadata
+import db.models_access
+import db.models_operation  # noqa: F401 - their tables belong to the same metadata
 from db.models import Base
 
 

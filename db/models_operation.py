@@ -1,0 +1,97 @@
+"""The tables of the node's own running: workers, echoes, rules as they were, notices sent."""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.base import Base
+from db.columns import BigId, Json, UtcDateTime, words
+
+
+class WorkerRecord(Base):
+    """A worker process as it described itself last.
+
+    `processes` are the process ids that may stand in the leases of its jobs. `device` says what
+    the model runs on and how busy that is; empty for workers without a model.
+    """
+
+    __tablename__ = "worker"
+
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    queue: Mapped[str] = mapped_column(String(32))
+    host: Mapped[str] = mapped_column(String(128))
+    processes: Mapped[list[int]] = mapped_column(Json, default=list)
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    memory: Mapped[int] = mapped_column(BigInteger, default=0)
+    processor: Mapped[float] = mapped_column(Float, default=0.0)
+    model: Mapped[str] = mapped_column(String(256), default="")
+    device: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
+
+
+class EchoRecord(Base):
+    """What a destination said to the last C-ECHO, and when it last answered one."""
+
+    __tablename__ = "echo"
+
+    destination: Mapped[str] = mapped_column(String(128), primary_key=True)
+    asked_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    answered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    answers: Mapped[bool] = mapped_column(Boolean)
+    seconds: Mapped[float] = mapped_column(Float)
+    sentence: Mapped[str] = mapped_column(Text)
+
+
+class RulesVersion(Base):
+    """``rules.yaml`` as somebody saved it by the dashboard."""
+
+    __tablename__ = "rules_version"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    account: Mapped[str] = mapped_column(String(64))
+    comment: Mapped[str] = mapped_column(String(256), default="")
+    text: Mapped[str] = mapped_column(Text)
+
+
+class NoticeState(enum.StrEnum):
+    """How far a notice is."""
+
+    PENDING = "pending"
+    SENT = "sent"
+    GIVEN_UP = "given_up"
+
+
+class Notice(Base):
+    """A message about a job to a web address or by e-mail; one for each job, kind and channel."""
+
+    __tablename__ = "notice"
+    __table_args__ = (
+        UniqueConstraint("job_id", "kind", "channel"),
+        Index("ix_notice_state_next_attempt_at", "state", "next_attempt_at"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    job_id: Mapped[int] = mapped_column(BigId, ForeignKey("job.id", ondelete="CASCADE"))
+    kind: Mapped[str] = mapped_column(String(16))
+    channel: Mapped[str] = mapped_column(String(128))
+    state: Mapped[NoticeState] = mapped_column(words(NoticeState), default=NoticeState.PENDING)
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    made_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    sentence: Mapped[str] = mapped_column(Text, default="")
