@@ -1,7 +1,7 @@
 """What the dashboard lists: indexes for a million jobs, workers, echoes, rules' history, notices.
 
-Revision ID: 0005_dashboard_figures
-Revises: 0004_dashboard_access
+Revision ID: 0006_dashboard_figures
+Revises: 0005_job_task
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from alembic import op
 
 from db.columns import BigId, Json, UtcDateTime
 
-revision = "0005_dashboard_figures"
-down_revision = "0004_dashboard_access"
+revision = "0006_dashboard_figures"
+down_revision = "0005_job_task"
 branch_labels = None
 depends_on = None
 
