@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from deploy.cli_jobs import cancel, retry
+from deploy.cli_lint import lint
 from deploy.cli_model import app as model_app
 from deploy.cli_peers import app as peers_app
 from deploy.cli_peers import reload
@@ -169,6 +170,7 @@ def job(
 app.command()(retry)
 app.command()(cancel)
 app.command()(reload)
+app.command()(lint)
 
 
 @app.command()

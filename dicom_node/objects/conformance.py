@@ -1,29 +1,43 @@
 """The gate: what every result object is held to before it is sent.
 
 Acceptance by a PACS proves nothing: most objects in the field are accepted, and wrong. So each
-object meets our own rules (what viewers and IHE AI Results need), dciodvfy (what the standard
-needs) and, together with its sources, dcentvfy. An object with an error is never sent.
+object meets the rules of IHE AI Results (``AIR-01`` to ``AIR-43``), those of the viewers, dciodvfy
+(what the standard needs) and, together with its sources, dcentvfy. An object with an error is never
+sent.
 
-The rules stand in a registry, `rules`: each has an id, a text and a source.
+The rules stand in a registry, `rules`: each has an id, a text and a source. They judge objects of
+other makers too (`examine` with ``foreign``): ``unibiomed-node lint``.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from dicom_node.objects import (
+    conformance_delivery,
+    conformance_equipment,
+    conformance_groups,
     conformance_header,
     conformance_report,
     conformance_segmentation,
     conformance_tools,
 )
 from dicom_node.objects.conformance_header import source_uids
-from dicom_node.objects.conformance_rules import Kind, Problem, Rule, Severity, Subject, kind_of
+from dicom_node.objects.conformance_rules import (
+    Delivery,
+    Kind,
+    Problem,
+    Rule,
+    Severity,
+    Subject,
+    kind_of,
+)
 from dicom_node.objects.encoding import encode
 from dicom_node.objects.headers import quiet_pydicom
 from dicom_node.objects.provenance import COPIED_KEYWORDS, copied
@@ -44,19 +58,59 @@ _ENTITY_KEYWORDS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the rules say of one object.
+
+    Attributes
+    ----------
+    object
+        Name of its file, or its SOP Instance UID.
+    kind
+        What it is; ``None`` for an object that is no result.
+    problems
+        What is wrong.
+    held
+        Ids of the rules that it was held to.
+    unchecked
+        Ids of the rules that could not be checked, with what was missing.
+    """
+
+    object: str
+    kind: Kind | None
+    problems: tuple[Problem, ...] = ()
+    held: tuple[str, ...] = ()
+    unchecked: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def passes(self) -> bool:
+        """Whether no error was found."""
+        return passes(self.problems)
+
+
 def rules() -> tuple[Rule, ...]:
-    """Return all rules of our own, in the order in which they are checked."""
-    return (
+    """Return all rules, in the order of their ids."""
+    found = (
         *conformance_header.RULES,
+        *conformance_equipment.RULES,
         *conformance_segmentation.RULES,
         *conformance_report.RULES,
+        *conformance_groups.RULES,
+        *conformance_delivery.RULES,
+        *conformance_tools.RULES,
     )
+    return tuple(sorted(found, key=lambda rule: rule.id))
 
 
 def check(
-    objects: Sequence[Dataset | Path], sources: Sequence[Dataset], *, tools: bool = True
+    objects: Sequence[Dataset | Path],
+    sources: Sequence[Dataset],
+    *,
+    tools: bool = True,
+    predecessors: Sequence[str] = (),
+    delivery: Delivery | None = None,
 ) -> list[Problem]:
-    """Hold the result objects of one job to all rules.
+    """Hold the result objects of one job of this node to all rules.
 
     Parameters
     ----------
@@ -67,23 +121,73 @@ def check(
         Headers of the source images; without any, the rules that compare with them say nothing.
     tools
         Whether dciodvfy and dcentvfy are run as well.
+    predecessors
+        SOP Instance UIDs of the reports that these results replace.
+    delivery
+        How the objects fared on their way, where that is known already.
 
     Returns
     -------
     list of Problem
         Empty when nothing is wrong. `passes` says whether the objects may be sent.
     """
+    verdicts = examine(objects, sources, tools=tools, predecessors=predecessors, delivery=delivery)
+    return [problem for verdict in verdicts for problem in verdict.problems]
+
+
+def examine(
+    objects: Sequence[Dataset | Path],
+    sources: Sequence[Dataset],
+    *,
+    tools: bool = True,
+    templates: bool = False,
+    foreign: Collection[str] = (),
+    predecessors: Sequence[str] = (),
+    delivery: Delivery | None = None,
+) -> list[Verdict]:
+    """Hold result objects to all rules, and say of each which rules it was held to.
+
+    Parameters and what is not explained here are those of `check`.
+
+    Parameters
+    ----------
+    templates
+        Whether PixelMed's validator of SR templates is run: Java, seconds for each report.
+    foreign
+        SOP Instance UIDs of the objects that somebody else wrote: they need not hold what this node
+        promises of itself.
+
+    Returns
+    -------
+    list of Verdict
+        One for each object; where dcentvfy found that they disagree, one more for all of them.
+    """
     headers = {str(source.SOPInstanceUID): source for source in sources}
-    problems: list[Problem] = []
+    verdicts: list[Verdict] = []
     with quiet_pydicom():
         datasets = tuple(_read(item) for item in objects)
-        for dataset, item in zip(datasets, objects, strict=True):
-            label = item.name if isinstance(item, Path) else str(dataset.SOPInstanceUID)
-            subject = Subject(dataset, kind_of(dataset), datasets, headers)
-            problems += _own(subject, label)
-        if tools:
-            problems += _outside(objects, datasets, headers)
-    return problems
+        outside = _Outside(objects, datasets, headers, tools=tools, templates=templates)
+        with outside:
+            for number, (dataset, item) in enumerate(zip(datasets, objects, strict=True)):
+                label = item.name if isinstance(item, Path) else _uid(dataset)
+                kind = kind_of(dataset)
+                if kind is None:
+                    verdicts.append(_no_result(dataset, label))
+                    continue
+                subject = Subject(
+                    dataset,
+                    kind,
+                    datasets,
+                    headers,
+                    str(dataset.get("SOPInstanceUID", "")) not in foreign,
+                    frozenset(predecessors),
+                    delivery or Delivery(),
+                )
+                verdicts.append(_judge(subject, label, outside.of(number, label, kind)))
+            together = outside.together()
+    if together:
+        verdicts.append(Verdict(together[0].object, None, tuple(together), ("tool.dcentvfy",)))
+    return verdicts
 
 
 def passes(problems: Sequence[Problem]) -> bool:
@@ -92,54 +196,132 @@ def passes(problems: Sequence[Problem]) -> bool:
 
 
 def _read(item: Dataset | Path) -> Dataset:
-    return dcmread(item) if isinstance(item, Path) else item
+    return dcmread(item, force=True) if isinstance(item, Path) else item
 
 
-def _own(subject: Subject, label: str) -> Iterator[Problem]:
-    if subject.kind is None:
-        text = f"not an object of ours: {subject.dataset.get('SOPClassUID', 'no SOP class')}"
-        yield Problem("header.kind", "error", text, label)
-        return
-    for rule in rules():
-        if subject.kind not in rule.kinds:
-            continue
-        try:
-            texts = list(dict.fromkeys(rule.check(subject)))
-        except MALFORMED as error:
-            text = f"the object is too malformed for this rule: {type(error).__name__}"
-            yield Problem(rule.id, "error", text, label)
-            continue
-        for text in texts[:MOST_PROBLEMS_PER_RULE]:
-            yield Problem(rule.id, rule.severity, text, label)
-        more = len(texts) - MOST_PROBLEMS_PER_RULE
-        if more > 0:
-            yield Problem(rule.id, rule.severity, f"... and {more} more of this kind", label)
+def _uid(dataset: Dataset) -> str:
+    return str(dataset.get("SOPInstanceUID", "an object without SOP Instance UID"))
 
 
-def _outside(
-    objects: Sequence[Dataset | Path], datasets: Sequence[Dataset], sources: Mapping[str, Dataset]
-) -> list[Problem]:
-    """Run the outside validators over the objects as files."""
+def _no_result(dataset: Dataset, label: str) -> Verdict:
+    text = f"not a result object: {dataset.get('SOPClassUID', 'no SOP class')}"
+    return Verdict(label, None, (Problem("header.kind", "error", text, label),))
+
+
+def _judge(subject: Subject, label: str, outside: _Answer) -> Verdict:
     problems: list[Problem] = []
-    given = source_uids(sources)
-    with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
-        paths = []
-        for number, (item, dataset) in enumerate(zip(objects, datasets, strict=True)):
-            if isinstance(item, Path):
-                path, label = item, item.name
+    held: list[str] = []
+    unchecked: dict[str, str] = dict(outside.unchecked)
+    for rule in rules():
+        severity = rule.severity_for(subject)
+        if severity is None:
+            continue
+        if rule.check is None:
+            if rule.id in outside.held:
+                held.append(rule.id)
+        elif rule.needs is not None and not subject.has(rule.needs):
+            unchecked[rule.id] = f"needs {rule.needs}"
+        else:
+            held.append(rule.id)
+            problems += _broken(rule, severity, subject, label)
+    return Verdict(
+        label, subject.kind, (*problems, *outside.problems), tuple(held), dict(unchecked)
+    )
+
+
+def _broken(rule: Rule, severity: Severity, subject: Subject, label: str) -> Iterator[Problem]:
+    assert rule.check is not None  # noqa: S101 - the caller has looked
+    try:
+        texts = list(dict.fromkeys(rule.check(subject)))
+    except MALFORMED as error:
+        text = f"the object is too malformed for this rule: {type(error).__name__}"
+        yield Problem(rule.id, severity, text, label)
+        return
+    for text in texts[:MOST_PROBLEMS_PER_RULE]:
+        yield Problem(rule.id, severity, text, label)
+    more = len(texts) - MOST_PROBLEMS_PER_RULE
+    if more > 0:
+        yield Problem(rule.id, severity, f"... and {more} more of this kind", label)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What the outside validators say of one object."""
+
+    problems: tuple[Problem, ...] = ()
+    held: frozenset[str] = frozenset()
+    unchecked: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Outside:
+    """The outside validators over the objects as files, in a temporary folder."""
+
+    def __init__(
+        self,
+        objects: Sequence[Dataset | Path],
+        datasets: Sequence[Dataset],
+        sources: Mapping[str, Dataset],
+        *,
+        tools: bool,
+        templates: bool,
+    ) -> None:
+        self._objects, self._datasets, self._sources = objects, datasets, sources
+        self._tools, self._templates = tools, templates
+        self._given = source_uids(sources)
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._paths: list[Path] = []
+
+    def __enter__(self) -> None:
+        if not (self._tools or self._templates):
+            return
+        self._folder = tempfile.TemporaryDirectory(prefix="conformance-")
+        for number, (item, dataset) in enumerate(zip(self._objects, self._datasets, strict=True)):
+            path = item if isinstance(item, Path) else self._place(f"object{number}", dataset)
+            self._paths.append(path)
+
+    def __exit__(self, *error: object) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def _place(self, name: str, dataset: Dataset) -> Path:
+        assert self._folder is not None  # noqa: S101 - made on entering
+        path = Path(self._folder.name) / f"{name}.dcm"
+        path.write_bytes(encode(dataset))
+        return path
+
+    def of(self, number: int, label: str, kind: Kind) -> _Answer:
+        """Return what dciodvfy, and PixelMed where it is asked, say of an object."""
+        problems: list[Problem] = []
+        held, unchecked = set(), {}
+        if self._tools:
+            problems += conformance_tools.validate(self._paths[number], label, self._given)
+            held.add(conformance_tools.DCIODVFY)
+        else:
+            unchecked[conformance_tools.DCIODVFY] = "dciodvfy was not asked for"
+        if kind in conformance_tools.TEMPLATE_KINDS:
+            if self._templates:
+                problems += conformance_tools.validate_template(self._paths[number], label)
+                held.add(conformance_tools.PIXELMED)
             else:
-                path, label = Path(folder) / f"object{number}.dcm", str(dataset.SOPInstanceUID)
-                path.write_bytes(encode(dataset))
-            paths.append(path)
-            problems += conformance_tools.validate(path, label, given)
-        if sources and conformance_tools.program("dcentvfy") is not None:
-            images = []
-            for number, source in enumerate(sources.values()):
-                path = Path(folder) / f"source{number}.dcm"
-                path.write_bytes(encode(_entities(source)))
-                images.append(path)
-            problems += _new_disagreements(paths, images)
-    return problems
+                unchecked[conformance_tools.PIXELMED] = "PixelMed's validator was not asked for"
+        return _Answer(tuple(problems), frozenset(held), unchecked)
+
+    def together(self) -> list[Problem]:
+        """Run dcentvfy over all, and leave out in what the sources do not agree already."""
+        if not (self._tools and self._sources):
+            return []
+        if conformance_tools.program("dcentvfy") is None:
+            return []
+        images = [
+            self._place(f"source{number}", _entities(source))
+            for number, source in enumerate(self._sources.values())
+        ]
+        label = "all objects together"
+        found = conformance_tools.validate_together([*self._paths, *images], label)
+        if not found:
+            return []
+        known = {problem.text for problem in conformance_tools.validate_together(images, label)}
+        return [problem for problem in found if problem.text not in known]
 
 
 def _entities(source: Dataset) -> Dataset:
@@ -152,14 +334,15 @@ def _entities(source: Dataset) -> Dataset:
     return kept
 
 
-def _new_disagreements(results: list[Path], images: list[Path]) -> list[Problem]:
-    """Run dcentvfy over all, and leave out in what the sources do not agree among themselves."""
-    label = "all objects together"
-    found = conformance_tools.validate_together([*results, *images], label)
-    if not found:
-        return []
-    known = {problem.text for problem in conformance_tools.validate_together(images, label)}
-    return [problem for problem in found if problem.text not in known]
-
-
-__all__ = ["Kind", "Problem", "Rule", "Severity", "check", "passes", "rules"]
+__all__ = [
+    "Delivery",
+    "Kind",
+    "Problem",
+    "Rule",
+    "Severity",
+    "Verdict",
+    "check",
+    "examine",
+    "passes",
+    "rules",
+]

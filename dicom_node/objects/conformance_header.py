@@ -1,4 +1,4 @@
-"""Rules for every object: identity, text, UIDs, equipment, provenance."""
+"""Rules for every object: identity, text, UIDs, equipment, provenance (IHE AIR checks 1 to 12)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ from pydicom.dataset import Dataset
 
 from dicom_node.objects.conformance_rules import (
     ALL_KINDS,
-    MEASUREMENT_REPORTS,
-    SEGMENTATIONS,
+    MODALITIES,
     Kind,
+    Need,
     Rule,
     Subject,
-    content_items,
     elements,
-    first_code,
     is_inherited,
+    text_of,
 )
-from dicom_node.objects.provenance import COPIED_KEYWORDS, REQUIRED_KEYWORDS
+from dicom_node.objects.identifiers import UUID_ROOT
+from dicom_node.objects.provenance import (
+    COPIED_KEYWORDS,
+    RESEARCH_MARKER,
+    RESEARCH_USE,
+    SERIES_NUMBERS,
+)
 
 # PS3.5 table 6.2-1, in characters; a name's limit holds for each component group.
 LENGTHS: Mapping[str, int] = {
@@ -34,26 +39,33 @@ LENGTHS: Mapping[str, int] = {
     "LT": 10240,
     "UI": 64,
 }
+TEXTS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 UID_PATTERN = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
-PROCESSING_EQUIPMENT = "109102"
-CONTRIBUTION_KEYWORDS = ("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "DeviceUID")
 
+# What IHE AIR wants equal to the source; the node copies more (COPIED_KEYWORDS).
+IDENTITY = (
+    "StudyInstanceUID",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+)
+_TYPE_2 = tuple(keyword for keyword in IDENTITY if keyword != "IssuerOfPatientID")
 
-def text_of(dataset: Dataset, keyword: str) -> str:
-    """Return an attribute as text, an empty string where it is absent or empty."""
-    if keyword not in dataset:
-        return ""
-    element = dataset[keyword]
-    if element.VR == "SQ":
-        return "; ".join(
-            f"{path}={inner.value}"
-            for item in element.value
-            for path, inner in elements(item)
-            if inner.VR != "SQ" and not inner.tag.is_private
-        )
-    if element.VM > 1:
-        return "\\".join(str(value) for value in element.value)
-    return str(element.value if element.value is not None else "")
+# Paths, addresses and machines of the maker have no business in an object.
+_LOCAL = re.compile(
+    r"(?:^|[\s\"'(<=])(?:/(?:home|tmp|var|usr|opt|mnt|root|srv|Users)/\w|[A-Za-z]:\\\w|file://|"
+    r"localhost\b|(?:10|192\.168|172\.(?:1[6-9]|2\d|3[01]))(?:\.\d{1,3}){2,3}\b)"
+)
+_VERSIONS = frozenset({"SoftwareVersions", "AlgorithmVersion"})
+_TIMEZONE = re.compile(r"[+-](?:0\d|1[0-4])[0-5]\d")
+_LATIN1_READ_AS_UTF8 = re.compile("[ÃÂ][\u0080-\u00bf]|\ufffd")
 
 
 def same_patient_and_study(subject: Subject) -> Iterator[str]:
@@ -61,33 +73,168 @@ def same_patient_and_study(subject: Subject) -> Iterator[str]:
     source = subject.source
     if source is None:
         return
-    for keyword in COPIED_KEYWORDS:
+    for keyword in IDENTITY:
         if text_of(subject.dataset, keyword) != text_of(source, keyword):
             yield f"{keyword} differs from the source's"
-    for keyword in REQUIRED_KEYWORDS:
+    for keyword in _TYPE_2:
         if keyword not in subject.dataset:
             yield f"{keyword} is absent; it must be there, empty where it is unknown"
 
 
+def copied_in_full(subject: Subject) -> Iterator[str]:
+    """Compare all else that the node copies."""
+    source = subject.source
+    if source is None:
+        return
+    for keyword in COPIED_KEYWORDS:
+        if keyword not in IDENTITY and text_of(subject.dataset, keyword) != text_of(
+            source, keyword
+        ):
+            yield f"{keyword} differs from the source's"
+
+
 def new_series_and_instance(subject: Subject) -> Iterator[str]:
-    """Hold that no UID of the source or of another object is used again."""
+    """Hold that no series and no UID of the source or of another object is used again."""
     dataset = subject.dataset
-    taken = {str(source.SeriesInstanceUID) for source in subject.sources.values()}
-    if str(dataset.SeriesInstanceUID) in taken:
+    modality = str(dataset.get("Modality", ""))
+    expected = MODALITIES.get(subject.kind)
+    if expected is not None and modality not in expected:
+        yield f"Modality is {modality or 'empty'}, not {' or '.join(sorted(expected))}"
+    taken = {str(source.get("SeriesInstanceUID")) for source in subject.sources.values()}
+    if str(dataset.get("SeriesInstanceUID")) in taken:
         yield "the object lies in the series of its source"
-    if str(dataset.SOPInstanceUID) in subject.sources:
+    if subject.uid in subject.sources:
         yield "the object has the SOP Instance UID of a source"
-    others = [other for other in subject.objects if other is not dataset]
-    for keyword in ("SeriesInstanceUID", "SOPInstanceUID"):
-        if any(other.get(keyword) == dataset.get(keyword) for other in others):
-            yield f"another object has the same {keyword}"
+    for other in subject.objects:
+        if other is dataset:
+            continue
+        if other.get("SOPInstanceUID") == dataset.get("SOPInstanceUID"):
+            yield "another object has the same SOPInstanceUID"
+        one_series = other.get("SeriesInstanceUID") == dataset.get("SeriesInstanceUID")
+        # The captures of a job are one series; a second SEG or SR in a series is never shown.
+        if one_series and (
+            other.get("SOPClassUID") != dataset.get("SOPClassUID")
+            or (subject.ours and subject.kind is not Kind.SECONDARY_CAPTURE)
+        ):
+            yield "another object lies in the same series"
 
 
-def no_private(subject: Subject) -> Iterator[str]:
-    """Look for private attributes at any depth."""
+def stable_series_number(subject: Subject) -> Iterator[str]:
+    """Hold that hanging protocols can match the series by its number."""
+    number = text_of(subject.dataset, "SeriesNumber")
+    if not number:
+        yield "SeriesNumber is empty"
+    elif subject.ours and int(number) not in SERIES_NUMBERS.values():
+        yield f"SeriesNumber is {number}, none of the numbers that the node gives"
+
+
+def described_series(subject: Subject) -> Iterator[str]:
+    """Hold that people see in the list of series what this is."""
+    description = text_of(subject.dataset, "SeriesDescription")
+    if not description:
+        yield "SeriesDescription is empty"
+    elif len(description) > LENGTHS["LO"]:
+        yield f"SeriesDescription has {len(description)} characters; 64 fit"
+    elif subject.ours and "(AI" not in description:
+        yield "SeriesDescription does not say that this comes from an AI"
+
+
+def says_research_use(subject: Subject) -> Iterator[str]:
+    """Hold the marker in the list of series and beside the algorithm together."""
+    marked = RESEARCH_MARKER in text_of(subject.dataset, "SeriesDescription")
+    said = any(
+        text_of(item, "ContributionDescription").startswith(RESEARCH_USE)
+        for item in subject.dataset.get("ContributingEquipmentSequence") or []
+    )
+    if marked != said:
+        where = "SeriesDescription" if said else "ContributingEquipmentSequence"
+        yield f"{where} does not say that this is for research only"
+
+
+def placed_in_time(subject: Subject) -> Iterator[str]:
+    """Hold that the result can be ordered among the other times of the study."""
+    dataset = subject.dataset
+    parts = ["InstanceCreation"]
+    parts += ["StructureSet"] if subject.kind is Kind.STRUCTURE_SET else ["Content"]
+    for keyword in [f"{part}{end}" for part in parts for end in ("Date", "Time")]:
+        if not text_of(dataset, keyword):
+            yield f"{keyword} is empty"
+    zone = text_of(dataset, "TimezoneOffsetFromUTC").strip()
+    source = subject.source
+    if zone and _TIMEZONE.fullmatch(zone) is None:
+        yield "TimezoneOffsetFromUTC is no offset"
+    elif not zone and source is not None and text_of(source, "TimezoneOffsetFromUTC"):
+        yield "TimezoneOffsetFromUTC is absent, but the source has one"
+    content, created = (
+        text_of(dataset, f"{part}Date") + text_of(dataset, f"{part}Time").split(".")[0]
+        for part in ("Content", "InstanceCreation")
+    )
+    if len(content) == len(created) == 14 and content > created:
+        yield "the content is younger than the instance that holds it"
+
+
+def readable_text(subject: Subject) -> Iterator[str]:
+    """Hold that the character set can hold every text, and that none was misread."""
+    dataset = subject.dataset
+    charset = text_of(dataset, "SpecificCharacterSet")
+    if subject.ours and charset != "ISO_IR 192":
+        yield "Specific Character Set is not ISO_IR 192"
+    for path, element in elements(dataset):
+        if element.VR not in TEXTS:
+            continue
+        text = str(element.value)
+        if not charset and not text.isascii():
+            yield f"{path} is not ASCII, and there is no Specific Character Set"
+        if not is_inherited(path) and _LATIN1_READ_AS_UTF8.search(text):
+            yield f"{path} was read in another character set than it was written in"
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            yield f"{path} holds characters that UTF-8 cannot write"
+
+
+def valid_uids(subject: Subject) -> Iterator[str]:
+    """Hold each UID that is the object's own to PS3.5 section 9."""
+    given = source_uids(subject.sources)
+    for path, element in elements(subject.dataset):
+        if element.VR != "UI" or not element.value:
+            continue
+        for uid in element.value if element.VM > 1 else [element.value]:
+            if uid in given or is_inherited(path):
+                continue
+            if len(uid) > 64 or UID_PATTERN.fullmatch(str(uid)) is None:
+                yield f"{path} is not a valid UID"
+    if subject.ours:
+        for keyword in ("SeriesInstanceUID", "SOPInstanceUID"):
+            if not text_of(subject.dataset, keyword).startswith(UUID_ROOT):
+                yield f"{keyword} is not under the node's root {UUID_ROOT}"
+
+
+def source_uids(sources: Mapping[str, Dataset]) -> frozenset[str]:
+    """Return the UIDs that the sources brought along."""
+    keywords = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
+    return frozenset(
+        str(source.get(keyword))
+        for source in sources.values()
+        for keyword in keywords
+        if source.get(keyword)
+    )
+
+
+def nothing_of_the_maker(subject: Subject) -> Iterator[str]:
+    """Look for private attributes, paths and hosts, and for patient data the source has not."""
     for path, element in elements(subject.dataset):
         if element.tag.is_private:
             yield f"{path} is private"
+        elif element.VR in TEXTS and not is_inherited(path) and element.keyword not in _VERSIONS:
+            if _LOCAL.search(str(element.value)):
+                yield f"{path} holds a path or address of the machine it was made on"
+    source = subject.source
+    if source is None:
+        return
+    for element in subject.dataset.group_dataset(0x0010):
+        if element.value and element.tag not in source:
+            yield f"{element.keyword or element.tag} is not in the source"
 
 
 def within_lengths(subject: Subject) -> Iterator[str]:
@@ -120,159 +267,88 @@ def _written(value: object) -> str:
     return str(original if isinstance(original, str) else value)
 
 
-def written_in_utf8(subject: Subject) -> Iterator[str]:
-    """Hold that the character set can hold every text."""
-    if text_of(subject.dataset, "SpecificCharacterSet") != "ISO_IR 192":
-        yield "Specific Character Set is not ISO_IR 192"
-    for path, element in elements(subject.dataset):
-        if element.VR in ("LO", "PN", "SH", "ST", "LT", "UC", "UT"):
-            try:
-                str(element.value).encode("utf-8")
-            except UnicodeEncodeError:
-                yield f"{path} holds characters that UTF-8 cannot write"
-
-
-def valid_uids(subject: Subject) -> Iterator[str]:
-    """Hold each UID that is ours to PS3.5 section 9."""
-    given = source_uids(subject.sources)
-    for path, element in elements(subject.dataset):
-        if element.VR != "UI" or not element.value:
-            continue
-        for uid in element.value if element.VM > 1 else [element.value]:
-            if uid in given:
-                continue
-            if len(uid) > 64 or UID_PATTERN.fullmatch(str(uid)) is None:
-                yield f"{path} is not a valid UID"
-
-
-def source_uids(sources: Mapping[str, Dataset]) -> frozenset[str]:
-    """Return the UIDs that the sources brought along."""
-    keywords = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
-    return frozenset(
-        str(source.get(keyword))
-        for source in sources.values()
-        for keyword in keywords
-        if source.get(keyword)
-    )
-
-
-def names_the_node(subject: Subject) -> Iterator[str]:
-    """Hold that General Equipment is complete."""
-    for keyword in (
-        "Manufacturer",
-        "ManufacturerModelName",
-        "DeviceSerialNumber",
-        "SoftwareVersions",
-    ):
-        if not text_of(subject.dataset, keyword):
-            yield f"{keyword} is empty"
-
-
-def algorithms(dataset: Dataset) -> list[Dataset]:
-    """Return the items of Contributing Equipment that name an algorithm."""
-    return [
-        item
-        for item in dataset.get("ContributingEquipmentSequence") or []
-        if first_code(item, "PurposeOfReferenceCodeSequence") == PROCESSING_EQUIPMENT
-    ]
-
-
-def names_the_algorithm(subject: Subject) -> Iterator[str]:
-    """Hold that Contributing Equipment names the algorithm in full."""
-    items = algorithms(subject.dataset)
-    if not items:
-        yield "Contributing Equipment has no item (109102, DCM, Processing Equipment)"
-    for item in items:
-        for keyword in CONTRIBUTION_KEYWORDS:
-            if not text_of(item, keyword):
-                yield f"Contributing Equipment: {keyword} is empty"
-
-
-def algorithm_equal_in_segments(subject: Subject) -> Iterator[str]:
-    """Compare each segment's algorithm with Contributing Equipment."""
-    known = {
-        tuple(text_of(item, keyword) for keyword in CONTRIBUTION_KEYWORDS[:3])
-        for item in algorithms(subject.dataset)
-    }
-    for segment in subject.dataset.get("SegmentSequence") or []:
-        for item in segment.get("SegmentationAlgorithmIdentificationSequence") or []:
-            named = tuple(
-                text_of(item, keyword)
-                for keyword in ("AlgorithmSource", "AlgorithmName", "AlgorithmVersion")
-            )
-            if named not in known:
-                yield (
-                    f"segment {segment.SegmentNumber}: the algorithm is not the one of "
-                    "Contributing Equipment"
-                )
-
-
-# Concept of the content tree -> attribute of Contributing Equipment.
-_EQUAL_CONCEPTS: Mapping[str, str] = {
-    "121014": "Manufacturer",
-    "122405": "Manufacturer",
-    "121015": "ManufacturerModelName",
-    "111001": "ManufacturerModelName",
-    "111003": "SoftwareVersions",
-    "121012": "DeviceUID",
-}
-
-
-def algorithm_equal_in_tree(subject: Subject) -> Iterator[str]:
-    """Compare observer and algorithm in the tree with Contributing Equipment."""
-    items = algorithms(subject.dataset)
-    for content in content_items(subject.dataset):
-        code = first_code(content, "ConceptNameCodeSequence")
-        keyword = _EQUAL_CONCEPTS.get(code)
-        if keyword is None:
-            continue
-        said = text_of(content, "UID") or text_of(content, "TextValue")
-        if said not in {text_of(item, keyword) for item in items}:
-            yield f"({code}, DCM) is not the {keyword} of Contributing Equipment"
-
-
-def has_series_and_times(subject: Subject) -> Iterator[str]:
-    """Hold that the series can be matched and the object placed in time."""
-    dataset = subject.dataset
-    modality = "SEG" if subject.kind is Kind.SEGMENTATION else "SR"
-    if dataset.get("Modality") != modality:
-        yield f"Modality is not {modality}"
-    for keyword in (
-        "SeriesNumber",
-        "SeriesDescription",
-        "ContentDate",
-        "ContentTime",
-        "InstanceCreationDate",
-        "InstanceCreationTime",
-    ):
-        if not text_of(dataset, keyword):
-            yield f"{keyword} is empty"
-
-
 RULES: tuple[Rule, ...] = (
     Rule(
-        "header.identity",
+        "AIR-01",
         "Patient and study attributes equal the source's; type 2 ones are there, if only empty.",
-        "PS3.3 C.7.1.1, C.7.2.1; IHE AIR check 1",
+        "IHE AIR 1.3; PS3.3 C.7.1.1, C.7.2.1",
         ALL_KINDS,
         same_patient_and_study,
+        needs=Need.SOURCES,
+        foreign_kinds=ALL_KINDS,
     ),
     Rule(
-        "header.own-series",
-        "Each object has a series and an instance of its own, never those of the source.",
-        "PS3.3 C.7.3.1; OHIF shows the last SEG of a series only; IHE AIR check 2",
+        "header.copied",
+        "All else of patient and study that the node copies is as in the source.",
+        "PS3.3 C.7.1.1, C.7.1.3, C.7.2.2; archives match on exact values",
+        ALL_KINDS,
+        copied_in_full,
+        foreign=None,
+        needs=Need.SOURCES,
+    ),
+    Rule(
+        "AIR-02",
+        "A series of its own with the modality of its kind, never the series of the source.",
+        "PS3.3 C.7.3.1; OHIF shows the last SEG of a series only",
         ALL_KINDS,
         new_series_and_instance,
+        foreign_kinds=ALL_KINDS,
     ),
     Rule(
-        "header.series",
-        "Modality, Series Number, Series Description and the times are there.",
-        "IHE AIR checks 2, 3, 4, 9",
+        "AIR-03",
+        "Series Number is there, and the same for each kind of object.",
+        "PS3.3 C.7.3.1; hanging protocols",
         ALL_KINDS,
-        has_series_and_times,
+        stable_series_number,
+        foreign_kinds=ALL_KINDS,
     ),
     Rule(
-        "header.private", "No private attributes.", "conformance statement", ALL_KINDS, no_private
+        "AIR-04",
+        "Series Description names what made the object, in at most 64 characters.",
+        "PS3.3 C.7.3.1; IHE AIR",
+        ALL_KINDS,
+        described_series,
+        foreign_kinds=ALL_KINDS,
+    ),
+    Rule(
+        "header.research",
+        "An object for research says so in its series and beside its algorithm.",
+        "intended use of the model card",
+        ALL_KINDS,
+        says_research_use,
+        foreign=None,
+    ),
+    Rule(
+        "AIR-09",
+        "Content and creation times are there, with the source's offset from UTC.",
+        "IHE AIR 1.1; PS3.3 C.12.1.1",
+        ALL_KINDS,
+        placed_in_time,
+    ),
+    Rule(
+        "AIR-10",
+        "Specific Character Set fits the text, and no text was misread.",
+        "PS3.3 C.12.1.1.2",
+        ALL_KINDS,
+        readable_text,
+        foreign_kinds=ALL_KINDS,
+    ),
+    Rule(
+        "AIR-11",
+        "Every UID is valid; those of the node lie under its root.",
+        "PS3.5 9.1",
+        ALL_KINDS,
+        valid_uids,
+        foreign_kinds=ALL_KINDS,
+    ),
+    Rule(
+        "AIR-12",
+        "No private attributes, no paths or hosts, no patient data beyond the source's.",
+        "IHE AIR; PS3.5 7.8",
+        ALL_KINDS,
+        nothing_of_the_maker,
+        foreign="warning",
+        foreign_kinds=ALL_KINDS,
     ),
     Rule(
         "header.lengths",
@@ -280,6 +356,7 @@ RULES: tuple[Rule, ...] = (
         "PS3.5 table 6.2-1",
         ALL_KINDS,
         within_lengths,
+        foreign_kinds=ALL_KINDS,
     ),
     Rule(
         "header.inherited-lengths",
@@ -288,43 +365,9 @@ RULES: tuple[Rule, ...] = (
         ALL_KINDS,
         source_within_lengths,
         "warning",
-    ),
-    Rule(
-        "header.character-set",
-        "The text is in UTF-8, and says so.",
-        "PS3.3 C.12.1.1.2; IHE AIR check 10",
-        ALL_KINDS,
-        written_in_utf8,
-    ),
-    Rule(
-        "header.uids", "Every UID is valid.", "PS3.5 9.1; IHE AIR check 11", ALL_KINDS, valid_uids
-    ),
-    Rule(
-        "header.equipment",
-        "General Equipment names the node in full.",
-        "PS3.3 C.7.5.2; IHE AIR checks 8, 16",
-        ALL_KINDS,
-        names_the_node,
-    ),
-    Rule(
-        "header.contribution",
-        "Contributing Equipment names the algorithm, with its Device UID.",
-        "IHE AIR 6.5.3.1, checks 5, 6",
-        ALL_KINDS,
-        names_the_algorithm,
-    ),
-    Rule(
-        "segmentation.algorithm-equal",
-        "Each segment's algorithm is the one of Contributing Equipment.",
-        "IHE AIR table 6.5.3.1-1, check 7",
-        SEGMENTATIONS,
-        algorithm_equal_in_segments,
-    ),
-    Rule(
-        "report.algorithm-equal",
-        "Observer and algorithm of the tree are those of Contributing Equipment.",
-        "IHE AIR table 6.5.3.1-1, check 7",
-        MEASUREMENT_REPORTS,
-        algorithm_equal_in_tree,
+        "warning",
+        foreign_kinds=ALL_KINDS,
     ),
 )
+
+__all__ = ["IDENTITY", "LENGTHS", "RULES", "source_uids"]

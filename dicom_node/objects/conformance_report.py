@@ -1,151 +1,203 @@
-"""Rules for structured reports: references, tracking, coordinates, words."""
+"""Rules for reports as documents (IHE AIR checks 25 to 28 and 35 to 39), and what readers need."""
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterator
 
 from pydicom.dataset import Dataset
 
 from dicom_node.objects.conformance_rules import (
-    GROUNDED_REPORTS,
+    DOCUMENTS,
+    KEY_OBJECTS,
     MEASUREMENT_REPORTS,
+    MEASUREMENT_TEMPLATE,
+    MEASUREMENT_TITLES,
+    REPORT_CLASSES,
     REPORTS,
+    TEXT_REPORTS,
     Kind,
+    Need,
     Rule,
     Subject,
     content_items,
     first_code,
+    first_scheme,
+    kind_of,
     named,
+    references,
+    text_of,
 )
 from dicom_node.objects.references import is_multi_frame
 
+COMPREHENSIVE_3D, ENHANCED = "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.88.22"
 # The codes of what the trees are made of (PS3.16).
-IMAGING_MEASUREMENTS, MEASUREMENT_GROUP = "126010", "125007"
-TRACKING_UID, REFERENCED_SEGMENT, IMAGE_REGION = "112040", "121191", "111030"
 OBSERVER_TYPE, DEVICE, PROCEDURE_REPORTED, LANGUAGE = "121005", "121007", "121058", "121049"
+DEVICE_UID, ALGORITHM_NAME = "121012", "111001"
 FINDING, FINDINGS, IMPRESSIONS, IMAGE_LIBRARY = "121071", "59776-5", "19005-8", "111028"
-# CID 7460 to 7462, CID 85, HU, counts and percent.
-UNITS = frozenset({"mm", "mm2", "cm3", "[hnsf'U]", "g/ml{SUVbw}", "{pixels}", "%"})
-
-
-def _references(dataset: Dataset) -> Iterator[tuple[Dataset, Dataset]]:
-    """Yield each image reference of the tree with its content item."""
-    for item in content_items(dataset):
-        for reference in item.get("ReferencedSOPSequence") or []:
-            yield item, reference
-
-
-def _groups(dataset: Dataset) -> list[Dataset]:
-    return [
-        group
-        for container in named(dataset, IMAGING_MEASUREMENTS)
-        for group in named(container, MEASUREMENT_GROUP)
-    ]
-
-
-def _tracking_uid(group: Dataset) -> str:
-    return next((str(item.UID) for item in named(group, TRACKING_UID)), "")
-
-
-def _coordinates(group: Dataset) -> list[Dataset]:
-    """Return the SCOORD items that are the only child of a NUM: the ones OHIF draws."""
-    found = []
-    for item in group.get("ContentSequence") or []:
-        children = item.get("ContentSequence") or []
-        if item.get("ValueType") == "NUM" and len(children) == 1:
-            found += [child for child in children if child.get("ValueType") == "SCOORD"]
-    return found
+MODALITY_DESCRIPTOR, STUDY_DATE, FRAME_OF_REFERENCE = "121139", "111060", "112227"
+# CID 7010 and 7011: key images, and the four reasons to reject (IHE IOCM).
+SELECTION_TITLES = frozenset({"113000", "113013", "113001", "113037", "113038", "113039"})
 
 
 def right_form(subject: Subject) -> Iterator[str]:
-    """Hold that class and template go together."""
-    expected = {
-        Kind.MEASUREMENT_REPORT: ("1.2.840.10008.5.1.4.1.1.88.34", "1500"),
-        Kind.GROUNDED_REPORT: ("1.2.840.10008.5.1.4.1.1.88.22", "2000"),
-    }
-    if subject.kind not in expected:
-        return
-    sop_class, template = expected[subject.kind]
-    if subject.dataset.SOPClassUID != sop_class:
-        yield f"the SOP class is {subject.dataset.SOPClassUID}, not {sop_class}"
-    templates = subject.dataset.get("ContentTemplateSequence") or []
-    if not templates or templates[0].get("TemplateIdentifier") != template:
+    """Hold that measurements are TID 1500 in Comprehensive 3D SR."""
+    dataset = subject.dataset
+    if dataset.SOPClassUID != COMPREHENSIVE_3D:
+        yield f"the SOP class is {dataset.SOPClassUID}, not Comprehensive 3D SR"
+    yield from _template(dataset, MEASUREMENT_TEMPLATE)
+    if first_code(dataset, "ConceptNameCodeSequence") not in MEASUREMENT_TITLES:
+        yield "the title is not in CID 7021"
+
+
+def readable_form(subject: Subject) -> Iterator[str]:
+    """Hold that the text report is TID 2000 in Enhanced SR."""
+    if subject.dataset.SOPClassUID != ENHANCED:
+        yield f"the SOP class is {subject.dataset.SOPClassUID}, not Enhanced SR"
+    yield from _template(subject.dataset, "2000")
+
+
+def _template(dataset: Dataset, template: str) -> Iterator[str]:
+    items = dataset.get("ContentTemplateSequence") or []
+    if not items or items[0].get("TemplateIdentifier") != template:
         yield f"the root does not say that it follows template {template}"
 
 
-def honest_flags(subject: Subject) -> Iterator[str]:
-    """Hold that the document says that no person has seen it."""
-    for keyword, value in (
-        ("CompletionFlag", "COMPLETE"),
-        ("VerificationFlag", "UNVERIFIED"),
-        ("PreliminaryFlag", "PRELIMINARY"),
-    ):
-        if subject.dataset.get(keyword) != value:
-            yield f"{keyword} is not {value}"
-    if "VerifyingObserverSequence" in subject.dataset:
-        yield "a verifying observer is named"
-    for keyword in ("ReferencedPerformedProcedureStepSequence", "PerformedProcedureCodeSequence"):
-        if keyword not in subject.dataset:
-            yield f"{keyword} is absent; it must be there, if only empty"
+def device_observes(subject: Subject) -> Iterator[str]:
+    """Hold that language and observer are stated, and the observer is a device."""
+    dataset = subject.dataset
+    if not named(dataset, LANGUAGE):
+        yield "the language is missing"
+    observers = [first_code(item, "ConceptCodeSequence") for item in named(dataset, OBSERVER_TYPE)]
+    verified = dataset.get("VerificationFlag") == "VERIFIED"
+    if DEVICE not in observers:
+        yield "no device is named as observer"
+    elif observers != [DEVICE] and not verified:
+        yield "a person is named as observer, but nobody has verified the document"
+    if DEVICE in observers and not named(dataset, DEVICE_UID):
+        yield "the observing device has no UID"
 
 
-def stated_context(subject: Subject) -> Iterator[str]:
-    """Hold that language, observer and procedure are stated."""
-    observers = named(subject.dataset, OBSERVER_TYPE)
-    if [first_code(item, "ConceptCodeSequence") for item in observers] != [DEVICE]:
-        yield "the observer is not one device"
-    for code, words in ((PROCEDURE_REPORTED, "Procedure reported"), (LANGUAGE, "the language")):
-        if not named(subject.dataset, code):
-            yield f"{words} is missing"
+def names_the_procedure(subject: Subject) -> Iterator[str]:
+    """Hold that Procedure Reported is the imaging procedure, not the algorithm."""
+    items = named(subject.dataset, PROCEDURE_REPORTED)
+    if not items:
+        yield "Procedure reported is missing"
+    names = {
+        text_of(item, "TextValue").casefold()
+        for item in content_items(subject.dataset)
+        if first_code(item, "ConceptNameCodeSequence") == ALGORITHM_NAME
+    }
+    for item in items:
+        codes = item.get("ConceptCodeSequence") or []
+        meaning = text_of(codes[0], "CodeMeaning").casefold() if codes else ""
+        if first_scheme(item, "ConceptCodeSequence") == "99IHE" or meaning in names:
+            yield "Procedure reported names the algorithm, not the imaging procedure"
 
 
-def resolved_references(subject: Subject) -> Iterator[str]:
-    """Hold that everything the tree points at is there, and is listed as evidence."""
-    used: dict[str, str] = {}
-    for _, reference in _references(subject.dataset):
-        uid = str(reference.ReferencedSOPInstanceUID)
-        used[uid] = str(reference.ReferencedSOPClassUID)
-    known = dict.fromkeys(subject.sources, "")
-    for uid, source in subject.sources.items():
-        known[uid] = str(source.SOPClassUID)
-    for uid, segmentation in subject.segmentations.items():
-        known[uid] = str(segmentation.SOPClassUID)
-    if subject.sources:
-        for uid, sop_class in used.items():
-            if uid not in known:
-                yield "the tree refers to an object that is neither a source nor sent with it"
-            elif known[uid] != sop_class:
-                yield f"the tree gives {sop_class} as the class of an object of {known[uid]}"
-    evidence = {
+def has_library(subject: Subject) -> Iterator[str]:
+    """Hold that the analysed images are listed with modality, date and frame of reference."""
+    libraries = named(subject.dataset, IMAGE_LIBRARY)
+    images = [item for one in libraries for item in content_items(one)]
+    if not any(item.get("ValueType") == "IMAGE" for item in images):
+        yield "the Image Library is missing or lists no image"
+        return
+    said = {first_code(item, "ConceptNameCodeSequence") for item in images}
+    wanted = {MODALITY_DESCRIPTOR: "the modality"}
+    if subject.source is not None and text_of(subject.source, "StudyDate"):
+        wanted[STUDY_DATE] = "the study date"
+    if any(text_of(seg, "FrameOfReferenceUID") for seg in subject.segmentations.values()):
+        wanted[FRAME_OF_REFERENCE] = "the frame of reference"
+    for code, words in wanted.items():
+        if code not in said:
+            yield f"the Image Library does not give {words}"
+
+
+def _evidence(dataset: Dataset) -> set[str]:
+    return {
         str(item.ReferencedSOPInstanceUID)
-        for study in subject.dataset.get("CurrentRequestedProcedureEvidenceSequence") or []
+        for study in dataset.get("CurrentRequestedProcedureEvidenceSequence") or []
         for series in study.get("ReferencedSeriesSequence") or []
         for item in series.get("ReferencedSOPSequence") or []
     }
-    if set(used) - evidence:
-        yield f"{len(set(used) - evidence)} referenced objects are not listed as evidence"
-    if evidence - set(used):
-        yield f"{len(evidence - set(used))} objects of the evidence are not in the tree"
 
 
-def existing_segments(subject: Subject) -> Iterator[str]:
-    """Hold that each referenced segment exists in its segmentation."""
-    segmentations = subject.segmentations
-    for _, reference in _references(subject.dataset):
-        number = reference.get("ReferencedSegmentNumber")
-        segmentation = segmentations.get(str(reference.ReferencedSOPInstanceUID))
-        if segmentation is None:
+def evidence_is_tree(subject: Subject) -> Iterator[str]:
+    """Compare what the tree refers to with what is listed as evidence."""
+    used = {str(item.ReferencedSOPInstanceUID) for _, item in references(subject.dataset)}
+    evidence = _evidence(subject.dataset)
+    if used - evidence:
+        yield f"{len(used - evidence)} referenced objects are not listed as evidence"
+    if evidence - used:
+        yield f"{len(evidence - used)} objects of the evidence are not in the tree"
+
+
+def honest_flags(subject: Subject) -> Iterator[str]:
+    """Hold that an unseen document says so, and the procedure sequences are there."""
+    dataset = subject.dataset
+    if dataset.get("CompletionFlag") not in ("COMPLETE", "PARTIAL"):
+        yield "CompletionFlag is neither COMPLETE nor PARTIAL"
+    if dataset.get("VerificationFlag") == "UNVERIFIED":
+        if "VerifyingObserverSequence" in dataset:
+            yield "a verifying observer is named in an unverified document"
+        if dataset.get("PreliminaryFlag") != "PRELIMINARY":
+            yield "PreliminaryFlag is not PRELIMINARY, and nobody has verified the document"
+    elif subject.ours or not dataset.get("VerifyingObserverSequence"):
+        yield "VerificationFlag is not UNVERIFIED, and no person has verified the document"
+    for keyword in ("ReferencedPerformedProcedureStepSequence", "PerformedProcedureCodeSequence"):
+        if keyword not in dataset:
+            yield f"{keyword} is absent; it must be there, if only empty"
+
+
+def names_predecessors(subject: Subject) -> Iterator[str]:
+    """Hold that a corrected report names the one that it replaces."""
+    named_uids = set()
+    for study in subject.dataset.get("PredecessorDocumentsSequence") or []:
+        if not text_of(study, "StudyInstanceUID"):
+            yield "a predecessor has no study"
+        for series in study.get("ReferencedSeriesSequence") or []:
+            for item in series.get("ReferencedSOPSequence") or []:
+                named_uids.add(text_of(item, "ReferencedSOPInstanceUID"))
+                if item.get("ReferencedSOPClassUID") not in REPORT_CLASSES:
+                    yield "a predecessor is not a report"
+    if "PredecessorDocumentsSequence" in subject.dataset and not named_uids:
+        yield "Predecessor Documents Sequence names no document"
+    if subject.uid in named_uids:
+        yield "the report is its own predecessor"
+    if subject.predecessors - named_uids:
+        yield "the report that this one replaces is not among its predecessors"
+
+
+def resolved_references(subject: Subject) -> Iterator[str]:
+    """Hold that everything the tree points at is a source or goes out before it."""
+    known = {uid: str(source.SOPClassUID) for uid, source in subject.sources.items()}
+    known |= {str(one.SOPInstanceUID): str(one.SOPClassUID) for one in subject.objects}
+    for _, reference in references(subject.dataset):
+        uid = str(reference.ReferencedSOPInstanceUID)
+        sop_class = str(reference.ReferencedSOPClassUID)
+        if uid not in known:
+            yield "the tree refers to an object that is neither a source nor sent with it"
+        elif known[uid] != sop_class:
+            yield f"the tree gives {sop_class} as the class of an object of {known[uid]}"
+
+
+def one_entry_point(subject: Subject) -> Iterator[str]:
+    """Hold that one measurement report speaks for a result, and selections have a known title."""
+    if subject.kind is Kind.KEY_OBJECTS:
+        if first_code(subject.dataset, "ConceptNameCodeSequence") not in SELECTION_TITLES:
+            yield "the title is none for key images (113000, 113013) and none for rejection"
+        return
+    for other in subject.objects:
+        if other is subject.dataset or kind_of(other) is not Kind.MEASUREMENT_REPORT:
             continue
-        numbers = {int(item.SegmentNumber) for item in segmentation.SegmentSequence}
-        if number is None or int(number) not in numbers:
-            yield f"the tree refers to segment {number}, which the segmentation does not have"
+        shared = _evidence(other) & _evidence(subject.dataset) & set(subject.segmentations)
+        if shared:
+            yield "two measurement reports speak of one segmentation: which is the result?"
 
 
 def existing_frames(subject: Subject) -> Iterator[str]:
     """Hold that multi-frame sources, and only those, are referred to by frame."""
-    for item, reference in _references(subject.dataset):
+    for item, reference in references(subject.dataset):
         source = subject.sources.get(str(reference.ReferencedSOPInstanceUID))
         if source is None:
             continue
@@ -159,84 +211,11 @@ def existing_frames(subject: Subject) -> Iterator[str]:
             yield "coordinates on a multi-frame image do not say on which frame"
 
 
-def tracked_segments(subject: Subject) -> Iterator[str]:
-    """Compare the tracking identity of each group with its segment's."""
-    for group in _groups(subject.dataset):
-        uid = _tracking_uid(group)
-        if not uid:
-            yield "a measurement group has no Tracking Unique Identifier: OHIF skips it"
-        for item in named(group, REFERENCED_SEGMENT):
-            reference = item.ReferencedSOPSequence[0]
-            segmentation = subject.segmentations.get(str(reference.ReferencedSOPInstanceUID))
-            if segmentation is None:
-                continue
-            for segment in segmentation.SegmentSequence:
-                if segment.SegmentNumber == reference.get("ReferencedSegmentNumber"):
-                    if segment.get("TrackingUID") != uid:
-                        yield f"segment {segment.SegmentNumber} has another Tracking UID"
-
-
-def coordinates_for_each(subject: Subject) -> Iterator[str]:
-    """Hold that each tracking UID has a line, unless nothing was found at all."""
-    lines: dict[str, int] = defaultdict(int)
-    segments = 0
-    for group in _groups(subject.dataset):
-        lines[_tracking_uid(group)] += len(_coordinates(group))
-        segments += len(named(group, REFERENCED_SEGMENT))
-    if segments == 0:
-        return
-    for count in lines.values():
-        if count == 0:
-            yield "a tracking UID has no NUM with coordinates: OHIF shows nothing of the report"
-
-
-def coordinates_inside(subject: Subject) -> Iterator[str]:
-    """Hold that the coordinates lie on the image that they are selected from."""
-    for item in content_items(subject.dataset):
-        if item.get("ValueType") != "SCOORD":
-            continue
-        if first_code(item, "ConceptNameCodeSequence") == IMAGE_REGION:
-            yield "an image region (TID 1410): OHIF offers to edit it, and Slicer leaves the SEG"
-        selected = [
-            child
-            for child in item.get("ContentSequence") or []
-            if child.get("RelationshipType") == "SELECTED FROM"
-        ]
-        if len(selected) != 1:
-            yield "coordinates are not SELECTED FROM one image"
-            continue
-        uid = str(selected[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID)
-        source = subject.sources.get(uid)
-        if source is None:
-            continue
-        numbers = [float(value) for value in item.GraphicData]
-        columns, rows = numbers[0::2], numbers[1::2]
-        if not (0 <= min(columns) and max(columns) <= int(source.Columns)):
-            yield "coordinates lie beside the image"
-        if not (0 <= min(rows) and max(rows) <= int(source.Rows)):
-            yield "coordinates lie above or below the image"
-
-
-def known_units(subject: Subject) -> Iterator[str]:
-    """Hold that measurements are in units that displays know."""
-    for item in content_items(subject.dataset):
-        for value in item.get("MeasuredValueSequence") or []:
-            unit = first_code(value, "MeasurementUnitsCodeSequence")
-            if unit not in UNITS:
-                yield f"the unit {unit} is none of those that displays know"
-
-
 def filled_sequences(subject: Subject) -> Iterator[str]:
     """Look for empty content sequences."""
     for item in content_items(subject.dataset):
         if "ContentSequence" in item and not item.ContentSequence:
             yield "an item has an empty Content Sequence (type 1C)"
-
-
-def has_library(subject: Subject) -> Iterator[str]:
-    """Hold that the images that were looked at are listed."""
-    if not named(subject.dataset, IMAGE_LIBRARY):
-        yield "the Image Library is missing"
 
 
 def grounded_in_words(subject: Subject) -> Iterator[str]:
@@ -267,101 +246,111 @@ def names_its_origin(subject: Subject) -> Iterator[str]:
 
 RULES: tuple[Rule, ...] = (
     Rule(
-        "report.form",
-        "TID 1500 in Comprehensive 3D SR, TID 2000 in Enhanced SR.",
-        "IHE AIR check 25; PS3.16 TID 2000",
-        REPORTS,
+        "AIR-25",
+        "Measurements are TID 1500 in Comprehensive 3D SR.",
+        "IHE AIR 1.1; PS3.16 TID 1500, CID 7021",
+        MEASUREMENT_REPORTS,
         right_form,
     ),
     Rule(
-        "report.flags",
-        "Complete, unverified, preliminary; the procedure sequences are there.",
-        "PS3.3 C.17.2; IHE AIR check 36",
+        "AIR-26",
+        "The language and a device as the observer are stated, no person who took no part.",
+        "PS3.16 TID 1204, TID 1001, TID 1004",
+        REPORTS,
+        device_observes,
+    ),
+    Rule(
+        "AIR-27",
+        "Procedure reported is the imaging procedure, not the algorithm.",
+        "IHE AIR 1.1; PS3.16 CID 100",
+        REPORTS,
+        names_the_procedure,
+    ),
+    Rule(
+        "AIR-28",
+        "The Image Library lists the analysed images, with modality, date, frame of reference.",
+        "PS3.16 TID 1600, TID 1602",
+        MEASUREMENT_REPORTS,
+        has_library,
+    ),
+    Rule(
+        "AIR-35",
+        "The evidence is what the tree refers to, no more and no less.",
+        "PS3.3 C.17.2.3",
+        DOCUMENTS,
+        evidence_is_tree,
+        foreign="warning",
+        foreign_kinds=DOCUMENTS,
+    ),
+    Rule(
+        "AIR-36",
+        "Flags say that no person has seen it; the procedure sequences are there.",
+        "PS3.3 C.17.2",
         REPORTS,
         honest_flags,
     ),
     Rule(
-        "report.context",
-        "Language, one device observer and the imaging procedure are stated.",
-        "PS3.16 TID 1500, TID 2000; IHE AIR checks 26, 27",
+        "AIR-37",
+        "A corrected report names the one that it replaces.",
+        "PS3.3 C.17.2; IHE AIR",
         REPORTS,
-        stated_context,
+        names_predecessors,
     ),
     Rule(
-        "report.references",
-        "What the tree refers to exists and is the evidence, no more and no less.",
-        "PS3.3 C.17.2.3; IHE AIR checks 35, 38",
-        REPORTS,
+        "AIR-38",
+        "What the tree refers to is a source, or is sent with it.",
+        "IHE AIR; PS3.3 C.17.2.3",
+        DOCUMENTS,
         resolved_references,
+        foreign="warning",
+        needs=Need.SOURCES,
+        foreign_kinds=DOCUMENTS,
     ),
     Rule(
-        "report.segments",
-        "Each referenced segment exists.",
-        "PS3.3 C.18.4",
-        REPORTS,
-        existing_segments,
+        "AIR-39",
+        "One measurement report is the entry to a result; selections have a known title.",
+        "IHE AIR; PS3.16 CID 7010, CID 7011",
+        MEASUREMENT_REPORTS | KEY_OBJECTS,
+        one_entry_point,
+    ),
+    Rule(
+        "report.form",
+        "The text report is TID 2000 in Enhanced SR.",
+        "PS3.16 TID 2000",
+        TEXT_REPORTS,
+        readable_form,
+        foreign=None,
     ),
     Rule(
         "report.frames",
         "Frame numbers stand where the source is multi-frame, and only there.",
         "PS3.3 table 10-3; OHIF jumps to the frame",
-        REPORTS,
+        DOCUMENTS,
         existing_frames,
+        foreign_kinds=DOCUMENTS,
     ),
     Rule(
         "report.content",
         "No empty Content Sequence.",
         "PS3.3 C.17.3: type 1C",
-        REPORTS,
+        DOCUMENTS,
         filled_sequences,
+        foreign_kinds=DOCUMENTS,
     ),
     Rule(
-        "report.tracking",
-        "Each group has the Tracking UID of its segment.",
-        "PS3.16 TID 4108; IHE AIR checks 19, 30",
-        MEASUREMENT_REPORTS,
-        tracked_segments,
-    ),
-    Rule(
-        "report.coordinates",
-        "Each tracking UID has at least one NUM with coordinates.",
-        "OHIF shows nothing of a report in which one has none",
-        MEASUREMENT_REPORTS,
-        coordinates_for_each,
-    ),
-    Rule(
-        "report.coordinates-inside",
-        "Coordinates are SELECTED FROM one image and lie on it.",
-        "PS3.3 C.18.6; OHIF; Slicer",
-        MEASUREMENT_REPORTS,
-        coordinates_inside,
-    ),
-    Rule(
-        "report.units",
-        "Units are those of CID 7460, 7461, 7462, 85, or counts.",
-        "PS3.16; IHE AIR check 32",
-        MEASUREMENT_REPORTS,
-        known_units,
-    ),
-    Rule(
-        "report.library",
-        "The analysed images are listed.",
-        "PS3.16 TID 1600; IHE AIR check 28",
-        MEASUREMENT_REPORTS,
-        has_library,
-    ),
-    Rule(
-        "report.grounding",
+        "viewer.grounding",
         "A sentence names in words the segment and image that it is inferred from.",
         "OHIF hides the references",
-        GROUNDED_REPORTS,
+        TEXT_REPORTS,
         grounded_in_words,
+        foreign=None,
     ),
     Rule(
         "report.origin",
         "The impression says that it is AI-generated.",
         "readers must see it where they read",
-        GROUNDED_REPORTS,
+        TEXT_REPORTS,
         names_its_origin,
+        foreign=None,
     ),
 )

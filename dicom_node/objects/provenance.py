@@ -34,10 +34,37 @@ IMPLEMENTATION_VERSION_NAME = "UNIBIOMED_NODE"
 SHORT_STRING = 16
 LONG_STRING = 64
 
-RESEARCH_USE = "Research use only. AI-generated, not verified by a person."
+NODE_MANUFACTURER = "UniBiomed Node"
+UNVERIFIED = "AI-generated, not verified by a person."
+RESEARCH_USE = f"Research use only. {UNVERIFIED}"
+RESEARCH_MARKER = "(AI, research)"
+CLEARED_MARKER = "(AI)"
 
+# Fixed, so that hanging protocols can match them.
 SERIES_NUMBERS: Mapping[str, int] = MappingProxyType(
-    {"segmentation": 9001, "measurement_report": 9002, "grounded_report": 9004}
+    {
+        "segmentation": 9001,
+        "measurement_report": 9002,
+        "key_objects": 9003,
+        "grounded_report": 9004,
+        "secondary_capture": 9005,
+        "report_document": 9006,
+        "structure_set": 9007,
+        "rejection_note": 9008,
+    }
+)
+# What the series is, in Series Description.
+_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "segmentation": "segmentation",
+        "measurement_report": "measurements",
+        "key_objects": "key images",
+        "grounded_report": "report",
+        "secondary_capture": "contours",
+        "report_document": "report as PDF",
+        "structure_set": "structure set",
+        "rejection_note": "rejection",
+    }
 )
 
 ARTIFICIAL_INTELLIGENCE = CodedConcept(
@@ -126,7 +153,7 @@ class NodeIdentity:
 
     software_version: str
     serial_number: str
-    manufacturer: str = "UniBiomed Node"
+    manufacturer: str = NODE_MANUFACTURER
     model_name: str = "UniBiomed Node"
     station_name: str = ""
     institution_name: str = ""
@@ -164,12 +191,12 @@ class AlgorithmIdentity:
     @property
     def device_uid(self) -> str:
         """The algorithm's Device UID: another one for any other weights."""
-        return uid_from_uuid(uuid.uuid5(uuid.NAMESPACE_OID, f"weights/{self.digest}"))
+        return device_uid_of(self.digest)
 
     @property
     def parameters(self) -> str:
         """What was run, for Algorithm Parameters."""
-        return f"weights sha256 {self.digest}"
+        return f"{_DIGEST_WORDS}{self.digest}"
 
     def identification(self, parameters: Sequence[str]) -> AlgorithmIdentificationSequence:
         """Return the Algorithm Identification macro (PS3.3 10.16)."""
@@ -180,6 +207,25 @@ class AlgorithmIdentity:
             source=self.manufacturer,
             parameters={"parameters": "; ".join(parameters)} if parameters else None,
         )
+
+
+_DIGEST_WORDS = "weights sha256 "
+
+
+def device_uid_of(digest: str) -> str:
+    """Return the Device UID that stands for weights with this SHA-256."""
+    return uid_from_uuid(uuid.uuid5(uuid.NAMESPACE_OID, f"weights/{digest}"))
+
+
+def weights_digest(parameters: str) -> str | None:
+    """Return the digest that algorithm parameters give, or ``None`` where they give none."""
+    match = re.search(rf"{_DIGEST_WORDS}([0-9a-f]{{64}})", parameters)
+    return match[1] if match else None
+
+
+def marker(node: NodeIdentity) -> str:
+    """Return the sentence that every object carries: what it is for, and where it comes from."""
+    return RESEARCH_USE if node.research_use else UNVERIFIED
 
 
 def single_line(text: str, limit: int) -> str:
@@ -217,7 +263,7 @@ def complete_header(
     source
         Header of one source image; not changed.
     kind
-        ``"segmentation"``, ``"measurement_report"`` or ``"grounded_report"``.
+        One of the keys of `SERIES_NUMBERS`.
     """
     dataset.SpecificCharacterSet = "ISO_IR 192"
     _copy_patient_and_study(dataset, source)
@@ -225,8 +271,10 @@ def complete_header(
     _write_times(dataset, source, identifiers.created)
     _write_equipment(dataset, node)
     dataset.ContributingEquipmentSequence = DicomSequence(
-        [_contribution(algorithm, local_time(identifiers.created, source))]
+        [_contribution(algorithm, local_time(identifiers.created, source), marker(node))]
     )
+    if "ContentDescription" in dataset:
+        dataset.ContentDescription = single_line(marker(node), LONG_STRING)
 
 
 def copied(element: DataElement) -> DataElement:
@@ -291,13 +339,7 @@ def _write_series(
     dataset.SOPInstanceUID = pair.instance_uid
     dataset.SeriesNumber = SERIES_NUMBERS[kind]
     dataset.InstanceNumber = 1
-    words = {
-        "segmentation": "segmentation",
-        "measurement_report": "measurements",
-        "grounded_report": "report",
-    }[kind]
-    marker = "AI, research" if node.research_use else "AI"
-    suffix = f" {words} ({marker})"
+    suffix = f" {_WORDS[kind]} {RESEARCH_MARKER if node.research_use else CLEARED_MARKER}"
     name = single_line(f"{algorithm.name} {algorithm.version}", LONG_STRING - len(suffix))
     dataset.SeriesDescription = name + suffix
     if kind == "segmentation":
@@ -327,7 +369,7 @@ def _write_equipment(dataset: Dataset, node: NodeIdentity) -> None:
             setattr(dataset, keyword, single_line(value, limit))
 
 
-def _contribution(algorithm: AlgorithmIdentity, when: datetime) -> Dataset:
+def _contribution(algorithm: AlgorithmIdentity, when: datetime, words: str) -> Dataset:
     """Return the algorithm's item of Contributing Equipment (PS3.3 C.12.1, IHE AIR 6.5.3.1)."""
     item = Dataset()
     item.Manufacturer = algorithm.manufacturer
@@ -335,7 +377,7 @@ def _contribution(algorithm: AlgorithmIdentity, when: datetime) -> Dataset:
     item.SoftwareVersions = algorithm.version
     item.DeviceUID = algorithm.device_uid
     item.ContributionDateTime = when.strftime("%Y%m%d%H%M%S.%f")
-    item.ContributionDescription = RESEARCH_USE
+    item.ContributionDescription = words
     item.PurposeOfReferenceCodeSequence = DicomSequence(
         [CodedConcept(value="109102", scheme_designator="DCM", meaning="Processing Equipment")]
     )

@@ -6,6 +6,7 @@ library).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -15,6 +16,7 @@ from highdicom.sr import (
     ContainerContentItem,
     ContentItem,
     ContentSequence,
+    DateContentItem,
     DeviceObserverIdentifyingAttributes,
     ImageContentItem,
     LanguageOfContentItemAndDescendants,
@@ -186,6 +188,14 @@ def _library_descriptors(source: Source) -> list[ContentItem]:
                 relationship_type=context,
             )
         )
+    if _is_date(str(header.get("StudyDate") or "")):
+        items.append(
+            DateContentItem(
+                name=dicom_code("111060", "Study Date"),
+                value=str(header.StudyDate),
+                relationship_type=context,
+            )
+        )
     frame_of_reference = plane_of(source).frame_of_reference_uid
     if frame_of_reference is not None:
         items.append(
@@ -213,6 +223,10 @@ def _library_descriptors(source: Source) -> list[ContentItem]:
             )
         )
     return items
+
+
+def _is_date(text: str) -> bool:
+    return re.fullmatch(r"\d{8}", text) is not None
 
 
 def text_item(
