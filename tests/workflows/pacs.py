@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -36,6 +37,10 @@ class Pacs:
         Whether it takes C-FIND at all.
     knows
         Calling AE titles; it rejects others for good. Empty: all.
+    answering
+        Cleared, it hangs in C-FIND until it is set.
+    asked
+        How often it was asked by C-FIND.
     stored
         (association number, SOP Instance UID) of each C-STORE answered with success.
     data
@@ -48,6 +53,8 @@ class Pacs:
     forgets: dict[str, int] = field(default_factory=dict)
     finds: bool = True
     knows: tuple[str, ...] = ()
+    answering: threading.Event = field(default_factory=threading.Event)
+    asked: int = 0
     stored: list[tuple[int, str]] = field(default_factory=list)
     data: dict[str, list[bytes]] = field(default_factory=dict)
     on_store: Any = None
@@ -58,6 +65,7 @@ class Pacs:
 
     def start(self) -> None:
         """Listen, on the port of the last time if there was one."""
+        self.answering.set()
         entity = AE(ae_title="PACS")
         for uid in self.classes:
             entity.add_supported_context(uid)
@@ -107,6 +115,8 @@ class Pacs:
         return 0x0000
 
     def _find(self, event: Event) -> Iterator[tuple[int, Dataset | None]]:
+        self.asked += 1
+        self.answering.wait(30)
         asked = event.identifier
         wanted = asked.SOPInstanceUID
         listed = [wanted] if isinstance(wanted, str) else list(wanted or [])
