@@ -12,19 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from highdicom.color import CIELabColor
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from deploy.job_display import measured
 from dicom_node.objects.pixels import PixelValues, read_pixels
+from dicom_node.objects.segmentation_reading import Colour, read_segmentation
 from dicom_node.objects.series import Source
 
 __all__ = ["Segment", "draw_findings", "read_segments"]
 
-Colour = tuple[int, int, int]
 Grey = NDArray[np.uint8]
 
 PANEL = 420  # pixels of the longer side of a panel
@@ -74,29 +72,13 @@ def read_segments(segmentation: Path | Dataset) -> list[Segment]:
     list of Segment
         In the order of their numbers.
     """
-    dataset = dcmread(segmentation) if isinstance(segmentation, Path) else segmentation
-    pixels = dataset.pixel_array
-    pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
+    read = read_segmentation(segmentation)
     found: dict[int, dict[str, NDArray[np.bool_]]] = {}
-    for frame, groups in zip(pixels, dataset.PerFrameFunctionalGroupsSequence, strict=True):
-        image = str(
-            groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
-        )
-        if dataset.SegmentationType == "BINARY":
-            number = int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
-            found.setdefault(number, {})[image] = frame > 0
-        else:
-            for number in np.unique(frame[frame > 0]):
-                found.setdefault(int(number), {})[image] = frame == number
+    for one in read.masks():
+        found.setdefault(one.segment, {})[one.sop_instance_uid] = one.mask
     return [
-        Segment(
-            int(item.SegmentNumber),
-            str(item.SegmentLabel),
-            _colour(item),
-            found.get(int(item.SegmentNumber), {}),
-        )
-        for item in dataset.SegmentSequence
-        if int(item.SegmentNumber) > 0
+        Segment(one.number, one.label, one.colour, found.get(one.number, {}))
+        for one in read.segments
     ]
 
 
@@ -330,12 +312,3 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise RuntimeError("this Pillow was built without FreeType, so it cannot write text")
     return font
-
-
-def _colour(segment: Dataset) -> Colour:
-    """Return Recommended Display CIELab Value (0062,000D) as sRGB; teal where it is missing."""
-    value = segment.get("RecommendedDisplayCIELabValue")
-    if value is None:
-        return 0, 200, 180
-    red, green, blue = CIELabColor.from_dicom_value(tuple(int(part) for part in value)).to_rgb()
-    return int(red), int(green), int(blue)

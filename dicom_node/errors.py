@@ -39,13 +39,5 @@ class RejectedError(FinalError):
     """
 
 
-class BrokenToolError(RetriableError):
-    """A program that the node runs ended without an answer.
-
-    The machine may have been short of something; or the input kills it each time. So it is worth a
-    few attempts, and not days of them.
-    """
-
-
 class StorageFullError(RetriableError):
     """The archive has no room: the disk is full or under its watermark; later may do."""

