@@ -11,8 +11,18 @@ from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dashboard import entry, jobs, live, overview
+from dashboard import (
+    entry,
+    jobs,
+    live,
+    overview,
+    questions,
+    reviews,
+    studies,
+    viewer_api,
+)
 from dashboard.errors import answer_errors
+from dashboard.images import Images
 from dashboard.live import Changes
 from workflows.node import Node
 
@@ -52,7 +62,17 @@ def create_app(node: Node) -> FastAPI:
     )
     app.state.node = node
     app.state.changes = changes
-    for router in (entry.router, overview.router, jobs.router, live.router):
+    app.state.images = Images(node)
+    for router in (
+        entry.router,
+        overview.router,
+        jobs.router,
+        live.router,
+        viewer_api.router,
+        reviews.router,
+        studies.router,
+        questions.router,
+    ):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     answer_errors(app)

@@ -12,9 +12,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from dashboard.access import ForbiddenError, ForgedError, NotLoggedInError
+from dashboard.frames import FrameUnavailableError
 from dashboard.rendering import render
 from db.accounts import AccountError
 from db.session import DATABASE_ERRORS, is_passing
+from dicom_node.errors import FinalError, RetriableError
 
 _LOG = logging.getLogger(__name__)
 _SENTENCES: Final = {
@@ -32,6 +34,9 @@ def answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(AccountError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(FrameUnavailableError, _gone)
+    app.add_exception_handler(FinalError, _unreadable)
+    app.add_exception_handler(RetriableError, _not_now)
     for kind in DATABASE_ERRORS:
         app.add_exception_handler(kind, _database)
 
@@ -74,6 +79,23 @@ def _forged(request: Request, error: Exception) -> Response:
 
 def _refused(request: Request, error: Exception) -> Response:
     return problem(request, 400, "Not done", str(error))
+
+
+def _gone(request: Request, error: Exception) -> Response:
+    return problem(request, 404, "Not here (any more)", _sentence(error))
+
+
+def _unreadable(request: Request, error: Exception) -> Response:
+    return problem(request, 422, "Cannot be shown", _sentence(error))
+
+
+def _not_now(request: Request, error: Exception) -> Response:
+    return problem(request, 503, "Not at the moment", _sentence(error))
+
+
+def _sentence(error: Exception) -> str:
+    said = str(error)
+    return f"{said[:1].upper()}{said[1:]}"
 
 
 def _invalid(request: Request, error: Exception) -> Response:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from starlette.responses import Response
@@ -11,6 +12,7 @@ from dashboard.access import NodeOf, Viewer
 from dashboard.auditing import note
 from dashboard.rendering import render
 from db.jobs import JobState, job_as_json, list_jobs
+from workflows.node import Node
 
 router = APIRouter(include_in_schema=False)
 
@@ -49,4 +51,13 @@ def job_page(request: Request, node: NodeOf, actor: Viewer, job_id: int) -> Resp
     if request.headers.get("x-live") is None:
         with node.database.session() as session:
             note(session, request, "job.view", target=f"job {job_id}")
-    return render(request, "job.html", job=job)
+    return render(request, "job.html", job=job, viewer_link=viewer_link(node, job))
+
+
+def viewer_link(node: Node, job: dict[str, Any]) -> str | None:
+    """Return the address of the job's study in the site's viewer; None where none is set."""
+    address = node.settings.dashboard.viewer_url
+    if address is None:
+        return None
+    query = urlencode({"StudyInstanceUIDs": job["study_instance_uid"]})
+    return f"{address}{'&' if '?' in address else '?'}{query}"

@@ -143,6 +143,8 @@ def environment() -> Environment:
 MENU: Final = (
     ("/", "Overview", Role.VIEWER),
     ("/jobs", "Jobs", Role.VIEWER),
+    ("/studies", "Studies", Role.VIEWER),
+    ("/agreement", "Agreement", Role.VIEWER),
 )
 """Address, name, and the role that a page needs."""
 

@@ -207,6 +207,7 @@ def _finding(finding: FindingRecord) -> dict[str, Any]:
 
 def _result_lines(result: ResultRecord) -> list[dict[str, Any]]:
     base = {
+        "position": result.position,
         "kind": result.kind,
         "sop_class_uid": result.sop_class_uid,
         "sop_instance_uid": result.sop_instance_uid,
@@ -216,6 +217,7 @@ def _result_lines(result: ResultRecord) -> list[dict[str, Any]]:
         "sha256": result.sha256,
         "state": str(result.state),
         "problems": list(result.problems),
+        "purged_at": as_text(result.purged_at),
     }
     if not result.deliveries:
         return [{**base, "destination": None, "delivery": None, "confirmed": False}]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import delete, exists, insert, select, update
 from sqlalchemy.orm import Session, selectinload
@@ -351,37 +351,7 @@ def record_confirmation(
         )
 
 
-def record_silence(
-    session: Session, lease: Lease, delivery_ids: Sequence[int], sentence: str, now: datetime
-) -> None:
-    """Note that a destination did not answer when it was asked for results that it was sent.
-
-    Those that are proven meanwhile stay as they are.
-
-    Raises
-    ------
-    LostLease
-        When the job is not this worker's any more.
-    """
-    guard(session, lease)
-    session.execute(
-        update(DeliveryRecord)
-        .where(
-            DeliveryRecord.id.in_(list(delivery_ids)),
-            DeliveryRecord.state == DeliveryState.SENT,
-        )
-        .values(status=None, attempted_at=now, sentence=sentence)
-    )
-
-
-def silence_at(
-    session: Session,
-    destination: str,
-    since: datetime,
-    *,
-    but_job: int,
-    asked: Literal["store", "find"] = "store",
-) -> str | None:
+def silence_at(session: Session, destination: str, since: datetime, *, but_job: int) -> str | None:
     """Return what another job's attempt met that got no answer from a destination.
 
     Parameters
@@ -394,27 +364,21 @@ def silence_at(
         Attempts before are not counted.
     but_job
         The job that asks; its own attempts are not counted.
-    asked
-        Which service: a PACS that stores may well hang when it is queried.
 
     Returns
     -------
     str or None
         The sentence of the latest such attempt; ``None`` when there is none, or when the
-        destination answered that service afterwards.
+        destination took an object afterwards.
     """
-    state, answered = {
-        "store": (DeliveryState.PENDING, DeliveryRecord.sent_at),
-        "find": (DeliveryState.SENT, DeliveryRecord.confirmed_at),
-    }[asked]
     row = session.execute(
         select(DeliveryRecord.attempted_at, DeliveryRecord.sentence)
         .join(ResultRecord, ResultRecord.id == DeliveryRecord.result_id)
         .where(
             DeliveryRecord.destination == destination,
-            DeliveryRecord.state == state,
+            DeliveryRecord.state == DeliveryState.PENDING,
             DeliveryRecord.status.is_(None),
-            answered.is_(None),
+            DeliveryRecord.sent_at.is_(None),
             DeliveryRecord.attempted_at > since,
             ResultRecord.job_id != but_job,
         )
@@ -423,7 +387,7 @@ def silence_at(
     ).first()
     if row is None:
         return None
-    since_then = exists().where(
-        DeliveryRecord.destination == destination, answered > row.attempted_at
+    taken = exists().where(
+        DeliveryRecord.destination == destination, DeliveryRecord.sent_at > row.attempted_at
     )
-    return None if session.scalar(select(since_then)) else str(row.sentence)
+    return None if session.scalar(select(taken)) else str(row.sentence)

@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from inference.order_statistics import finite_extremes, finite_percentiles
-
 Bytes = NDArray[np.uint8]
 
 
@@ -69,15 +67,15 @@ def limits(
         return policy.lower, policy.upper
     if policy.kind == "voi" and window is not None and window[0] < window[1]:
         return window
-    if policy.kind == "eight_bit":
-        found: tuple[float, ...] | None = finite_extremes(values)
-    else:
-        found = finite_percentiles(values, (policy.lower, policy.upper))
-    if found is None:
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values.reshape(-1)
+    if finite.size == 0:
         return 0.0, 1.0
-    low, high = found
-    if policy.kind == "eight_bit" and 0.0 <= low and high <= 255.0:
-        return 0.0, 255.0
+    if policy.kind == "eight_bit":
+        low, high = float(finite.min()), float(finite.max())
+        if 0.0 <= low and high <= 255.0:
+            return 0.0, 255.0
+    else:
+        low, high = (float(v) for v in np.percentile(finite, (policy.lower, policy.upper)))
     return (low, high) if high > low else (low, low + 1.0)
 
 

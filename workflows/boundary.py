@@ -21,7 +21,7 @@ from db.jobs import JobState, Lease, LostLease, claim, finish, postpone
 from db.models import Job
 from db.session import is_passing
 from db.states import RESTING_STATE_OF
-from dicom_node.errors import BrokenToolError, FinalError, RejectedError, RetriableError
+from dicom_node.errors import FinalError, RejectedError, RetriableError
 from inference.errors import (
     CheckpointError,
     DeviceLostError,
@@ -107,8 +107,6 @@ def attend(
         return following
     except LostLease as error:
         _LOG.warning("%s", error)
-    except BrokenToolError as error:
-        return _again(node, lease, error.sentence, most=jobs.attempts)
     except RetriableError as error:
         return _again(node, lease, error.sentence)
     except SQLAlchemyError as error:
@@ -153,7 +151,7 @@ def attend(
         return _again(
             node,
             lease,
-            "the worker's memory ran out; give the node more, or lower model.prepared_memory or "
+            "the worker's memory ran out; give the node more, or lower model.concurrent_jobs or "
             "workers.io in node.yaml",
             most=jobs.attempts,
         )

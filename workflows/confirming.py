@@ -8,13 +8,13 @@ from typing import Final
 
 from db.jobs import Lease
 from db.models import DeliveryState
-from db.results import record_confirmation, record_sending, record_silence
+from db.results import record_confirmation, record_sending
 from dicom_node.errors import FinalError, RejectedError, RetriableError
 from dicom_node.services.query_retrieve_scu import confirm
 from workflows.lease_keeper import LeaseKeeper
 from workflows.network import destination_of
 from workflows.node import Node
-from workflows.parcels import Outcome, Parcel, parcels_for, pause, recent_silence
+from workflows.parcels import Outcome, Parcel, parcels_for, pause
 from workflows.settings import DestinationSettings
 
 _FIRST_LOOK_SECONDS: Final = 0.1
@@ -44,17 +44,10 @@ def prove_at(
     if destination.confirm == "none":
         _confirmed(node, lease, sent, "status", "stored; read-back is off (confirm: none)")
         return
-    silence = recent_silence(node, lease, destination, "find")
-    if silence is not None:
-        outcome.again.append(f"not asked, as another job got no answer just now: {silence}")
-        return
     try:
         lacking = _look_until_proven(node, lease, keeper, destination, study_instance_uid, sent)
     except RetriableError as error:
         outcome.again.append(error.sentence)
-        with node.database.session() as session:
-            ids = [parcel.delivery_id for parcel in sent]
-            record_silence(session, lease, ids, error.sentence, node.now())
         return
     except RejectedError as error:
         outcome.rejected.append(f"{error.sentence}. It answers so, too, while it restarts")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ from db.results import (
     record_rejection,
     record_sending,
     results_of,
+    silence_at,
 )
 from dicom_node.errors import FinalError, RejectedError, RetriableError
 from dicom_node.services.storage_scu import StoreStatus, send
@@ -30,7 +32,7 @@ from workflows.dispatch import Dispatch
 from workflows.lease_keeper import LeaseKeeper
 from workflows.network import destination_of
 from workflows.node import Node
-from workflows.parcels import Outcome, Parcel, parcels_for, pause, recent_silence
+from workflows.parcels import Outcome, Parcel, parcels_for, pause
 from workflows.settings import DestinationSettings
 
 _LOG = logging.getLogger(__name__)
@@ -159,9 +161,11 @@ def _not_silent(
     outcome: Outcome,
 ) -> list[DestinationSettings]:
     """Leave out who gave another job no answer a moment ago: each call would cost its deadlines."""
+    since = node.now() - timedelta(seconds=node.settings.retries.first_seconds)
     found = []
     for destination in destinations:
-        silence = recent_silence(node, lease, destination, "store")
+        with node.database.reading() as session:
+            silence = silence_at(session, destination.name, since, but_job=lease.job_id)
         if silence is None:
             found.append(destination)
         else:

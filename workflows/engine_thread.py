@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from dicom_node.errors import RetriableError
 from inference.findings import Interpretation
 from inference.tasks import Task
-from workflows.pixel_room import PixelRoom
 
 _LOG = logging.getLogger(__name__)
 
@@ -96,8 +95,6 @@ class EngineThread:
     ----------
     load
         Loads the model; called in the engine's own thread, again after it failed.
-    room
-        For the pixels of the jobs that hand in questions, or prepare to.
 
     Notes
     -----
@@ -105,8 +102,7 @@ class EngineThread:
     until these are done. An error of one job is that job's answer and touches no other.
     """
 
-    def __init__(self, load: Callable[[], Engine], room: PixelRoom | None = None) -> None:
-        self.room = PixelRoom() if room is None else room
+    def __init__(self, load: Callable[[], Engine]) -> None:
         self._load = load
         self._engine: Engine | None = None
         self._turns: list[_Turn] = []

@@ -132,12 +132,6 @@ def one_source(paths: Sequence[Path], sop_instance_uids: Sequence[str]) -> Sourc
     )
 
 
-def bytes_of(source: Source) -> int:
-    """Return how much memory the pixels of a source take once they are decoded: 32-bit values."""
-    frames, rows, columns = source.shape
-    return 4 * frames * rows * columns
-
-
 def prepare(source: Source) -> Prepared:
     """Read the pixels of a source; raises PixelError (final) or RetriableError."""
     return Prepared(source, read_pixels(source))

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from datetime import timedelta
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 from db.jobs import Lease
 from db.models import DeliveryState
-from db.results import results_of, silence_at
+from db.results import results_of
 from dicom_node.errors import FinalError, RejectedError, RetriableError
 from workflows.lease_keeper import LeaseKeeper
 from workflows.node import Node
-from workflows.settings import DestinationSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +77,6 @@ def parcels_for(node: Node, lease: Lease, destination: str) -> list[Parcel]:
             for delivery in result.deliveries
             if delivery.destination == destination
         ]
-
-
-def recent_silence(
-    node: Node, lease: Lease, destination: DestinationSettings, asked: Literal["store", "find"]
-) -> str | None:
-    """Return what another job met a moment ago, if it got no answer: see `silence_at`."""
-    since = node.now() - timedelta(seconds=node.settings.retries.first_seconds)
-    with node.database.reading() as session:
-        return silence_at(session, destination.name, since, but_job=lease.job_id, asked=asked)
 
 
 def pause(keeper: LeaseKeeper, seconds: float) -> None:

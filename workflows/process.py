@@ -9,11 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from workflows.answering import Answering
 from workflows.configuration import Configuration, load_configuration
 from workflows.engine_thread import EngineThread
 from workflows.interpret import load_engine
 from workflows.node import Node, open_node
-from workflows.pixel_room import PixelRoom
 from workflows.reloading import Reloading
 from workflows.settings import Home
 
@@ -74,8 +74,12 @@ class WorkerProcess:
     def engine(self) -> EngineThread:
         """The thread that owns the model; not yet started."""
         settings = self.configuration.settings
-        room = PixelRoom(settings.model.prepared_memory)
-        return EngineThread(lambda: load_engine(settings), room)
+        return EngineThread(lambda: load_engine(settings))
+
+    @cached_property
+    def answering(self) -> Answering:
+        """The thread that answers people's questions; not yet started."""
+        return Answering(self.node, self.engine, self.leave)
 
     def leave(self) -> None:
         """End the process at once: a thread in it hangs and cannot be stopped otherwise."""

@@ -109,6 +109,7 @@ def load_model_early(instance: Any, **_: object) -> None:
     """Let the worker that interprets load the model before the first job comes."""
     if "gpu" in instance.app.amqp.queues.consume_from:
         process.engine.start()
+        process.answering.start()
 
 
 @worker_shutting_down.connect(weak=False)

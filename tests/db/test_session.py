@@ -12,7 +12,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 import db.models_access
-import db.models_operation  # noqa: F401 - their tables belong to the same metadata
+import db.models_operation
+import db.models_reader  # noqa: F401 - their tables belong to the same metadata
 from db.models import Base, Quarantine
 from db.session import Database, is_passing
 from tests.databases import START

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -37,10 +36,6 @@ class Pacs:
         Whether it takes C-FIND at all.
     knows
         Calling AE titles; it rejects others for good. Empty: all.
-    answering
-        Cleared, it hangs in C-FIND until it is set.
-    asked
-        How often it was asked by C-FIND.
     stored
         (association number, SOP Instance UID) of each C-STORE answered with success.
     data
@@ -53,8 +48,6 @@ class Pacs:
     forgets: dict[str, int] = field(default_factory=dict)
     finds: bool = True
     knows: tuple[str, ...] = ()
-    answering: threading.Event = field(default_factory=threading.Event)
-    asked: int = 0
     stored: list[tuple[int, str]] = field(default_factory=list)
     data: dict[str, list[bytes]] = field(default_factory=dict)
     on_store: Any = None
@@ -65,7 +58,6 @@ class Pacs:
 
     def start(self) -> None:
         """Listen, on the port of the last time if there was one."""
-        self.answering.set()
         entity = AE(ae_title="PACS")
         for uid in self.classes:
             entity.add_supported_context(uid)
@@ -115,8 +107,6 @@ class Pacs:
         return 0x0000
 
     def _find(self, event: Event) -> Iterator[tuple[int, Dataset | None]]:
-        self.asked += 1
-        self.answering.wait(30)
         asked = event.identifier
         wanted = asked.SOPInstanceUID
         listed = [wanted] if isinstance(wanted, str) else list(wanted or [])

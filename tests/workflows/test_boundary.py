@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from db.jobs import JobState, Lease, LostLease, advance, finish, release_expired
 from db.models import Job
-from dicom_node.errors import BrokenToolError, FinalError, RetriableError
+from dicom_node.errors import FinalError, RetriableError
 from inference.errors import (
     CheckpointError,
     DeviceLostError,
@@ -245,22 +245,3 @@ def test_pauses_double_up_to_a_limit(attempts: int, first: float, longest: float
     pause = pause_seconds(attempts, retries)
     expected = min(longest, first * 2.0 ** min(attempts, 64))
     assert 0.75 * expected <= pause <= 1.25 * expected
-
-
-def test_a_tool_that_ends_each_time_is_not_run_for_days(
-    node: Node, tmp_path: Path, clock: Clock
-) -> None:
-    patient = make_node(tmp_path / "home", clock, jobs={"attempts": 2}, retries={"attempts": 300})
-    said = []
-    for error in (
-        BrokenToolError("dciodvfy ended by signal 11"),
-        RetriableError("the disk is away"),
-        BrokenToolError("dciodvfy ended by signal 11"),
-        BrokenToolError("dciodvfy ended by signal 11"),
-    ):
-        attend_raising(patient, error)
-        said.append(job(patient).state)
-        clock.forward(10_000)
-    patient.database.dispose()
-    assert said == [JobState.QUEUED] * 3 + [JobState.FAILED]
-    assert "given up after 4 attempts: dciodvfy" in job(node).error

@@ -334,24 +334,3 @@ def test_a_pacs_that_goes_on_rejecting_us_fails_the_job_before_long(
     assert states == ["delivering", "delivering", "failed"]
     assert "given up after 8 attempts" in told(node, job_id)["error"]
     assert pacs.received == []
-
-
-def test_a_pacs_that_hangs_when_it_is_asked_costs_one_job_its_deadline(
-    tmp_path: Path, database: Database, clock: Clock, pacs: Pacs
-) -> None:
-    impatient = [destination(pacs, dimse_timeout_seconds=0.5, network_timeout_seconds=0.5)]
-    node = make_node(tmp_path, database, clock, destinations=impatient)
-    first, second = encoded_job(node, ["pacs"]), encoded_job(node, ["pacs"], study="1.2.4")
-    pacs.answering.clear()
-    for job_id in (first, second):
-        deliver_job(node, job_id)
-        clock.forward(1)
-    pacs.answering.set()
-    assert pacs.asked == 1
-    assert len(pacs.received) == 6  # what it stores is not held back
-    assert "not asked" in told(node, second)["wait_reason"]
-    clock.forward(60)
-    for job_id in (second, first):
-        deliver_job(node, job_id)
-        assert told(node, job_id)["state"] == "delivered"
-    assert len(pacs.received) == 6

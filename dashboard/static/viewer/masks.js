@@ -1,0 +1,151 @@
+// Masks: run lengths from the node, bitmaps and outlines when they are drawn.
+
+import { sentenceOf } from "./frames.js";
+
+const MOST_BITMAPS = 400;
+
+/** The masks of one result: where each segment lies on each frame. */
+export class Masks {
+  constructor(described, runs) {
+    this.rows = described.rows;
+    this.columns = described.columns;
+    this.segments = described.segments;
+    this.byFrame = new Map();
+    this.byPlace = new Map();
+    for (const [segment, frame, start, count] of described.masks) {
+      const entry = { segment, frame, runs: runs.subarray(start, start + count) };
+      if (!this.byFrame.has(frame)) this.byFrame.set(frame, []);
+      this.byFrame.get(frame).push(entry);
+      this.byPlace.set(`${segment}:${frame}`, entry);
+    }
+    this.bitmaps = new Map();
+  }
+
+  static none() {
+    return new Masks({ rows: 0, columns: 0, segments: [], masks: [] }, new Uint32Array(0));
+  }
+
+  static async fetch(address) {
+    const answer = await fetch(address);
+    if (!answer.ok) throw new Error(await sentenceOf(answer));
+    return Masks.parse(await answer.arrayBuffer());
+  }
+
+  static parse(buffer) {
+    const mark = new TextDecoder().decode(buffer.slice(0, 4));
+    if (mark !== "RLE1") throw new Error("the masks came in a form that this page does not know");
+    const length = new DataView(buffer).getUint32(4, true);
+    const text = new TextDecoder().decode(new Uint8Array(buffer, 8, length));
+    return new Masks(JSON.parse(text), new Uint32Array(buffer, 8 + length));
+  }
+
+  /** Frames on which a segment lies, in order. */
+  framesOf(segment) {
+    const found = [];
+    for (const entry of this.byPlace.values()) if (entry.segment === segment) found.push(entry.frame);
+    return found.sort((a, b) => a - b);
+  }
+
+  /** Segments on a frame: number and bitmap (1 inside), row by row. */
+  onFrame(frame) {
+    return (this.byFrame.get(frame) ?? []).map(({ segment }) => ({
+      segment,
+      bitmap: this.bitmap(segment, frame),
+    }));
+  }
+
+  /** The bitmap of a segment on a frame, or null where it is not. */
+  bitmap(segment, frame) {
+    const key = `${segment}:${frame}`;
+    const entry = this.byPlace.get(key);
+    if (!entry) return null;
+    let bitmap = this.bitmaps.get(key);
+    if (!bitmap) {
+      bitmap = filled(entry.runs, this.rows * this.columns);
+      this.bitmaps.set(key, bitmap);
+      if (this.bitmaps.size > MOST_BITMAPS) this.bitmaps.delete(this.bitmaps.keys().next().value);
+    }
+    return bitmap;
+  }
+
+  /** Put another bitmap in a segment's place on a frame: an edit that is not saved yet. */
+  replace(segment, frame, bitmap) {
+    const key = `${segment}:${frame}`;
+    const entry = { segment, frame, runs: runsOf(bitmap) };
+    const others = (this.byFrame.get(frame) ?? []).filter((one) => one.segment !== segment);
+    this.byFrame.set(frame, [...others, entry]);
+    this.byPlace.set(key, entry);
+    this.bitmaps.delete(key);
+  }
+
+  /** Numbers of the segments at a pixel, the smallest first: it is the one that was meant. */
+  at(frame, row, column) {
+    if (row < 0 || column < 0 || row >= this.rows || column >= this.columns) return [];
+    const place = row * this.columns + column;
+    return this.onFrame(frame)
+      .filter(({ bitmap }) => bitmap[place])
+      .map(({ segment, bitmap }) => ({ segment, area: bitmap.reduce((sum, bit) => sum + bit, 0) }))
+      .sort((a, b) => a.area - b.area)
+      .map(({ segment }) => segment);
+  }
+}
+
+function filled(runs, size) {
+  const bitmap = new Uint8Array(size);
+  let place = 0;
+  for (let i = 0; i < runs.length; i += 1) {
+    if (i % 2) bitmap.fill(1, place, place + runs[i]);
+    place += runs[i];
+  }
+  return bitmap;
+}
+
+/** Run lengths of a bitmap, beginning with the pixels outside. */
+export function runsOf(bitmap) {
+  const runs = [];
+  let inside = 0;
+  let length = 0;
+  for (const bit of bitmap) {
+    if (bit === inside) length += 1;
+    else {
+      runs.push(length);
+      inside = bit;
+      length = 1;
+    }
+  }
+  runs.push(length);
+  return Uint32Array.from(runs);
+}
+
+/** The border of a bitmap along the edges of its pixels, in pixel coordinates. */
+export function outline(bitmap, columns) {
+  const path = new Path2D();
+  const rows = bitmap.length / columns;
+  const inside = (row, column) =>
+    row >= 0 && row < rows && column >= 0 && column < columns ? bitmap[row * columns + column] : 0;
+  for (let row = 0; row <= rows; row += 1) {
+    let start = -1;
+    for (let column = 0; column <= columns; column += 1) {
+      const edge = column < columns && inside(row - 1, column) !== inside(row, column);
+      if (edge && start < 0) start = column;
+      if (!edge && start >= 0) {
+        path.moveTo(start, row);
+        path.lineTo(column, row);
+        start = -1;
+      }
+    }
+  }
+  for (let column = 0; column <= columns; column += 1) {
+    let start = -1;
+    for (let row = 0; row <= rows; row += 1) {
+      const edge = row < rows && inside(row, column - 1) !== inside(row, column);
+      if (edge && start < 0) start = row;
+      if (!edge && start >= 0) {
+        path.moveTo(column, start);
+        path.lineTo(column, row);
+        start = -1;
+      }
+    }
+  }
+  return path;
+}
