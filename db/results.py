@@ -216,6 +216,42 @@ def results_of(session: Session, job_id: int) -> list[ResultRecord]:
     )
 
 
+def sent_before(session: Session, job_id: int, kinds: Sequence[str]) -> list[ResultRecord]:
+    """List what an earlier run on the same source under the same rule sent to some destination.
+
+    Of this job, when it begins anew, and else of the last other job that sent something.
+
+    Parameters
+    ----------
+    session
+        An open transaction.
+    job_id
+        The job that is about to write results.
+    kinds
+        Of result that are wanted.
+    """
+    job = session.get_one(Job, job_id)
+    sent = exists().where(
+        DeliveryRecord.result_id == ResultRecord.id, DeliveryRecord.sent_at.is_not(None)
+    )
+    found = list(
+        session.scalars(
+            select(ResultRecord)
+            .join(Job, Job.id == ResultRecord.job_id)
+            .where(
+                Job.study_id == job.study_id,
+                Job.series_instance_uid == job.series_instance_uid,
+                Job.rule == job.rule,
+                Job.id <= job_id,
+                ResultRecord.kind.in_(list(kinds)),
+                sent,
+            )
+            .order_by(ResultRecord.job_id.desc(), ResultRecord.position)
+        )
+    )
+    return [one for one in found if one.job_id == found[0].job_id]
+
+
 def findings_of(session: Session, job_id: int) -> list[FindingRecord]:
     """List the job's findings in the order asked."""
     return list(

@@ -18,7 +18,7 @@ from pydicom import Dataset
 from dicom_node.errors import FinalError
 from dicom_node.objects import conformance
 from dicom_node.objects import encoding as files
-from dicom_node.objects.identifiers import ResultIdentifiers
+from dicom_node.objects.identifiers import Predecessor, ResultIdentifiers
 from dicom_node.objects.measurements import Measurements, measure
 from dicom_node.objects.pixels import PixelValues, read_pixels
 from dicom_node.objects.provenance import NodeIdentity
@@ -26,6 +26,7 @@ from dicom_node.objects.report import build_grounded_report, build_measurement_r
 from dicom_node.objects.segmentation import build_segmentation, choose_encoding
 from dicom_node.objects.segments import segments_of
 from dicom_node.objects.series import Source, read_sources
+from dicom_node.objects.terminology import Codes
 from inference.card import ModelCard
 from inference.findings import Interpretation
 from inference.tasks import Task
@@ -249,6 +250,7 @@ def encode(
     identifiers: ResultIdentifiers,
     node: NodeIdentity,
     *,
+    codes: Codes = Codes.ALL,
     destinations: Sequence[DestinationSettings] = (),
     progress: Progress,
 ) -> Encoded:
@@ -262,6 +264,8 @@ def encode(
         UIDs of the job: drawn once, the same ones give the same objects again.
     node
         Who writes.
+    codes
+        Which codes the site lets into its objects.
     destinations
         Where the objects go.
     progress
@@ -275,12 +279,14 @@ def encode(
     source = prepared.source
     measurements = measure_findings(prepared, interpretation, lambda part: progress(part / 2))
     encoding, note = encoding_for(destinations, source, interpretation)
-    segmentation = build_segmentation(source, interpretation, identifiers, node, encoding=encoding)
+    segmentation = build_segmentation(
+        source, interpretation, identifiers, node, encoding=encoding, codes=codes
+    )
     progress(0.7)
     arguments = (source, interpretation, measurements, segmentation, identifiers, node)
     built: list[tuple[ResultKind, Dataset | None]] = [
         ("segmentation", segmentation),
-        ("measurement_report", build_measurement_report(*arguments)),
+        ("measurement_report", build_measurement_report(*arguments, codes=codes)),
         ("grounded_report", build_grounded_report(*arguments)),
     ]
     progress(0.9)
@@ -294,6 +300,12 @@ def encode(
     return Encoded(objects, measurements, numbers, note if segmentation is not None else "")
 
 
-def validate(paths: Sequence[Path], source: Source) -> list[conformance.Problem]:
+def validate(
+    paths: Sequence[Path], source: Source, predecessors: Iterable[Predecessor] = ()
+) -> list[conformance.Problem]:
     """Hold result files against the node's own rules and dciodvfy; errors forbid sending."""
-    return conformance.check(list(paths), source.headers)
+    return conformance.check(
+        list(paths),
+        source.headers,
+        predecessors=[(one.kind, one.instance_uid) for one in predecessors],
+    )

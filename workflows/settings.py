@@ -163,6 +163,16 @@ class RetrySettings(Settings):
     longest_seconds: Seconds = 900.0
 
 
+class ResultSettings(Settings):
+    """``results``: what the objects hold that the node writes.
+
+    `codes` is for sites in countries without a SNOMED CT licence: DICOM lists codes that it may use
+    everywhere (``dicom``); for others a broader one of these stands, the words stay.
+    """
+
+    codes: Literal["all", "dicom"] = "all"
+
+
 class RetentionSettings(Settings):
     """``retention``: how long things are kept, in days; ``null`` keeps them for ever.
 
@@ -225,6 +235,7 @@ class NodeSettings(Settings):
     workers: WorkerSettings = WorkerSettings()
     jobs: JobSettings = JobSettings()
     retries: RetrySettings = RetrySettings()
+    results: ResultSettings = ResultSettings()
     retention: RetentionSettings = RetentionSettings()
     dashboard: DashboardSettings = DashboardSettings()
     peers: tuple[PeerSettings, ...] = ()

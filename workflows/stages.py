@@ -26,11 +26,13 @@ from db.results import (
     record_findings,
     record_measurements,
     record_results,
+    sent_before,
 )
 from dicom_node.errors import FinalError, RetriableError
 from dicom_node.incoming import StoredFile
 from dicom_node.objects.conformance import Problem
-from dicom_node.objects.identifiers import ResultIdentifiers
+from dicom_node.objects.identifiers import Predecessor, ResultIdentifiers
+from dicom_node.objects.terminology import Codes
 from inference.findings import Interpretation
 from inference.tasks import Task, TaskKind
 from workflows import interpret, stored_interpretation
@@ -44,6 +46,7 @@ from workflows.stored_interpretation import StoredInterpretation, StoredInterpre
 
 _LOG = logging.getLogger(__name__)
 _LOOK_SECONDS: Final = 0.5
+REPORT_KINDS: Final = ("measurement_report", "grounded_report")
 
 
 class InvalidResultError(FinalError):
@@ -128,6 +131,7 @@ def encode_job(node: Node, job_id: int) -> list[Dispatch]:
             stored.interpretation,
             identifiers,
             interpret.node_identity(node.settings),
+            codes=Codes(node.settings.results.codes),
             destinations=_destinations(node, given),
             progress=keeper.report,
         )
@@ -137,7 +141,7 @@ def encode_job(node: Node, job_id: int) -> list[Dispatch]:
         _record_encoded(node, lease, encoded, identifiers, files)
         keeper.check()
         paths = [node.archive.absolute(file.path) for file in files]
-        problems = interpret.validate(paths, source)
+        problems = interpret.validate(paths, source, identifiers.predecessors)
         _finish_validating(node, lease, encoded, files, problems)
         return [Dispatch(job_id, JobState.DELIVERING, given.study_id, given.priority)]
 
@@ -223,8 +227,16 @@ def _finish_inferring(node: Node, lease: Lease, found: Interpretation) -> None:
 
 def _identifiers(node: Node, lease: Lease) -> ResultIdentifiers:
     """Return the job's UIDs: those in its record, or new ones that are there from now on."""
-    drawn = ResultIdentifiers.draw(node.now())
     with node.database.session() as session:
+        drawn = ResultIdentifiers.draw(
+            node.now(),
+            [
+                Predecessor(
+                    one.kind, one.sop_class_uid, one.series_instance_uid, one.sop_instance_uid
+                )
+                for one in sent_before(session, lease.job_id, REPORT_KINDS)
+            ],
+        )
         kept = draw_identifiers(session, lease, drawn.as_json())
     return ResultIdentifiers.from_json(kept)
 

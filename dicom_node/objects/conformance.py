@@ -107,7 +107,7 @@ def check(
     sources: Sequence[Dataset],
     *,
     tools: bool = True,
-    predecessors: Sequence[str] = (),
+    predecessors: Sequence[tuple[str, str]] = (),
     delivery: Delivery | None = None,
 ) -> list[Problem]:
     """Hold the result objects of one job of this node to all rules.
@@ -122,7 +122,7 @@ def check(
     tools
         Whether dciodvfy and dcentvfy are run as well.
     predecessors
-        SOP Instance UIDs of the reports that these results replace.
+        Kind of result and SOP Instance UID of each report that these replace.
     delivery
         How the objects fared on their way, where that is known already.
 
@@ -142,7 +142,7 @@ def examine(
     tools: bool = True,
     templates: bool = False,
     foreign: Collection[str] = (),
-    predecessors: Sequence[str] = (),
+    predecessors: Sequence[tuple[str, str]] = (),
     delivery: Delivery | None = None,
 ) -> list[Verdict]:
     """Hold result objects to all rules, and say of each which rules it was held to.
@@ -166,7 +166,14 @@ def examine(
     verdicts: list[Verdict] = []
     with quiet_pydicom():
         datasets = tuple(_read(item) for item in objects)
-        outside = _Outside(objects, datasets, headers, tools=tools, templates=templates)
+        outside = _Outside(
+            objects,
+            datasets,
+            headers,
+            tools=tools,
+            templates=templates,
+            elsewhere=[uid for _, uid in predecessors],
+        )
         with outside:
             for number, (dataset, item) in enumerate(zip(datasets, objects, strict=True)):
                 label = item.name if isinstance(item, Path) else _uid(dataset)
@@ -180,7 +187,7 @@ def examine(
                     datasets,
                     headers,
                     str(dataset.get("SOPInstanceUID", "")) not in foreign,
-                    frozenset(predecessors),
+                    _predecessors_of(kind, predecessors),
                     delivery or Delivery(),
                 )
                 verdicts.append(_judge(subject, label, outside.of(number, label, kind)))
@@ -197,6 +204,17 @@ def passes(problems: Sequence[Problem]) -> bool:
 
 def _read(item: Dataset | Path) -> Dataset:
     return dcmread(item, force=True) if isinstance(item, Path) else item
+
+
+_REPORT_KINDS = {
+    Kind.MEASUREMENT_REPORT: "measurement_report",
+    Kind.TEXT_REPORT: "grounded_report",
+}
+
+
+def _predecessors_of(kind: Kind, known: Sequence[tuple[str, str]]) -> frozenset[str]:
+    """Return the UIDs of the documents that one of this kind replaces."""
+    return frozenset(uid for name, uid in known if name == _REPORT_KINDS.get(kind))
 
 
 def _uid(dataset: Dataset) -> str:
@@ -264,10 +282,12 @@ class _Outside:
         *,
         tools: bool,
         templates: bool,
+        elsewhere: Sequence[str],
     ) -> None:
         self._objects, self._datasets, self._sources = objects, datasets, sources
         self._tools, self._templates = tools, templates
         self._given = source_uids(sources)
+        self._elsewhere = elsewhere
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._paths: list[Path] = []
 
@@ -321,7 +341,11 @@ class _Outside:
         if not found:
             return []
         known = {problem.text for problem in conformance_tools.validate_together(images, label)}
-        return [problem for problem in found if problem.text not in known]
+        return [
+            problem
+            for problem in found
+            if problem.text not in known and not any(uid in problem.text for uid in self._elsewhere)
+        ]
 
 
 def _entities(source: Dataset) -> Dataset:

@@ -65,7 +65,8 @@ def device_changes_with_model(subject: Subject) -> Iterator[str]:
     if not subject.ours:
         return
     digests = set(filter(None, map(weights_digest, _parameters(subject.dataset))))
-    if not digests and subject.kind in (Kind.SEGMENTATION, Kind.MEASUREMENT_REPORT):
+    whole = subject.dataset.get("CompletionFlag", "COMPLETE") == "COMPLETE"
+    if not digests and whole and subject.kind in (Kind.SEGMENTATION, Kind.MEASUREMENT_REPORT):
         yield "no algorithm parameter gives the digest of the weights"
     said = {text_of(item, "DeviceUID") for item in algorithms(subject.dataset)}
     for digest in digests:

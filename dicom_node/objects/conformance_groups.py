@@ -14,6 +14,7 @@ from dicom_node.objects.conformance_rules import (
     Rule,
     Subject,
     content_items,
+    evidence_of,
     first_code,
     first_scheme,
     named,
@@ -21,6 +22,7 @@ from dicom_node.objects.conformance_rules import (
 )
 from dicom_node.objects.segmentation_bits import frame_bits
 
+QUALITATIVE_EVALUATIONS = "C0034375"
 IMAGING_MEASUREMENTS, MEASUREMENT_GROUP = "126010", "125007"
 TRACKING_IDENTIFIER, TRACKING_UID = "112039", "112040"
 REFERENCED_SEGMENT, IMAGE_REGION, VOLUME_SURFACE = "121191", "111030", "121231"
@@ -73,21 +75,20 @@ def _segment(group: Dataset, subject: Subject) -> tuple[Dataset, Dataset] | None
 def group_for_each(subject: Subject) -> Iterator[str]:
     """Hold that there are groups, and one for each segment of the segmentation."""
     found = groups(subject.dataset)
-    if not found:
+    if not found and not named(subject.dataset, QUALITATIVE_EVALUATIONS):
         yield "Imaging Measurements holds no measurement group"
-    said = defaultdict(set)
+    said: dict[str, set[int]] = defaultdict(set)
     for group in found:
         for item in named(group, REFERENCED_SEGMENT):
             reference = item.ReferencedSOPSequence[0]
             said[str(reference.ReferencedSOPInstanceUID)].add(
                 int(reference.get("ReferencedSegmentNumber") or 0)
             )
-    for uid, numbers in said.items():
-        segmentation = subject.segmentations.get(uid)
-        if segmentation is None:
+    for uid, segmentation in subject.segmentations.items():
+        if uid not in evidence_of(subject.dataset):
             continue
         for segment in segmentation.SegmentSequence:
-            if int(segment.SegmentNumber) not in {0, *numbers}:
+            if int(segment.SegmentNumber) not in {0, *said[uid]}:
                 yield f"segment {segment.SegmentNumber} has no measurement group"
 
 
@@ -319,7 +320,7 @@ def coordinates_inside(subject: Subject) -> Iterator[str]:
 RULES: tuple[Rule, ...] = (
     Rule(
         "AIR-29",
-        "Imaging Measurements holds a measurement group for each finding.",
+        "Each finding has a measurement group; a report of none has Qualitative Evaluations.",
         "PS3.16 TID 1500, TID 1410, TID 1411, TID 1501",
         MEASUREMENT_REPORTS,
         group_for_each,

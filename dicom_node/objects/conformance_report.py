@@ -21,6 +21,7 @@ from dicom_node.objects.conformance_rules import (
     Rule,
     Subject,
     content_items,
+    evidence_of,
     first_code,
     first_scheme,
     kind_of,
@@ -113,19 +114,10 @@ def has_library(subject: Subject) -> Iterator[str]:
             yield f"the Image Library does not give {words}"
 
 
-def _evidence(dataset: Dataset) -> set[str]:
-    return {
-        str(item.ReferencedSOPInstanceUID)
-        for study in dataset.get("CurrentRequestedProcedureEvidenceSequence") or []
-        for series in study.get("ReferencedSeriesSequence") or []
-        for item in series.get("ReferencedSOPSequence") or []
-    }
-
-
 def evidence_is_tree(subject: Subject) -> Iterator[str]:
     """Compare what the tree refers to with what is listed as evidence."""
     used = {str(item.ReferencedSOPInstanceUID) for _, item in references(subject.dataset)}
-    evidence = _evidence(subject.dataset)
+    evidence = evidence_of(subject.dataset)
     if used - evidence:
         yield f"{len(used - evidence)} referenced objects are not listed as evidence"
     if evidence - used:
@@ -190,7 +182,7 @@ def one_entry_point(subject: Subject) -> Iterator[str]:
     for other in subject.objects:
         if other is subject.dataset or kind_of(other) is not Kind.MEASUREMENT_REPORT:
             continue
-        shared = _evidence(other) & _evidence(subject.dataset) & set(subject.segmentations)
+        shared = evidence_of(other) & evidence_of(subject.dataset) & set(subject.segmentations)
         if shared:
             yield "two measurement reports speak of one segmentation: which is the result?"
 

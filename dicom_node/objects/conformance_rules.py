@@ -334,3 +334,13 @@ def references(dataset: Dataset) -> Iterator[tuple[Dataset, Dataset]]:
     for item in content_items(dataset):
         for reference in item.get("ReferencedSOPSequence") or []:
             yield item, reference
+
+
+def evidence_of(dataset: Dataset) -> set[str]:
+    """Return the SOP Instance UIDs that a document lists as its evidence."""
+    return {
+        str(item.ReferencedSOPInstanceUID)
+        for study in dataset.get("CurrentRequestedProcedureEvidenceSequence") or []
+        for series in study.get("ReferencedSeriesSequence") or []
+        for item in series.get("ReferencedSOPSequence") or []
+    }

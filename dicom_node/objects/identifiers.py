@@ -11,7 +11,8 @@ All UIDs lie under ``2.25``, the arc for UUIDs (PS3.5 annex B.2, ITU-T X.667).
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Self
 
@@ -51,6 +52,22 @@ class ObjectIdentifiers:
 
 
 @dataclass(frozen=True, slots=True)
+class Predecessor:
+    """A document of an earlier run that a new one replaces.
+
+    Attributes
+    ----------
+    kind
+        Of result, e.g. ``"measurement_report"``: documents replace their own kind.
+    """
+
+    kind: str
+    sop_class_uid: str
+    series_uid: str
+    instance_uid: str
+
+
+@dataclass(frozen=True, slots=True)
 class ResultIdentifiers:
     """All that must stay the same when a job's results are built again.
 
@@ -63,6 +80,9 @@ class ResultIdentifiers:
         UID from which the tracking UIDs of the findings are derived.
     created
         When the results were first built: the content and creation time of every object.
+    predecessors
+        What an earlier run on the same source sent: named in the new documents, whatever becomes of
+        its record meanwhile.
     """
 
     segmentation: ObjectIdentifiers
@@ -70,15 +90,18 @@ class ResultIdentifiers:
     grounded_report: ObjectIdentifiers
     tracking_root: str
     created: datetime
+    predecessors: tuple[Predecessor, ...] = ()
 
     @classmethod
-    def draw(cls, now: datetime) -> Self:
+    def draw(cls, now: datetime, predecessors: Iterable[Predecessor] = ()) -> Self:
         """Draw new identifiers for a job.
 
         Parameters
         ----------
         now
             The moment of the draw; aware, or naive in the site's local time.
+        predecessors
+            The documents that these results replace.
         """
         return cls(
             segmentation=ObjectIdentifiers.draw(),
@@ -86,6 +109,24 @@ class ResultIdentifiers:
             grounded_report=ObjectIdentifiers.draw(),
             tracking_root=uid_from_uuid(uuid.uuid4()),
             created=now,
+            predecessors=tuple(predecessors),
+        )
+
+    def further(self, kind: str, number: int = 1) -> ObjectIdentifiers:
+        """Return series and instance of an object that not every job has.
+
+        Derived from what was drawn, so they stay the same without being kept.
+
+        Parameters
+        ----------
+        kind
+            Of result, e.g. ``"secondary_capture"``; all of a kind lie in one series.
+        number
+            From 1, among those of the kind.
+        """
+        return ObjectIdentifiers(
+            derived_uid(self.tracking_root, f"series of {kind}"),
+            derived_uid(self.tracking_root, f"{kind} {number}"),
         )
 
     def tracking_uid(self, finding: int) -> str:
@@ -106,6 +147,7 @@ class ResultIdentifiers:
             "grounded_report": _pair_as_json(self.grounded_report),
             "tracking_root": self.tracking_root,
             "created": self.created.isoformat(),
+            "predecessors": [asdict(one) for one in self.predecessors],
         }
 
     @classmethod
@@ -125,6 +167,8 @@ class ResultIdentifiers:
             grounded_report=_pair_from_json(record["grounded_report"]),
             tracking_root=str(record["tracking_root"]),
             created=datetime.fromisoformat(record["created"]),
+            # Records of before there were predecessors have none.
+            predecessors=tuple(Predecessor(**one) for one in record.get("predecessors", ())),
         )
 
 

@@ -19,13 +19,16 @@ from pydicom.uid import (
 )
 
 from dicom_node.errors import FinalError
+from dicom_node.objects import report_not_applicable
 from dicom_node.objects.identifiers import ObjectIdentifiers, ResultIdentifiers
 from dicom_node.objects.measurements import Measurements
 from dicom_node.objects.provenance import (
+    LONG_STRING,
     AlgorithmIdentity,
     NodeIdentity,
     complete_header,
     copied,
+    single_line,
 )
 from dicom_node.objects.report_context import author_observer
 from dicom_node.objects.report_measurements import measurement_tree
@@ -120,6 +123,69 @@ def build_grounded_report(
     )
 
 
+def build_not_applicable_reports(
+    source: Source,
+    targets: Sequence[str],
+    reason: str,
+    interpretation: Interpretation,
+    identifiers: ResultIdentifiers,
+    node: NodeIdentity,
+    *,
+    codes: Codes = Codes.ALL,
+) -> tuple[Dataset, Dataset]:
+    """Build both reports of a source that was not interpreted.
+
+    Parameters
+    ----------
+    source
+        What was not interpreted.
+    targets
+        What was to be looked for; may be empty.
+    reason
+        A sentence, or the end of one after "Not interpreted:".
+    interpretation
+        Names the model; its findings are not used.
+
+    Returns
+    -------
+    tuple of Dataset
+        The measurement report and the text report.
+    """
+    algorithm = AlgorithmIdentity.of(interpretation, node)
+    measurements = report_not_applicable.measurement_tree(
+        source, targets, reason, algorithm, node, codes
+    )
+    narrative = report_not_applicable.narrative_tree(source, reason, algorithm, node)
+    documents = [
+        _document(
+            tree,
+            source,
+            sop_class=sop_class,
+            kind=kind,
+            pair=pair,
+            segmentation=None,
+            interpretation=interpretation,
+            identifiers=identifiers,
+            node=node,
+        )
+        for tree, sop_class, kind, pair in (
+            (
+                measurements,
+                Comprehensive3DSRStorage,
+                "measurement_report",
+                identifiers.measurement_report,
+            ),
+            (narrative, EnhancedSRStorage, "grounded_report", identifiers.grounded_report),
+        )
+    ]
+    for document in documents:
+        document.CompletionFlag = "PARTIAL"
+        document.CompletionFlagDescription = single_line(
+            report_not_applicable.sentence_of(reason), LONG_STRING
+        )
+    return documents[0], documents[1]
+
+
 def _checked(
     interpretation: Interpretation, segmentation: Dataset | None, codes: Codes
 ) -> Sequence[Segment]:
@@ -163,6 +229,9 @@ def _document(
     dataset.PreliminaryFlag = "PRELIMINARY"
     dataset.ReferencedPerformedProcedureStepSequence = DicomSequence()
     dataset.PerformedProcedureCodeSequence = DicomSequence()
+    predecessors = _predecessors(source.headers[0], identifiers, kind)
+    if predecessors:
+        dataset.PredecessorDocumentsSequence = predecessors
     dataset.AuthorObserverSequence = author_observer(algorithm, node)
     requests = _referenced_requests(source.headers[0])
     if requests:
@@ -180,6 +249,26 @@ def _document(
         algorithm=algorithm,
     )
     return dataset
+
+
+def _predecessors(header: Dataset, identifiers: ResultIdentifiers, kind: str) -> DicomSequence:
+    """Return Predecessor Documents Sequence: what this document replaces (PS3.3 C.17.2)."""
+    series = []
+    for one in identifiers.predecessors:
+        if one.kind != kind:
+            continue
+        item, entry = Dataset(), Dataset()
+        item.ReferencedSOPClassUID = one.sop_class_uid
+        item.ReferencedSOPInstanceUID = one.instance_uid
+        entry.SeriesInstanceUID = one.series_uid
+        entry.ReferencedSOPSequence = DicomSequence([item])
+        series.append(entry)
+    if not series:
+        return DicomSequence()
+    study = Dataset()
+    study.StudyInstanceUID = header.StudyInstanceUID
+    study.ReferencedSeriesSequence = DicomSequence(series)
+    return DicomSequence([study])
 
 
 def referenced_instances(dataset: Dataset) -> dict[str, str]:

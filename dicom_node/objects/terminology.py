@@ -6,7 +6,8 @@ hold a code are written ``scheme:value``. A code is never invented: a name witho
 carries a broader one, its own words stay in the segment label, and ``note`` says so.
 
 A prompt that is not in the table is read for its side ("left ...") and for "... of/in <place>";
-what is left falls back to Lesion or Tissue, again with the words in the label.
+what is left falls back to Lesion (words for something abnormal) or Tissue, again with the
+words in the label.
 """
 
 from __future__ import annotations
@@ -203,7 +204,7 @@ def _described(target: str) -> Term:
     term = _table().find(kind) if kind != _normal(target) else None
     region = _table().find(place) if place else None
     if term is None:
-        term = _fallback(region)
+        term = _fallback(kind, region)
     if region is not None and region.is_anatomy and not term.is_anatomy:
         term = replace(
             term,
@@ -235,16 +236,33 @@ def _split_place(words: str) -> tuple[str, str, str]:
     return match[1], match[2], match[3]
 
 
-def _fallback(region: Term | None) -> Term:
-    """Return Lesion, the type that says least of a finding without a name of its own."""
+# Words that speak of something abnormal, and endings that medicine gives to such words.
+_FINDING = re.compile(
+    r"\b(?:abnormal\w*|anomal\w*|bleed\w*|calcifi\w*|collection|consolidation|contusion|cysts?|"
+    r"defects?|densit\w*|diseased?|effusion|enhanc\w*|erosion|fibros\w*|findings?|fractures?|"
+    r"gallstones?|h(?:a)?ematoma|haemorrhage|hemorrhage|infarct\w*|infect\w*|infiltrat\w*|injur\w*|"
+    r"lesions?|mass(?:es)?|metasta\w*|nodul\w*|opacit\w*|patholog\w*|plaques?|polyps?|rupture|"
+    r"scars?|shadows?|stenosis|stones?|suspicious|swelling|tears?|thickening|thromb\w*|tumou?rs?|"
+    r"ulcers?|\w{3,}(?:oma|omas|itis|osis|opathy|edema|oedema|pneumonia|rrhage))\b"
+)
+
+
+def _fallback(words: str, region: Term | None) -> Term:
+    """Return the broad type for words without a code of their own.
+
+    Lesion for what is said to be abnormal or to lie *in* a structure, else Tissue: to call a
+    structure that the table does not know a lesion would be worse than the other way round.
+    """
     in_dicom = region is None or region.in_dicom
+    abnormal = _FINDING.search(words) is not None or (region is not None and region.is_anatomy)
+    broad = LESION if abnormal else TISSUE
     return Term(
         name="",
-        category=MORPHOLOGICALLY_ABNORMAL,
-        type=LESION,
+        category=MORPHOLOGICALLY_ABNORMAL if abnormal else TISSUE,
+        type=broad,
         exact=False,
         in_dicom=in_dicom,
-        source="no code for these words: the broad code Lesion",
+        source=f"no code for these words: the broad code {broad.meaning}",
     )
 
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from db import jobs, results
 from db.jobs import JobState, Lease, LostLease
-from db.models import DeliveryState
+from db.models import DeliveryState, Job
 from db.results import FoundFinding, WrittenResult
 from db.session import Database
 from tests.databases import START, later
@@ -140,3 +141,35 @@ def test_a_job_tells_all_as_json(database: Database) -> None:
     assert (sr_line["destination"], sr_line["confirmed"]) == (None, False)
     assert [stage["stage"] for stage in told["stages"]][-1] == "encoding"
     assert told["stages"][0]["started_at"] == "2026-03-01T08:00:00.000+00:00"
+
+
+def test_a_run_anew_finds_what_was_sent_before(database: Database) -> None:
+    first = started(database)
+    with database.session() as session:
+        results.record_results(session, first, [SEG, replace(SR, quarantined=False)], START)
+        results.plan_deliveries(session, first, ["pacs"])
+    kinds = ["measurement_report", "grounded_report"]
+
+    def before(job_id: int) -> list[str]:
+        with database.reading() as session:
+            return [one.sop_instance_uid for one in results.sent_before(session, job_id, kinds)]
+
+    assert before(first.job_id) == []  # planned, not sent
+    with database.session() as session:
+        sent = [
+            delivery.id
+            for one in results.results_of(session, first.job_id)
+            for delivery in one.deliveries
+        ]
+        results.record_sending(session, first, sent, DeliveryState.SENT, "0000", START, status=0)
+    assert before(first.job_id) == [SR.sop_instance_uid]  # the job itself, begun anew
+    other = queued_job(database, "1.2.999")
+    assert before(other) == []
+    with database.session() as session:
+        one, two = session.get_one(Job, first.job_id), session.get_one(Job, other)
+        two.study_id, two.rule = one.study_id, one.rule
+        two.series_instance_uid = one.series_instance_uid
+    assert before(other) == [SR.sop_instance_uid]
+    with database.session() as session:
+        session.get_one(Job, other).rule = "another rule"
+    assert before(other) == []

@@ -25,6 +25,7 @@ from tests.dicom_node.objects.example_results import (
     finding,
     interpretation,
     make_source,
+    two_masks,
 )
 from tests.factories import code
 
@@ -418,8 +419,12 @@ def test_two_reports_on_one_segmentation_leave_open_which_is_the_result(ct: Resu
 
 
 def test_a_report_must_name_the_one_that_it_replaces(ct: Results) -> None:
-    found = check(ct.objects, ct.source.headers, tools=False, predecessors=["2.25.91"])
-    assert {problem.rule for problem in errors(found)} == {"AIR-37"}
+    found = check(
+        ct.objects, ct.source.headers, tools=False, predecessors=[("grounded_report", "2.25.91")]
+    )
+    assert [(problem.rule, problem.object) for problem in errors(found)] == [
+        ("AIR-37", str(ct.grounded_report.SOPInstanceUID))
+    ]
 
 
 def way(ct: Results, **changes: object) -> Delivery:
@@ -510,6 +515,15 @@ def test_dciodvfy_and_dcentvfy_are_asked(ct: Results) -> None:
     found = errors(check(objects, ct.source.headers))
     assert {"AIR-13", "tool.dcentvfy", "AIR-01"} <= {p.rule for p in found}
     assert all("Somebody" not in problem.text for problem in found)
+
+
+@needs_tools
+@pytest.mark.parametrize("target", ["é" * 64, "肝" * 40, "x" * 99])
+def test_labels_are_counted_in_characters_not_in_bytes(target: str, tmp_path: Path) -> None:
+    source = make_source("CT", tmp_path)
+    mask, _ = two_masks(source.shape)
+    results = build(source, interpretation([finding(target, mask)]))
+    assert check(results.objects, source.headers) == []
 
 
 @needs_tools

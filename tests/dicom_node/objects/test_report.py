@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -16,16 +17,22 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
+from pydicom.uid import Comprehensive3DSRStorage, EnhancedSRStorage
 
 from dicom_node.objects import conformance_tools
+from dicom_node.objects.conformance import check
 from dicom_node.objects.encoding import encode
+from dicom_node.objects.identifiers import Predecessor
+from dicom_node.objects.pixels import read_pixels
 from dicom_node.objects.report import (
     ReportError,
     build_grounded_report,
     build_measurement_report,
+    build_not_applicable_reports,
     referenced_instances,
 )
 from dicom_node.objects.report_context import MODALITIES, paragraph
+from dicom_node.objects.segmentation_bits import frame_bits
 from dicom_node.objects.series import Source
 from tests.dicom_node.objects.example_results import (
     IDENTIFIERS,
@@ -316,15 +323,129 @@ def test_modalities_have_the_meanings_of_the_standard() -> None:
             assert getattr(codes.cid29, known[value]).meaning.lower() == meaning.lower()
 
 
+def test_not_applicable_is_said_by_valid_documents_of_its_own(tmp_path: Path) -> None:
+    source = make_source("CT", tmp_path)
+    reason = "the model was not made for images of modality CT"
+    model = interpretation([])
+    documents = build_not_applicable_reports(
+        source, ["liver", "odd thing"], reason, model, IDENTIFIERS, NODE
+    )
+    assert check(documents, source.headers) == []
+    measurement, narrative = documents
+    assert sentences(narrative)[0] == f"Not interpreted: {reason}."
+    assert "AI-generated" in sentences(narrative)[1]
+    for document in map(written, documents):
+        assert document.CompletionFlag == "PARTIAL"
+        assert document.CompletionFlagDescription.startswith("Not interpreted: the model")
+    container = next(
+        item
+        for item in measurement.ContentSequence
+        if item.ConceptNameCodeSequence[0].CodeValue == "C0034375"
+    )
+    values = [item for item in container.ContentSequence if item.ValueType == "CODE"]
+    assert [item.ConceptNameCodeSequence[0].CodeMeaning for item in values] == ["Liver", "Tissue"]
+    assert {item.ConceptCodeSequence[0].CodeValue for item in values} == {"114007"}
+    for number, document in enumerate(documents):
+        file = tmp_path / f"{number}.dcm"
+        file.write_bytes(encode(document))
+        assert "not made for images" in run(DSRDUMP, "+Pl", file)
+
+
+def test_a_run_of_anew_names_the_documents_that_it_replaces(ct: Results) -> None:
+    earlier = [
+        Predecessor("measurement_report", Comprehensive3DSRStorage, "2.25.71", "2.25.72"),
+        Predecessor("grounded_report", EnhancedSRStorage, "2.25.73", "2.25.74"),
+    ]
+    identifiers = replace(IDENTIFIERS, predecessors=tuple(earlier))
+    results = build(ct.source, identifiers=identifiers)
+    known = [(one.kind, one.instance_uid) for one in earlier]
+    assert check(results.objects, ct.source.headers, predecessors=known) == []
+    for report, one in zip(results.objects[1:], earlier, strict=True):
+        (study,) = written(report).PredecessorDocumentsSequence
+        (series,) = study.ReferencedSeriesSequence
+        (item,) = series.ReferencedSOPSequence
+        assert study.StudyInstanceUID == ct.source.study_instance_uid
+        assert (series.SeriesInstanceUID, item.ReferencedSOPInstanceUID) == (
+            one.series_uid,
+            one.instance_uid,
+        )
+    assert "PredecessorDocumentsSequence" not in ct.measurement_report
+
+
+def ball_of(source: Source) -> np.ndarray:
+    """Return a lopsided body that lies askew in a stack."""
+    frames, rows, columns = np.indices(source.shape)
+    z, y, x = frames - source.shape[0] / 2, rows - 14.3, columns - 17.8
+    body: np.ndarray = (z / 2.6) ** 2 + ((y + 0.4 * x) / 9.0) ** 2 + (x / 12.0) ** 2 < 1
+    return body
+
+
+@pytest.mark.parametrize("kind", ["CT", "PT", "US"])
+def test_every_number_can_be_computed_again_from_the_segmentation(
+    kind: str, tmp_path: Path
+) -> None:
+    source = make_source(kind, tmp_path)
+    results = build(source, interpretation([finding("liver", ball_of(source))], source.shape[0]))
+    assert results.segmentation is not None
+    segmentation = written(results.segmentation)
+    masks = np.zeros(source.shape, np.bool_)
+    uids = list(source.sop_instance_uids)
+    for index, frame in enumerate(segmentation.PerFrameFunctionalGroupsSequence):
+        image = frame.DerivationImageSequence[0].SourceImageSequence[0]
+        masks[uids.index(image.ReferencedSOPInstanceUID)] = frame_bits(segmentation, index)
+    segment, axes = (numbers(group) for group in groups(written(results.measurement_report))[:2])
+    measures = segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    rows, columns = (float(value) for value in measures.PixelSpacing)
+    key = masks[results.interpretation.findings[0].key_frame or 0]
+    calibrated = source.geometry is not None or source.calibration is not None
+    expected = {"Area": float(key.sum()) * (rows * columns if calibrated else 1.0)}
+    scale = (rows, columns) if calibrated else (1.0, 1.0)
+    corners = np.argwhere(key)
+    edges = np.concatenate(
+        [(corners + shift) * scale for shift in ([0, 0.5], [1, 0.5], [0.5, 0], [0.5, 1])]
+    )
+    distances = np.linalg.norm(edges[:, None] - edges[None], axis=2)
+    expected["Long Axis"] = float(distances.max())
+    first, second = np.unravel_index(int(distances.argmax()), distances.shape)
+    along = (edges[second] - edges[first]) / distances.max()
+    assert axes["Short Axis"][0] <= np.ptp(edges @ np.array([-along[1], along[0]])) * 1.01
+    for name, value in expected.items():
+        assert axes[name][0] == pytest.approx(value, rel=0.01)
+    if kind == "US":
+        assert "Volume" not in segment
+        return
+    between = float(measures.SpacingBetweenSlices)
+    volume = masks.sum() * rows * columns * between / 1000
+    assert segment["Volume"] == (pytest.approx(volume, rel=0.01), "cm3")
+    values = read_pixels(source).values[masks]
+    name = {"CT": "Attenuation Coefficient", "PT": "SUVbw"}[kind]
+    for derivation, value in (
+        ("Mean", values.mean()),
+        ("Maximum", values.max()),
+        ("Minimum", values.min()),
+        ("Standard Deviation", values.std()),
+    ):
+        assert segment[f"{name} {derivation}"][0] == pytest.approx(value, rel=0.01, abs=1e-6)
+
+
+# What DICOM takes in a name: no backslash, caret or control character, and no lone surrogate.
+NAMES = st.text(
+    st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="\\^="),
+    min_size=1,
+    max_size=20,
+).map(str.strip)
 TEXTS = st.text(min_size=1, max_size=80)
 
 
 @settings(max_examples=10, deadline=None)
-@given(texts=st.lists(TEXTS, min_size=1, max_size=3), name=TEXTS, prompt=TEXTS)
-def test_any_text_survives_writing_and_reading(texts: list[str], name: str, prompt: str) -> None:
+@given(texts=st.lists(TEXTS, min_size=1, max_size=3), name=TEXTS, prompt=TEXTS, patient=NAMES)
+def test_any_text_survives_writing_and_reading(
+    texts: list[str], name: str, prompt: str, patient: str
+) -> None:
     findings = [finding(name, None, text=text, prompt=prompt) for text in texts]
     with tempfile.TemporaryDirectory() as folder:
-        source = make_source("CT", Path(folder), shape=(2, 8, 8))
+        attributes = {"PatientName": f"{patient}^{patient}", "StudyDescription": patient}
+        source = make_source("CT", Path(folder), shape=(2, 8, 8), attributes=attributes)
         mask = np.ones(source.shape, np.bool_)
         findings.append(finding(name, mask, text=texts[0], prompt=prompt))
         results = build(source, interpretation(findings))
@@ -334,3 +455,6 @@ def test_any_text_survives_writing_and_reading(texts: list[str], name: str, prom
     assert read[len(texts)].startswith(paragraph(texts[0]).rstrip(" ."))
     for item in results.objects:
         assert encode(written(item)) == encode(item)
+        assert str(written(item).PatientName) == str(source.headers[0].PatientName)
+        assert written(item).StudyDescription == source.headers[0].StudyDescription
+    assert str(source.headers[0].PatientName).startswith(patient.split("^")[0])

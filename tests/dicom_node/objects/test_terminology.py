@@ -11,6 +11,7 @@ from dicom_node.objects.terminology import (
     ANATOMICAL_STRUCTURE,
     LEFT,
     LESION,
+    MORPHOLOGICALLY_ABNORMAL,
     RIGHT,
     TISSUE,
     Codes,
@@ -108,8 +109,12 @@ def test_free_prompts_are_read_for_kind_place_and_side() -> None:
 
 
 def test_words_without_a_code_fall_back_and_say_so() -> None:
-    term = describe("strange shadow")
-    assert term.type == LESION and not term.exact
+    for words in ("strange shadow", "Hypodense LESION", "osteoma", "something in the left kidney"):
+        term = describe(words)
+        assert term.type == LESION and term.category == MORPHOLOGICALLY_ABNORMAL and not term.exact
+    for words in ("psoas fascia", "left thing", "zzz", ""):
+        term = describe(words)
+        assert (term.type, term.category) == (TISSUE, TISSUE) and not term.exact
     assert not describe("optic cup").exact
 
 
