@@ -63,6 +63,7 @@ def create_app(node: Node) -> FastAPI:
     app.state.node = node
     app.state.changes = changes
     app.state.images = Images(node)
+    app.state.growth = overview.Growth()
     for router in (
         entry.router,
         overview.router,

@@ -2,22 +2,199 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from dashboard.access import NodeOf, Viewer
-from dashboard.rendering import render
-from db.figures import state_counts
+from dashboard.rendering import render, zone_of
+from db.figures import (
+    Hour,
+    bytes_since,
+    echoes,
+    ended_since,
+    failed_count,
+    hours,
+    jobs_in_hand,
+    last_images,
+    latency_since,
+    oldest_waiting,
+    received_since,
+    state_counts,
+    workers,
+)
+from db.models_operation import WorkerRecord
+from db.session import DATABASE_ERRORS
+from workflows.callers import calls_in
+from workflows.node import Node
 
 router = APIRouter(include_in_schema=False)
+SILENT_AFTER: Final = timedelta(seconds=35)
+"""A worker tells of itself each ten seconds; this is three of them, and a little more."""
+QUEUES: Final = ("io", "gpu", "deliver")
+_WAITING: Final = ("received", "waiting", "queued")
+_RUNNING: Final = ("preparing", "inferring", "encoding", "validating", "delivering", "confirming")
+_GROWTH_DAYS: Final = 7
+_GROWTH_SECONDS: Final = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerTile:
+    """A worker as the page shows it."""
+
+    record: WorkerRecord
+    silent: bool
+    jobs: list[tuple[int, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """When the queue is empty at the rate of the last hour; a sentence where that is not known."""
+
+    waiting: int
+    ended_last_hour: int
+    empty_at: datetime | None
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """The archive's disk, in bytes, and when it is full."""
+
+    total: int
+    free: int
+    per_day: float | None
+    full_in_days: float | None
+    sentence: str
+
+
+class Growth:
+    """How much comes in each day: summed seldom, because it reads a row for each instance."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._per_day: float | None = None
+        self._asked_at: datetime | None = None
+
+    def per_day(self, node: Node, now: datetime) -> float | None:
+        """Return bytes per day over the last week; ``None`` until that is known."""
+        with self._guard:
+            asked = self._asked_at
+            if asked is not None and (now - asked).total_seconds() < _GROWTH_SECONDS:
+                return self._per_day
+            self._asked_at = now
+        threading.Thread(target=self._sum, args=(node, now), daemon=True).start()
+        return self._per_day
+
+    def _sum(self, node: Node, now: datetime) -> None:
+        try:
+            with node.database.reading() as session:
+                total = bytes_since(session, now - timedelta(days=_GROWTH_DAYS))
+        except DATABASE_ERRORS:
+            with self._guard:
+                self._asked_at = None
+            return
+        with self._guard:
+            self._per_day = total / _GROWTH_DAYS
 
 
 @router.get("/")
 def overview(request: Request, node: NodeOf, actor: Viewer) -> Response:
     """Show the node at a glance."""
+    return render(
+        request, "overview.html", **glance(node, zone_of(request), request.app.state.growth)
+    )
+
+
+def glance(node: Node, zone: Any, growth: Growth) -> dict[str, Any]:
+    """Collect what the first page shows."""
+    now = node.now()
+    midnight = now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
+    titles = [peer.ae_title for peer in node.settings.peers]
     with node.database.reading() as session:
         counts = state_counts(session)
-    return render(request, "overview.html", counts=counts)
+        ended = ended_since(session, midnight)
+        per_hour = hours(session, now)
+        found = {
+            "received": received_since(session, midnight),
+            "failed_open": failed_count(session),
+            "latency": latency_since(session, now - timedelta(hours=24)),
+            "oldest": oldest_waiting(session),
+            "echoes": echoes(session),
+            "images": last_images(session, titles),
+        }
+        tiles = worker_tiles(workers(session), jobs_in_hand(session), now)
+    waiting = sum(counts[state] for state in _WAITING)
+    return {
+        **found,
+        "counts": counts,
+        "waiting": waiting,
+        "running": sum(counts[state] for state in _RUNNING),
+        "ended": ended,
+        "hours": per_hour,
+        "highest": max((hour.delivered + hour.failed for hour in per_hour), default=0),
+        "forecast": forecast(waiting + sum(counts[state] for state in _RUNNING), per_hour, now),
+        "workers": tiles,
+        "missing": [
+            queue
+            for queue in QUEUES
+            if not any(tile.record.queue == queue and not tile.silent for tile in tiles)
+        ],
+        "disk": disk_of(node, growth, now),
+        "peers": node.settings.peers,
+        "destinations": node.settings.destinations,
+        "calls": {call.calling_ae_title: call.at for call in calls_in(node.home.callers_json)},
+    }
+
+
+def worker_tiles(
+    records: list[WorkerRecord], held: dict[str, list[tuple[int, str]]], now: datetime
+) -> list[WorkerTile]:
+    """Join workers with the jobs that stand under their processes' names."""
+    tiles = []
+    for record in records:
+        owners = [f"worker@{record.host}:{process}" for process in record.processes]
+        jobs = [job for owner in owners for job in held.get(owner, [])]
+        tiles.append(WorkerTile(record, now - record.seen_at > SILENT_AFTER, jobs))
+    return tiles
+
+
+def forecast(depth: int, per_hour: list[Hour], now: datetime) -> Forecast:
+    """Say when what waits and runs is done, at the rate of the last hour."""
+    rate = per_hour[-1].delivered + per_hour[-1].failed if per_hour else 0
+    if depth == 0:
+        return Forecast(0, rate, None, "The queue is empty.")
+    if rate == 0:
+        return Forecast(depth, 0, None, "No job ended in the last hour, so there is no forecast.")
+    at = now + timedelta(hours=depth / rate)
+    return Forecast(depth, rate, at, "")
+
+
+def disk_of(node: Node, growth: Growth, now: datetime) -> Disk:
+    """Say how full the archive's disk is, and when it will be."""
+    try:
+        usage = shutil.disk_usage(node.home.archive)
+    except OSError as error:
+        return Disk(0, 0, None, None, f"The archive's disk cannot be read: {error.strerror}.")
+    free = max(0, usage.free - node.settings.storage.reserve)
+    per_day = growth.per_day(node, now)
+    if not free:
+        return Disk(usage.total, 0, per_day, 0.0, "Full: senders are refused (A700).")
+    if per_day is None:
+        return Disk(usage.total, free, None, None, "The forecast is being computed.")
+    if per_day <= 0:
+        return Disk(usage.total, free, 0.0, None, "Nothing came in for a week: no forecast.")
+    days = free / per_day
+    keep = node.settings.retention.studies_days
+    if keep is not None and days > keep:
+        text = f"Not in sight: images are deleted after {keep} days, before it is full."
+        return Disk(usage.total, free, per_day, None, text)
+    return Disk(usage.total, free, per_day, days, "")
 
 
 @router.get("/site.css")
@@ -35,3 +212,6 @@ def _luminance(colour: str) -> float:
         part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
     )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+__all__ = ["Growth", "glance", "router"]

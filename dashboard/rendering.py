@@ -11,17 +11,18 @@ from datetime import UTC, datetime, tzinfo
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import urlencode
+from typing import Any, Final, TypeVar
+from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
 
 from fastapi import Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 
 from dashboard.access import Role, find_actor, node_of
 from db.states import END_STATES, JobState
 
+ResponseT = TypeVar("ResponseT", bound=Response)
 _FOLDER: Final = Path(__file__).parent
 _LONGEST_TEXT: Final = 400
 _BIDI: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
@@ -101,6 +102,14 @@ def size(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
+def date(value: str) -> str:
+    """Write a Date (PS3.5 section 6.2, VR DA) as people do; what is none stays as it is."""
+    text = value.strip()
+    if len(text) == 8 and text.isascii() and text.isdigit():
+        return f"{text[:4]}-{text[4:6]}-{text[6:]}"
+    return plain(text, 32)
+
+
 def as_time(value: datetime | str | None) -> datetime | None:
     """Read a time as `db.listing` writes it."""
     if value is None or isinstance(value, datetime):
@@ -131,6 +140,8 @@ def environment() -> Environment:
         person=person_name,
         duration=duration,
         size=size,
+        date=date,
+        when=as_time,
         tone=lambda state: TONES.get(str(state), "still"),
         words=lambda state: str(state).replace("_", " "),
     )
@@ -197,7 +208,9 @@ def render(
             path=request.url.path,
             actor=actor,
             csrf=actor.csrf if actor else "",
+            here=request.url.path + (f"?{request.url.query}" if request.url.query else ""),
             menu=MENU,
+            node_address=f"{settings.node.ae_title}, port {settings.node.port}",
             version=_version(),
             site=settings.dashboard.site or settings.node.name,
             theme=_chosen(request, "theme", ("light", "dark")),
@@ -218,9 +231,16 @@ def _version() -> str:
     return metadata.version("unibiomed-node")
 
 
+def say(response: ResponseT, sentence: str, *, bad: bool = False) -> ResponseT:
+    """Have the next page say a sentence: in a cookie, so that no link can put words there."""
+    value = quote(("!" if bad else "") + plain(sentence))
+    response.set_cookie("said", value, max_age=20, samesite="strict", path="/")
+    return response
+
+
 def _chosen(request: Request, cookie: str, known: tuple[str, ...]) -> str:
     value = request.cookies.get(cookie, "")
     return value if value in known else ""
 
 
-__all__ = ["as_time", "environment", "find_actor", "plain", "render", "zone_of"]
+__all__ = ["as_time", "environment", "find_actor", "plain", "render", "say", "zone_of"]

@@ -15,7 +15,7 @@ from db.leases import (
     heartbeat,
     postpone,
 )
-from db.listing import JobPage, job_as_json, list_jobs
+from db.listing import JobPage, job_as_json, jobs_of_study, list_jobs
 from db.pairs import Pair, enqueue, pairing_key, queued_priorities, sources_of
 from db.resting import (
     Due,
@@ -66,6 +66,7 @@ __all__ = [
     "heartbeat",
     "hurry",
     "job_as_json",
+    "jobs_of_study",
     "list_jobs",
     "note_event",
     "pairing_key",

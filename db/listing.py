@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from itertools import chain
+from typing import Any, Final
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from db.models import (
@@ -17,10 +19,16 @@ from db.models import (
     JobEvent,
     JobStage,
     ResultRecord,
+    Series,
     Study,
 )
+from db.names import folded_name
 from db.results import findings_of, results_of
 from db.states import JobState
+
+_HIGHEST: Final = "\U0010ffff"
+_MOST_STUDIES: Final = 500
+"""Below the number of parameters that a statement may have; who finds more should write more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,29 @@ class JobPage:
     next_before: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs a list shows; what is empty does not matter.
+
+    Attributes
+    ----------
+    states, modality, rule, study_instance_uid
+        Only these.
+    received_since
+        Only jobs that came in at this time or later.
+    search
+        Patient ID, Accession Number, Study or Series Instance UID, a job's number, or the
+        beginning of the Patient's Name, in which case and accents do not matter.
+    """
+
+    states: Sequence[JobState] = ()
+    modality: str | None = None
+    rule: str | None = None
+    study_instance_uid: str | None = None
+    received_since: datetime | None = None
+    search: str | None = None
+
+
 def list_jobs(
     session: Session,
     *,
@@ -47,8 +78,10 @@ def list_jobs(
     modality: str | None = None,
     rule: str | None = None,
     search: str | None = None,
+    received_since: datetime | None = None,
     before: int | None = None,
     limit: int = 50,
+    patients: bool = False,
 ) -> JobPage:
     """List jobs, newest first.
 
@@ -56,47 +89,110 @@ def list_jobs(
     ----------
     session
         Any session.
-    states
-        Only these; empty for all.
-    study_instance_uid, modality, rule
-        Only these.
-    search
-        Exact Patient ID, Accession Number or Study Instance UID, or the beginning of the
-        Patient's Name.
+    states, study_instance_uid, modality, rule, search, received_since
+        As in `JobFilter`.
     before
         Only jobs with a smaller identifier: pages by key, so that the thousandth page costs what
         the first does.
     limit
         Jobs per page, at most 1000.
+    patients
+        Whether to tell whose study it is, too: `patient_line`.
     """
+    chosen = JobFilter(tuple(states), modality, rule, study_instance_uid, received_since, search)
     limit = max(1, min(limit, 1000))
-    query: Select[Job] = select(Job).options(joinedload(Job.study, innerjoin=True))
-    wanted = list(states)
-    if wanted:
-        query = query.where(Job.state.in_(wanted))
-    if study_instance_uid is not None:
-        found = select(Study.id).where(Study.study_instance_uid == study_instance_uid)
-        query = query.where(Job.study_id.in_(found))
-    if modality is not None:
-        query = query.where(Job.modality == modality)
-    if rule is not None:
-        query = query.where(Job.rule == rule)
-    if search:
-        found = select(Study.id).where(
-            or_(
-                Study.patient_id == search,
-                Study.accession_number == search,
-                Study.study_instance_uid == search,
-                Study.patient_name.startswith(search, autoescape=True),
-            )
-        )
-        query = query.where(Job.study_id.in_(found))
+    ids = _newest_ids(session, chosen, before, limit + 1)
+    page, more = ids[:limit], len(ids) > limit
+    jobs = session.scalars(
+        select(Job)
+        .options(joinedload(Job.study, innerjoin=True))
+        .where(Job.id.in_(page))
+        .order_by(Job.id.desc())
+    )
+    lines = [job_line(job) | (patient_line(job.study) if patients else {}) for job in jobs]
+    return JobPage(lines, page[-1] if more else None)
+
+
+def _newest_ids(
+    session: Session, chosen: JobFilter, before: int | None, limit: int
+) -> Sequence[int]:
+    """Return the identifiers of a page, each found by an index that ends in the identifier.
+
+    One statement for each state: asked for two at once, a database sorts all that are in them.
+    """
+    query = select(Job.id)
+    if chosen.modality is not None:
+        query = query.where(Job.modality == chosen.modality)
+    if chosen.rule is not None:
+        query = query.where(Job.rule == chosen.rule)
+    if chosen.study_instance_uid is not None:
+        query = query.where(Job.study_id.in_(_ids_of(session, [_is_study(chosen)])))
+    if chosen.search:
+        query = query.where(_found(session, chosen.search.strip()))
+    if chosen.received_since is not None:
+        # "+ 0": the least identifier is to be found among these, not by walking the primary key.
+        since = Job.received_at >= chosen.received_since
+        first = session.scalar(select(func.min(Job.id + 0)).where(since))
+        if first is None:
+            return []
+        query = query.where(since, Job.id >= first)
     if before is not None:
         query = query.where(Job.id < before)
-    jobs = session.scalars(query.order_by(Job.id.desc()).limit(limit + 1)).all()
-    page = jobs[:limit]
-    more = len(jobs) > limit
-    return JobPage([job_line(job) for job in page], page[-1].id if more else None)
+    query = query.order_by(Job.id.desc()).limit(limit)
+    if not chosen.states:
+        return session.scalars(query).all()
+    found = [session.scalars(query.where(Job.state == state)).all() for state in set(chosen.states)]
+    return sorted(chain.from_iterable(found), reverse=True)[:limit]
+
+
+def _is_study(chosen: JobFilter) -> ColumnElement[bool]:
+    return Study.study_instance_uid == chosen.study_instance_uid
+
+
+def _found(session: Session, search: str) -> ColumnElement[bool]:
+    """Return the condition on jobs that a search stands for."""
+    number = (
+        [Job.id == int(search)]
+        if search.isascii() and search.isdigit() and len(search) < 18
+        else []
+    )
+    beginnings = {folded_name(search), folded_name(re.sub(r"[\s,]+", "^", search))} - {""}
+    of_study: list[ColumnElement[bool]] = [
+        Study.patient_id == search,
+        Study.accession_number == search,
+        Study.study_instance_uid == search,
+        *(
+            and_(Study.patient_name_key >= text, Study.patient_name_key < text + _HIGHEST)
+            for text in beginnings
+        ),
+    ]
+    studies = _ids_of(session, of_study)
+    series = session.scalars(
+        select(Series.study_id).where(Series.series_instance_uid == search).limit(_MOST_STUDIES)
+    )
+    return or_(Job.study_id.in_({*studies, *series}), *number)
+
+
+def _ids_of(session: Session, conditions: Sequence[ColumnElement[bool]]) -> set[int]:
+    """Return the studies that fit any of these, the newest where there are very many."""
+    found: set[int] = set()
+    for condition in conditions:
+        query = select(Study.id).where(condition).limit(_MOST_STUDIES)
+        found.update(session.scalars(query))
+    return set(sorted(found)[-_MOST_STUDIES:])
+
+
+def patient_line(study: Study) -> dict[str, Any]:
+    """Whose study it is."""
+    return {
+        "patient_name": study.patient_name,
+        "patient_id": study.patient_id,
+        "patient_birth_date": study.patient_birth_date,
+        "patient_sex": study.patient_sex,
+        "accession_number": study.accession_number,
+        "study_date": study.study_date,
+        "study_description": study.study_description,
+    }
 
 
 def job_line(job: Job) -> dict[str, Any]:
@@ -120,8 +216,15 @@ def job_line(job: Job) -> dict[str, Any]:
     }
 
 
-def job_as_json(session: Session, job_id: int) -> dict[str, Any] | None:
+def job_as_json(session: Session, job_id: int, *, patients: bool = False) -> dict[str, Any] | None:
     """Tell all of a job, ready for `json.dumps`; ``None`` when there is no such job.
+
+    Parameters
+    ----------
+    session, job_id
+        Any session, and the job.
+    patients
+        Whether to tell whose study it is, too: `patient_line`.
 
     Returns
     -------
@@ -144,6 +247,7 @@ def job_as_json(session: Session, job_id: int) -> dict[str, Any] | None:
     )
     return {
         **job_line(job),
+        **(patient_line(job.study) if patients else {}),
         "source_kind": job.source_kind,
         "notes": list(job.notes),
         "conflicts": job.study.conflicts,
@@ -166,6 +270,19 @@ def job_as_json(session: Session, job_id: int) -> dict[str, Any] | None:
             {"at": as_text(event.at), "level": event.level, "text": event.text} for event in events
         ],
     }
+
+
+def jobs_of_study(session: Session, job_id: int) -> list[dict[str, Any]]:
+    """List the other jobs of a job's study, the newest first."""
+    study = select(Job.study_id).where(Job.id == job_id).scalar_subquery()
+    jobs = session.scalars(
+        select(Job)
+        .options(joinedload(Job.study, innerjoin=True))
+        .where(Job.study_id == study, Job.id != job_id)
+        .order_by(Job.id.desc())
+        .limit(50)
+    )
+    return [job_line(job) for job in jobs]
 
 
 def as_text(at: datetime | None) -> str | None:

@@ -23,6 +23,7 @@ TASKS: Final[Mapping[JobState, str]] = MappingProxyType(
 """The task for each state in which a job rests."""
 SWEEP_TASK: Final = "unibiomed.sweep"
 RETENTION_TASK: Final = "unibiomed.clean_up"
+ECHO_TASK: Final = "unibiomed.echo_destinations"
 
 QUEUES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -32,6 +33,7 @@ QUEUES: Final[Mapping[str, str]] = MappingProxyType(
         TASKS[JobState.DELIVERING]: "deliver",
         SWEEP_TASK: "io",
         RETENTION_TASK: "io",
+        ECHO_TASK: "deliver",
     }
 )
 """The queue of each task. Deliveries have their own: a PACS that takes the call and never answers

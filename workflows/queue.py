@@ -17,7 +17,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
 from workflows.configuration import Configuration
-from workflows.dispatch import QUEUES, RETENTION_TASK, SWEEP_TASK, Dispatch
+from workflows.dispatch import ECHO_TASK, QUEUES, RETENTION_TASK, SWEEP_TASK, Dispatch
 
 _LOG = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ _BROKER_SECONDS: Final = 5.0
 _DEPTH: Final = 100
 """Messages in one queue beyond which the sweep adds none."""
 _RETENTION_SECONDS: Final = 3600.0
+_ECHO_SECONDS: Final = 120.0
 
 
 def options(configuration: Configuration) -> dict[str, Any]:
@@ -120,6 +121,11 @@ def _schedule(configuration: Configuration) -> dict[str, Any]:
             "task": RETENTION_TASK,
             "schedule": _RETENTION_SECONDS,
             "options": {"expires": _RETENTION_SECONDS, "priority": 9},
+        },
+        "echo": {
+            "task": ECHO_TASK,
+            "schedule": _ECHO_SECONDS,
+            "options": {"expires": _ECHO_SECONDS, "priority": 9},
         },
     }
 

@@ -16,16 +16,23 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from celery import Celery
-from celery.signals import after_setup_logger, celeryd_after_setup, worker_shutting_down
+from celery.signals import (
+    after_setup_logger,
+    celeryd_after_setup,
+    worker_ready,
+    worker_shutting_down,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.jobs import JobState
 from db.session import is_passing
 from workflows import consider, delivery, queue, retention, stages
-from workflows.dispatch import RETENTION_TASK, SWEEP_TASK, TASKS, Dispatch
+from workflows.dispatch import ECHO_TASK, RETENTION_TASK, SWEEP_TASK, TASKS, Dispatch
+from workflows.echoing import echo_destinations
 from workflows.process import WorkerProcess
 from workflows.sweep import announce
 from workflows.sweep import sweep as sweep_once
+from workflows.worker_report import WorkerReport
 
 _LOG = logging.getLogger(__name__)
 _STOP_SECONDS: Final = 15.0
@@ -97,6 +104,12 @@ def clean_up() -> None:
     retention.clean_up(process.node)
 
 
+@app.task(name=ECHO_TASK)
+def echo() -> None:
+    """Ask the destinations whether they are there."""
+    echo_destinations(process.node)
+
+
 @after_setup_logger.connect(weak=False)
 def log_jobs_not_messages(**_: object) -> None:
     """Leave out Celery's lines about each message: the sweep alone makes 50 000 a day."""
@@ -110,6 +123,13 @@ def load_model_early(instance: Any, **_: object) -> None:
     if "gpu" in instance.app.amqp.queues.consume_from:
         process.engine.start()
         process.answering.start()
+
+
+@worker_ready.connect(weak=False)
+def report(sender: Any, **_: object) -> None:
+    """Tell of this worker from now on; here, since a thread does not outlive the pool's fork."""
+    queues = sorted(sender.app.amqp.queues.consume_from)
+    WorkerReport(process.node, queues[0]).start()
 
 
 @worker_shutting_down.connect(weak=False)

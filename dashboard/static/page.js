@@ -87,11 +87,10 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-// Said by the request before, such as "Job 7 is tried at once."
-const told = new URLSearchParams(location.search).get("said");
+// Said by the request before, such as "Job 7 is looked at at once."
+const told = document.cookie.match(/(?:^|; )said=([^;]*)/);
 if (told) {
-  say(told);
-  const address = new URL(location.href);
-  address.searchParams.delete("said");
-  history.replaceState(null, "", address);
+  document.cookie = "said=; path=/; max-age=0; samesite=strict";
+  const text = decodeURIComponent(told[1]);
+  say(text.replace(/^!/, ""), text.startsWith("!"));
 }

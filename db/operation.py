@@ -1,0 +1,56 @@
+"""What the node tells of itself: workers, echoes, rules as they were saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from db.models_operation import EchoRecord, RulesVersion, WorkerRecord
+
+
+def tell_of_worker(session: Session, record: WorkerRecord, forget_before: datetime) -> None:
+    """Keep what a worker says of itself, and forget those that have been silent for long."""
+    session.merge(record)
+    session.execute(delete(WorkerRecord).where(WorkerRecord.seen_at < forget_before))
+
+
+def note_echo(
+    session: Session, destination: str, answers: bool, seconds: float, sentence: str, now: datetime
+) -> EchoRecord:
+    """Keep what a destination said to a C-ECHO."""
+    before = session.get(EchoRecord, destination)
+    answered_at = now if answers else (before.answered_at if before else None)
+    return session.merge(
+        EchoRecord(
+            destination=destination,
+            asked_at=now,
+            answered_at=answered_at,
+            answers=answers,
+            seconds=seconds,
+            sentence=sentence,
+        )
+    )
+
+
+def forget_echoes(session: Session, known: Sequence[str]) -> None:
+    """Forget destinations that ``node.yaml`` does not have any more."""
+    session.execute(delete(EchoRecord).where(EchoRecord.destination.not_in(known)))
+
+
+def keep_rules(session: Session, text: str, account: str, comment: str, now: datetime) -> None:
+    """Keep a version of ``rules.yaml``."""
+    session.add(RulesVersion(at=now, account=account, comment=comment[:256], text=text))
+    session.flush()
+
+
+def rules_versions(session: Session, limit: int = 50) -> list[RulesVersion]:
+    """List the versions, the newest first."""
+    return list(session.scalars(select(RulesVersion).order_by(RulesVersion.id.desc()).limit(limit)))
+
+
+def rules_version(session: Session, number: int) -> RulesVersion | None:
+    """Return one version."""
+    return session.get(RulesVersion, number)
