@@ -15,15 +15,23 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from deploy import version
+from deploy.before_start import (
+    StartError,
+    look_at_the_broker,
+    look_at_the_card,
+    own_folder,
+    prepare_database,
+)
+from deploy.configuration_edit import check_and_reload
 from deploy.ownership import TREE_VARIABLE, Ownership
 from deploy.supervisor import Program, Supervisor
 from workflows.configuration import load_configuration
 from workflows.settings import Home, NodeSettings
+from workflows.yaml_positions import ConfigurationError
 
 __all__ = ["StartError", "run"]
 
@@ -33,10 +41,6 @@ DASHBOARD_SECONDS = 60.0
 WORKER_STOP_SECONDS = 30.0  # a task cut off here is taken up again by the next start
 STARTS_BEFORE_GIVING_UP = 3
 CANNOT_START = 2  # exit code of a program that says why it will never start like this
-
-
-class StartError(Exception):
-    """The node could not start; the text is a sentence for the administrator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +85,12 @@ def run(folder: Path, say: Callable[[str], None]) -> None:
         home.make_folders()
         for path in home.write_defaults():
             say(f"Wrote {path}; edit it and start again to change how the node works.")
-        settings = load_configuration(home).settings
-        _look_at_the_card(settings, say)
+        configuration = load_configuration(home)
+        settings = configuration.settings
+        look_at_the_card(settings, say)
+        look_at_the_broker(configuration, say)
         _forget_last_run(home)
-        _prepare_database(home.database_url(settings), alone=settings.database.url is None)
+        prepare_database(home.database_url(settings), alone=settings.database.url is None)
         environment = {
             **os.environ,
             "UNIBIOMED_HOME": str(home.root),
@@ -92,7 +98,7 @@ def run(folder: Path, say: Callable[[str], None]) -> None:
             "PYTHONUNBUFFERED": "1",
         }
         tree = _Tree(home, settings, environment)
-        with Supervisor(home.log, say) as supervisor:
+        with Supervisor(home.log, say, lambda: _reload(home, say)) as supervisor:
             try:
                 _start(tree, supervisor, say)
                 supervisor.wait(lambda: _tell_of_a_new_port(tree, supervisor))
@@ -194,7 +200,8 @@ def _redis(tree: _Tree, socket: Path) -> Program:
 
     folder = tree.home.root / "redis"
     folder.mkdir(exist_ok=True)
-    socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if socket.parent != tree.home.run:
+        own_folder(socket.parent)
     options = {
         "port": "0",
         "unixsocket": str(socket),
@@ -332,55 +339,16 @@ def _insist(started: bool, supervisor: Supervisor, name: str) -> None:
 # ---------------------------------------------------------------------- the home
 
 
-def _look_at_the_card(settings: NodeSettings, say: Callable[[str], None]) -> None:
-    """Say so when the model cannot be used; receiving works without, and what came can wait."""
-    from inference.card import read_card
-    from inference.errors import CheckpointError
-    from workflows.model_card import model_folder
-
+def _reload(home: Home, say: Callable[[str], None]) -> None:
+    """Do what ``unibiomed-node reload`` does, at a SIGHUP."""
     try:
-        read_card(model_folder(settings))
-    except CheckpointError as error:
-        say(f"Studies are received, but cannot be interpreted: {error}")
+        check_and_reload(home.root)
+    except ConfigurationError as error:
+        say(f"The configuration stays as it was: {error}")
+    else:
+        say("The configuration is read again.")
 
 
 def _forget_last_run(home: Home) -> None:
     for path in (home.ready_json, home.listener_json, home.dashboard_json, home.redis_socket):
         path.unlink(missing_ok=True)
-
-
-def _prepare_database(url: str, *, alone: bool) -> None:
-    """Bring the schema up to date; with a database of its own, free what dead workers held.
-
-    Raises
-    ------
-    StartError
-        The database is away, damaged, or of a newer version.
-    """
-    from alembic.util import CommandError
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import DBAPIError
-
-    from db.jobs import forget_workers
-    from db.session import Database
-
-    where = make_url(url).render_as_string(hide_password=True)
-    database = Database(url)
-    try:
-        database.upgrade()
-        if alone:
-            with database.session() as session:
-                forget_workers(session, datetime.now(UTC))
-    except DBAPIError as error:
-        said = str(error.orig).partition("\n")[0]
-        raise StartError(
-            f"The database {where} cannot be used: {said}. Nothing was changed; is the server up, "
-            "is database.url in node.yaml right, is the disk full?"
-        ) from error
-    except CommandError as error:
-        raise StartError(
-            f"The database {where} was made by another version of this node ({error}). Install "
-            "that version again, or restore the backup made before the update."
-        ) from error
-    finally:
-        database.dispose()

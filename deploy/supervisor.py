@@ -20,9 +20,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO, Self
+from typing import Self
 
-__all__ = ["Program", "RotatingLog", "Supervisor", "die_with_parent"]
+from deploy.rotating_log import RotatingLog
+
+__all__ = ["Program", "Supervisor", "die_with_parent"]
 
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
@@ -59,50 +61,6 @@ class Program:
     before_start: Callable[[], None] | None = None
 
 
-class RotatingLog:
-    """A log file of bytes that starts anew when it is full and keeps the last few.
-
-    Parameters
-    ----------
-    path
-        The file that is written; older ones are ``path.1`` (newest) to ``path.<keep>``.
-    size
-        Bytes at which the file is full.
-    keep
-        How many full files are kept.
-    """
-
-    def __init__(self, path: Path, *, size: int = 10_000_000, keep: int = 5) -> None:
-        self.path = path
-        self._size = size
-        self._keep = keep
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = path.open("ab", buffering=0)
-
-    def write(self, data: bytes) -> None:
-        """Append `data`, to a new file when the present one is full.
-
-        What a full or broken disk does not take is lost: a node that cannot log still receives,
-        and is the one that tells the senders that the disk is full.
-        """
-        with contextlib.suppress(OSError):
-            if self._file.tell() + len(data) > self._size and self._file.tell() > 0:
-                self._rotate()
-            self._file.write(data)
-
-    def _rotate(self) -> None:
-        names = [self.path, *(Path(f"{self.path}.{n}") for n in range(1, self._keep + 1))]
-        for older, newer in zip(reversed(names), reversed(names[:-1]), strict=False):
-            if newer.exists():
-                newer.replace(older)
-        full, self._file = self._file, self.path.open("ab", buffering=0)
-        full.close()
-
-    def close(self) -> None:
-        """Close the file; writing afterwards is an error."""
-        self._file.close()
-
-
 @dataclass(slots=True)
 class _Child:
     """A program and what the supervisor knows of its present run."""
@@ -128,8 +86,8 @@ class _Child:
 class Supervisor:
     """Starts programs, restarts those that die, and stops all of them.
 
-    Use as a context manager in the main thread: it takes over SIGTERM, SIGINT and SIGCHLD, and on
-    leaving it stops whatever still runs, last started first.
+    Use as a context manager in the main thread: it takes over SIGTERM, SIGINT, SIGHUP and SIGCHLD,
+    and on leaving it stops whatever still runs, last started first.
 
     Parameters
     ----------
@@ -137,9 +95,19 @@ class Supervisor:
         Where ``<name>.log`` of each program is written.
     say
         Receives one sentence about each event a person should know of.
+    on_hangup
+        Called after a SIGHUP, which by custom asks a program to read its settings again. Where
+        SIGHUP is ignored (nohup) it stays so.
     """
 
-    def __init__(self, log_folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        log_folder: Path,
+        say: Callable[[str], None],
+        on_hangup: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._on_hangup = on_hangup
+        self._hung_up = False
         self._log_folder = log_folder
         self._say = say
         self._children: dict[str, _Child] = {}
@@ -158,6 +126,8 @@ class Supervisor:
         self._old_wakeup = signal.set_wakeup_fd(self._wake_write.fileno())
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             self._old_handlers[number] = signal.signal(number, self._on_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            self._old_handlers[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._on_signal)
         return self
 
     def __exit__(
@@ -177,7 +147,9 @@ class Supervisor:
             child.log.close()
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        if number != signal.SIGCHLD:
+        if number == signal.SIGHUP:
+            self._hung_up = True
+        elif number != signal.SIGCHLD:
             self.stop_requests += 1
 
     # ------------------------------------------------------------------ starting
@@ -264,6 +236,9 @@ class Supervisor:
                 self._drain_signals()
             else:
                 self._take_output(key.data)
+        if self._hung_up:
+            self._hung_up = False
+            self._on_hangup()
         for child in self._children.values():
             if child.process is not None and child.process.poll() is not None:
                 self._bury(child)

@@ -32,6 +32,19 @@ _RETENTION_SECONDS: Final = 3600.0
 _ECHO_SECONDS: Final = 120.0
 
 
+def silence_of(configuration: Configuration) -> str | None:
+    """Return why the broker does not answer, within seconds; None when it does."""
+    app = Celery("unibiomed")
+    app.conf.update(options(configuration))
+    app.conf.broker_transport_options["socket_timeout"] = _BROKER_SECONDS
+    try:
+        with app.connection_for_write() as connection:
+            _ = connection.default_channel
+    except _BROKER_ERRORS as error:
+        return str(error)[:200]
+    return None
+
+
 def options(configuration: Configuration) -> dict[str, Any]:
     """Return the settings of the Celery application."""
     jobs = configuration.settings.jobs

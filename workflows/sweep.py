@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+from db.clock import follow_clock, is_set_back
 from db.jobs import (
     JobState,
     announced,
@@ -27,6 +28,8 @@ from workflows.node import Node
 _LOG = logging.getLogger(__name__)
 
 _MOST_AT_ONCE: Final = 5000
+_AHEAD: Final = timedelta(minutes=5)
+"""Clocks of several hosts may differ by less; a job written later than this was before a change."""
 _UNTAKEN_SECONDS: Final = 120.0
 """How long nobody may take up a job while no worker infers; loading a model takes a while."""
 _MOST_EXPLAINED: Final = 500
@@ -51,8 +54,12 @@ def sweep(node: Node, send: Send) -> int:
         Messages sent.
     """
     now = node.now()
+    ahead = now + _AHEAD
     with node.database.reading() as session:
+        set_back = is_set_back(session, ahead)
         expired = has_expired(session, now)
+    if set_back:
+        _follow_clock(node, now, ahead)
     if expired:
         _free(node, now)
     with node.database.reading() as session:
@@ -67,6 +74,13 @@ def sweep(node: Node, send: Send) -> int:
     if any(one.state is JobState.QUEUED for one in found):
         _explain_untaken(node, now)
     return announce(node, [Dispatch.of(one) for one in found], send)
+
+
+def _follow_clock(node: Node, now: datetime, ahead: datetime) -> None:
+    lease_ends = now + timedelta(seconds=node.settings.jobs.lease_seconds)
+    with node.database.session() as session:
+        count = follow_clock(session, now, ahead, lease_ends)
+    _LOG.warning("the clock was set back; %d jobs that would have slept are looked at now", count)
 
 
 def _free(node: Node, now: datetime) -> None:

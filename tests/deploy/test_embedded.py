@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -101,6 +102,18 @@ def test_a_dead_listener_is_started_again_and_its_new_port_told(node: NodeProces
     until(lambda: told(node, "listener")["pid"] != before["pid"])
     until(lambda: told(node, "ready")["port"] == told(node, "listener")["port"])
     assert "listener was ended by SIGKILL; it is started again" in node.said_path.read_text()
+
+
+def test_a_hangup_reads_the_configuration_again(node: NodeProcess) -> None:
+    path = node.home / "node.yaml"
+    before = path.read_text()
+    path.write_text(before + "nodes: {}\n")
+    psutil.Process(node.pid).send_signal(signal.SIGHUP)
+    until(lambda: "The configuration stays as it was" in node.said_path.read_text())
+    path.write_text(before)
+    psutil.Process(node.pid).send_signal(signal.SIGHUP)
+    until(lambda: "The configuration is read again." in node.said_path.read_text())
+    until(lambda: "read again" in (node.home / "log" / "listener.log").read_text())
 
 
 def test_sigterm_ends_the_whole_tree_and_leaves_nothing(node: NodeProcess) -> None:

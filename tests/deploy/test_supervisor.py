@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.supervisor import Program, RotatingLog, Supervisor
+from deploy.rotating_log import RotatingLog
+from deploy.supervisor import Program, Supervisor
 
 PATIENCE = 20.0
 

@@ -245,6 +245,34 @@ def test_a_job_that_no_worker_takes_up_says_where_to_look(
     assert f"{node.home.log}/worker-gpu.log" in job(node).wait_reason
 
 
+@pytest.mark.parametrize("held", [False, True])
+def test_a_clock_that_was_set_back_puts_nobody_to_sleep(
+    node: Node, clock: Clock, tmp_path: Path, held: bool
+) -> None:
+    take_in(node, write_ct_series(tmp_path / "ct", ct_volume()))
+    clock.forward(3600)  # now it is an hour ahead
+    with node.database.session() as session:
+        catalog.association_ended(session, "", "released", clock())
+        study = session.scalars(select(Study)).one()
+        study.last_received_at = clock()
+    consider_study(node, 1)
+    assert job(node).state is JobState.WAITING
+    if held:
+        with node.database.session() as session:
+            due = job(node).next_attempt_at + timedelta(seconds=1)
+            assert claim(session, 1, "killed", JobState.WAITING, 60, due)
+    clock.forward(-3600)
+    messages = Messages()
+    sweep(node, messages)
+    clock.forward(31 if not held else 100)
+    sweep(node, messages)
+    assert messages.taken, "it sleeps"
+    consider_study(node, 1)
+    clock.forward(31)
+    consider_study(node, 1)
+    assert job(node).state is JobState.QUEUED
+
+
 def test_an_idle_sweep_waits_for_nobody(node: Node) -> None:
     with node.database.session() as session:
         session.execute(select(Job.id))  # SQLite's only write lock is taken here
