@@ -38,7 +38,7 @@ $(VENV)/.installed: $(INSTALLS_FROM) | $(BIN)/python
 	@echo "Installing the node into $(VENV) (once; some minutes on a fresh machine)"
 	$(PIP) install --quiet --constraint constraints.txt setuptools wheel
 	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation \
-		--config-settings editable_mode=compat --editable .
+		--config-settings editable_mode=compat --editable '.[video]'
 	SAM2_BUILD_CUDA=0 $(PIP) install --quiet --no-deps --no-build-isolation --require-hashes \
 		--requirement sam2.txt
 	touch $@

@@ -277,7 +277,7 @@ def objection(rule: Rule, source: Source, study: StudyFacts) -> str:
     rendered = sorted(_NOT_AS_ACQUIRED.intersection(image_type))
     if rule.series.original_only and rendered:
         return f"is not an original image (Image Type says {rendered[0]})"
-    count = len(source.paths)
+    count = source.shape[0]
     if count < rule.minimum_instances:
         return f"has {_images(count)}, asked for are at least {rule.minimum_instances}"
     return _description_objection(rule, source) or _condition_objection(rule, source)

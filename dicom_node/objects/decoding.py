@@ -1,15 +1,17 @@
-"""Stored pixel values of one file, decoded by the fastest plug-in installed (PS3.5 8)."""
+"""Stored pixel values of a file, decoded by the fastest plug-in installed (PS3.5 8)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from pydicom import Dataset, config, dcmread
+from pydicom.encaps import encapsulate, generate_fragments, get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
     HTJ2K,
@@ -30,9 +32,20 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dicom_node.errors import FinalError, RetriableError
+from dicom_node.errors import RetriableError
 from dicom_node.objects.calibration import number
 from dicom_node.objects.headers import PARSE_ERRORS, PixelElement, quiet_pydicom, read_header
+from dicom_node.objects.stored_values import (
+    PixelError,
+    PixelLayout,
+    name_of,
+    read_bits,
+    read_bytes,
+    read_native,
+)
+from dicom_node.objects.video import VideoError, is_video, video_frames
+
+__all__ = ["PixelError", "StoredPixels", "decode", "decode_frames"]
 
 _SEQUENCE_END: Final = b"\xfe\xff\xdd\xe0\0\0\0\0"
 _NATIVE: Final = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian})
@@ -58,10 +71,6 @@ _PLUGINS: Final[Mapping[UID, tuple[str, ...]]] = {
 }
 
 
-class PixelError(FinalError):
-    """Pixel values cannot be had; the sentence names the attribute or transfer syntax."""
-
-
 @dataclass(frozen=True, slots=True)
 class StoredPixels:
     """Stored values of one frame.
@@ -79,7 +88,14 @@ class StoredPixels:
 
 
 def decode(path: Path, header: Dataset, element: PixelElement | None = None) -> StoredPixels:
-    """Decode the single frame of a file.
+    """Decode the first frame of a file; see `decode_frames`."""
+    return next(decode_frames(path, header, element, (0,)))
+
+
+def decode_frames(
+    path: Path, header: Dataset, element: PixelElement | None, frames: Sequence[int]
+) -> Iterator[StoredPixels]:
+    """Decode frames of a file, one after the other: never more than one is in memory.
 
     Parameters
     ----------
@@ -89,6 +105,8 @@ def decode(path: Path, header: Dataset, element: PixelElement | None = None) -> 
         Its attributes without the pixel data, as `read_header` gives them.
     element
         Where its pixel data are; looked up when not given.
+    frames
+        Indices from 0. Those of a video must increase: it is read once, from its start.
 
     Raises
     ------
@@ -100,161 +118,83 @@ def decode(path: Path, header: Dataset, element: PixelElement | None = None) -> 
     if element is None:
         element = read_header(path).pixels
         if element is None:
-            raise PixelError(f"{_who(header)} has no Pixel Data (7FE0,0010).")
+            raise PixelError(f"{name_of(header)} has no Pixel Data (7FE0,0010).")
     syntax = UID(header.file_meta.TransferSyntaxUID, config.IGNORE)
-    layout = _Layout.of(header)
-    try:
-        if syntax in _NATIVE and layout.is_plain and element.offset is not None:
-            return StoredPixels(_read_native(path, header, element, layout), layout.photometric)
-        with quiet_pydicom():
-            return _decode_by_pydicom(path, header, syntax, layout, element)
-    except MemoryError as error:
-        raise PixelError(
-            f"{_who(header)} is larger than memory: Rows (0028,0010) {layout.rows} x Columns "
-            f"(0028,0011) {layout.columns}."
-        ) from error
+    layout = PixelLayout.of(header)
+    _require_memory(header, layout)
+    if is_video(syntax):
+        yield from _decode_video(path, header, syntax, layout, element, frames)
+        return
+    if len(frames) > 1 and _needs_gdcm(syntax, layout):
+        yield from _decode_by_gdcm(path, header, syntax, layout, frames)
+        return
+    for frame in frames:
+        try:
+            yield _decode_one(path, header, syntax, layout, element, frame)
+        except MemoryError as error:
+            raise _too_large(header, layout) from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """The image pixel module (PS3.3 C.7.6.3), checked."""
-
-    rows: int
-    columns: int
-    samples: int
-    allocated: int
-    stored: int
-    high_bit: int
-    signed: bool
-    planar: bool
-    photometric: str
-
-    @classmethod
-    def of(cls, header: Dataset) -> _Layout:
-        """Read and check the module; raises `PixelError` naming the attribute that is wrong."""
-        samples = int(number(header, "SamplesPerPixel") or 1)
-        photometric = str(header.get("PhotometricInterpretation") or "").strip().upper()
-        allocated = _positive(header, "BitsAllocated", "0028,0100")
-        stored = int(number(header, "BitsStored") or allocated)
-        high = number(header, "HighBit")
-        if stored > allocated:
-            raise PixelError(
-                f"Bits Stored (0028,0101) of {_who(header, first=False)} is {stored}, more than "
-                f"Bits Allocated (0028,0100), {allocated}."
-            )
-        if samples not in (1, 3):
-            raise PixelError(
-                f"Samples per Pixel (0028,0002) of {_who(header, first=False)} is {samples}: only "
-                "1 and 3 exist (colour with an alpha channel was retired from DICOM)."
-            )
-        return cls(
-            rows=_positive(header, "Rows", "0028,0010"),
-            columns=_positive(header, "Columns", "0028,0011"),
-            samples=samples,
-            allocated=allocated,
-            stored=stored,
-            high_bit=stored - 1 if high is None or high >= allocated else int(high),
-            signed=number(header, "PixelRepresentation") == 1,
-            planar=number(header, "PlanarConfiguration") == 1,
-            photometric=photometric or ("RGB" if samples == 3 else "MONOCHROME2"),
-        )
-
-    @property
-    def is_plain(self) -> bool:
-        """True when the values lie in the file as whole bytes, one after the other."""
-        subsampled = self.photometric in ("YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420")
-        return self.allocated in (8, 16, 32) and not subsampled
-
-    @property
-    def byte_count(self) -> int:
-        """Bytes of the frame."""
-        return self.rows * self.columns * self.samples * self.allocated // 8
+def _decode_one(
+    path: Path,
+    header: Dataset,
+    syntax: UID,
+    layout: PixelLayout,
+    element: PixelElement,
+    frame: int,
+) -> StoredPixels:
+    if syntax in _NATIVE and element.offset is not None:
+        if layout.allocated == 1:
+            return StoredPixels(read_bits(path, header, element, layout, frame), "MONOCHROME2")
+        if layout.is_plain:
+            values = read_native(path, header, element, layout, frame)
+            return StoredPixels(values, layout.photometric)
+    with quiet_pydicom():
+        return _decode_by_pydicom(path, header, syntax, layout, element, frame)
 
 
-def _positive(header: Dataset, keyword: str, tag: str) -> int:
-    value = number(header, keyword)
-    if value is None or value < 1:
-        raise PixelError(f"{keyword} ({tag}) of {_who(header, first=False)} is absent or zero.")
-    return int(value)
+def _require_memory(header: Dataset, layout: PixelLayout) -> None:
+    """Refuse a frame that memory cannot hold: the system would end the process instead."""
+    # Once as it is stored, once more while it is converted.
+    if 3 * layout.byte_count > psutil.virtual_memory().available:
+        raise _too_large(header, layout)
 
 
-def _who(header: Dataset, *, first: bool = True) -> str:
-    return f"{'I' if first else 'i'}nstance {header.get('SOPInstanceUID', 'without UID')}"
-
-
-def _too_short(header: Dataset, needed: int, there: int) -> PixelError:
+def _too_large(header: Dataset, layout: PixelLayout) -> PixelError:
     return PixelError(
-        f"Pixel Data (7FE0,0010) of {_who(header, first=False)} is too short: its attributes "
-        f"promise {needed} bytes, {there} are there. The file was cut off; send it again."
+        f"A frame of {name_of(header, first=False)} is larger than memory: Rows (0028,0010) "
+        f"{layout.rows} x Columns (0028,0011) {layout.columns}, {layout.byte_count / 1e9:.1f} GB."
     )
 
 
-def _read_native(
-    path: Path, header: Dataset, element: PixelElement, layout: _Layout
-) -> NDArray[Any]:
-    """Read uncompressed values straight from the file; excess bytes (padding) are left alone."""
-    try:
-        with path.open("rb") as file:
-            file.seek(element.offset or 0)
-            data = file.read(min(layout.byte_count + layout.byte_count % 2, element.length))
-    except OSError as error:
-        raise RetriableError(f"The file {path} could not be read: {error.strerror}.") from error
-    if len(data) < layout.byte_count:
-        raise _too_short(header, layout.byte_count, len(data))
-    big = header.file_meta.TransferSyntaxUID == ExplicitVRBigEndian
-    # 8-bit values of a big endian OW element are swapped in pairs (PS3.5 8.1.2).
-    swapped = big and layout.allocated == 8 and _is_word(path, element)
-    if swapped:
-        data = np.frombuffer(data, "<u2", count=len(data) // 2).byteswap().tobytes()
-    dtype = np.dtype(f"{'>' if big else '<'}u{layout.allocated // 8}")
-    values = np.frombuffer(data, dtype, count=layout.byte_count // dtype.itemsize)
-    values = _used_bits(values.astype(dtype.newbyteorder("="), copy=False), layout)
-    return _arrange(values, layout)
-
-
-def _is_word(path: Path, element: PixelElement) -> bool:
-    """Return whether the VR before the pixel data is OW (explicit VR: 8 bytes before)."""
-    with path.open("rb") as file:
-        file.seek((element.offset or 0) - 8)
-        return file.read(2) == b"OW"
-
-
-def _used_bits(values: NDArray[Any], layout: _Layout) -> NDArray[Any]:
-    """Take the stored bits out of each value: the others may hold anything (PS3.5 8.1.1)."""
-    top = layout.allocated - 1 - layout.high_bit
-    unused = layout.allocated - layout.stored
-    if top:
-        values = values << top
-    if layout.signed:
-        values = values.view(values.dtype.str.replace("u", "i"))
-    return values >> unused if unused else values
-
-
-def _arrange(values: NDArray[Any], layout: _Layout) -> NDArray[Any]:
-    if layout.samples == 1:
-        return values.reshape(layout.rows, layout.columns)
-    if layout.planar:
-        planes = values.reshape(layout.samples, layout.rows, layout.columns)
-        return np.ascontiguousarray(planes.transpose(1, 2, 0))
-    return values.reshape(layout.rows, layout.columns, layout.samples)
+def _needs_gdcm(syntax: UID, layout: PixelLayout) -> bool:
+    return syntax in _GDCM_ALONE or (syntax == JPEGExtended12Bit and layout.stored > 8)
 
 
 def _decode_by_pydicom(
-    path: Path, header: Dataset, syntax: UID, layout: _Layout, element: PixelElement
+    path: Path,
+    header: Dataset,
+    syntax: UID,
+    layout: PixelLayout,
+    element: PixelElement,
+    frame: int,
 ) -> StoredPixels:
     """Decode with the first plug-in of the list that can; say why each one could not."""
+    if _needs_gdcm(syntax, layout):
+        return next(_decode_by_gdcm(path, header, syntax, layout, (frame,)))
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
-        if syntax in _GDCM_ALONE:
-            return _decode_by_gdcm(path, header, syntax, layout)
         raise _undecodable(header, syntax, "no decoder for it exists here") from error
-    if syntax == JPEGExtended12Bit and layout.stored > 8:
-        return _decode_by_gdcm(path, header, syntax, layout)
+    index = 0
     if syntax.is_encapsulated and element.offset is not None:
-        dataset = _pixels_alone(path, header, layout, element)
+        dataset = _pixels_alone(header, layout, _fragments(path, header, syntax, element, frame))
+    elif syntax in _NATIVE and element.offset is not None and layout.is_subsampled:
+        size = layout.byte_count * 2 // 3
+        data = read_bytes(path, header, element, frame * size, size)
+        dataset = _pixels_alone(header, layout, data)
     else:
-        dataset = _whole(path, header)
+        dataset, index = _whole(path, header), frame
     wanted = [p for p in _PLUGINS.get(syntax, ()) if p in decoder.available_plugins]
     if not wanted and syntax.is_encapsulated:
         missing = ", ".join(_PLUGINS.get(syntax, ())) or "none is known"
@@ -262,19 +202,17 @@ def _decode_by_pydicom(
     reasons = []
     for plugin in wanted or [""]:
         try:
-            values, meta = decoder.as_array(dataset, decoding_plugin=plugin)
+            values, meta = decoder.as_array(dataset, decoding_plugin=plugin, index=index)
         except (*PARSE_ERRORS, RuntimeError) as error:
             reasons.append(_reason(error))
             continue
-        values = np.asarray(values)
-        # A file may hold more frames than it states; the first is the one that is stated.
-        while values.ndim > (2 if layout.samples == 1 else 3):
-            values = values[0]
-        return StoredPixels(values, str(meta["photometric_interpretation"]).upper())
+        return StoredPixels(np.asarray(values), str(meta["photometric_interpretation"]).upper())
     raise _undecodable(header, syntax, "; ".join(dict.fromkeys(reasons)))
 
 
-def _decode_by_gdcm(path: Path, header: Dataset, syntax: UID, layout: _Layout) -> StoredPixels:
+def _decode_by_gdcm(
+    path: Path, header: Dataset, syntax: UID, layout: PixelLayout, frames: Sequence[int]
+) -> Iterator[StoredPixels]:
     """Decode a whole file with GDCM: the only one here for 12-bit lossy and progressive JPEG."""
     try:
         import gdcm
@@ -284,21 +222,72 @@ def _decode_by_gdcm(path: Path, header: Dataset, syntax: UID, layout: _Layout) -
     reader.SetFileName(str(path))
     if not reader.Read():
         raise _undecodable(header, syntax, "GDCM found the data damaged")
-    image = reader.GetImage()
     # SWIG hands bytes over as text with surrogates for what is not UTF-8.
-    data = image.GetBuffer().encode("utf-8", "surrogateescape")
+    data = reader.GetImage().GetBuffer().encode("utf-8", "surrogateescape")
+    needed = layout.byte_count * (max(frames) + 1)
+    if layout.samples != 1 or len(data) < needed:
+        raise _undecodable(header, syntax, f"GDCM gave {len(data)} bytes of {needed}")
     dtype = np.dtype(f"{'i' if layout.signed else 'u'}{layout.allocated // 8}")
-    if layout.samples != 1 or len(data) < layout.byte_count:
-        raise _undecodable(header, syntax, f"GDCM gave {len(data)} bytes of {layout.byte_count}")
-    values = np.frombuffer(data, dtype, count=layout.rows * layout.columns)
-    return StoredPixels(values.reshape(layout.rows, layout.columns), layout.photometric)
+    for frame in frames:
+        values = np.frombuffer(
+            data, dtype, count=layout.rows * layout.columns, offset=frame * layout.byte_count
+        )
+        yield StoredPixels(values.reshape(layout.rows, layout.columns), layout.photometric)
 
 
-def _pixels_alone(path: Path, header: Dataset, layout: _Layout, element: PixelElement) -> Dataset:
-    """Return a data set of encapsulated pixel data and what describes them, no more.
+def _decode_video(
+    path: Path,
+    header: Dataset,
+    syntax: UID,
+    layout: PixelLayout,
+    element: PixelElement,
+    frames: Sequence[int],
+) -> Iterator[StoredPixels]:
+    """Decode frames of an MPEG stream, the fragments of which follow each other (PS3.5 A.4.5)."""
+    try:
+        with path.open("rb") as file:
+            file.seek(element.offset or 0)
+            stream = b"".join(generate_fragments(file))
+    except OSError as error:
+        raise RetriableError(f"The file {path} could not be read: {error.strerror}.") from error
+    except PARSE_ERRORS as error:
+        raise _undecodable(header, syntax, _reason(error)) from error
+    try:
+        for values in video_frames(stream, frames):
+            if values.shape != (layout.rows, layout.columns, 3):
+                raise VideoError(f"its pictures are {values.shape[1]} x {values.shape[0]}")
+            yield StoredPixels(values, "RGB")
+    except VideoError as error:
+        raise _undecodable(header, syntax, str(error)) from error
 
-    The header is not parsed again, and a file that ends without the delimiter of its pixel data
-    is read like any other.
+
+def _fragments(
+    path: Path, header: Dataset, syntax: UID, element: PixelElement, frame: int
+) -> bytes:
+    """Return the encapsulated pixel data of one frame, as an object of one frame has them.
+
+    A file that ends without the delimiter of its pixel data is read like any other.
+    """
+    count = int(number(header, "NumberOfFrames") or 1)
+    try:
+        with path.open("rb") as file:
+            file.seek(element.offset or 0)
+            if count <= 1 and frame == 0:
+                return file.read(element.available) + _SEQUENCE_END
+            table = header.get("ExtendedOffsetTable"), header.get("ExtendedOffsetTableLengths")
+            offsets = (table[0], table[1]) if table[0] and table[1] else None
+            data = get_frame(file, frame, number_of_frames=count, extended_offsets=offsets)
+    except OSError as error:
+        raise RetriableError(f"The file {path} could not be read: {error.strerror}.") from error
+    except PARSE_ERRORS as error:
+        raise _undecodable(header, syntax, f"frame {frame + 1}: {_reason(error)}") from error
+    return encapsulate([data + b"\0" * (len(data) % 2)]) + _SEQUENCE_END
+
+
+def _pixels_alone(header: Dataset, layout: PixelLayout, data: bytes) -> Dataset:
+    """Return a data set of one frame's pixel data and what describes them, no more.
+
+    The header is not parsed again.
     """
     dataset = Dataset()
     dataset.file_meta = header.file_meta
@@ -309,12 +298,7 @@ def _pixels_alone(path: Path, header: Dataset, layout: _Layout, element: PixelEl
     dataset.HighBit, dataset.PixelRepresentation = layout.high_bit, int(layout.signed)
     if layout.samples > 1:
         dataset.PlanarConfiguration = int(layout.planar)
-    try:
-        with path.open("rb") as file:
-            file.seek(element.offset or 0)
-            dataset.PixelData = file.read(element.available) + _SEQUENCE_END
-    except OSError as error:
-        raise RetriableError(f"The file {path} could not be read: {error.strerror}.") from error
+    dataset.PixelData = data
     dataset["PixelData"].VR = "OB"
     return dataset
 
@@ -326,13 +310,15 @@ def _whole(path: Path, header: Dataset) -> Dataset:
     except OSError as error:
         if error.errno is not None:
             raise RetriableError(f"The file {path} could not be read: {error.strerror}.") from error
-        raise PixelError(f"The file of {_who(header, first=False)} is damaged: {error}.") from error
+        raise PixelError(
+            f"The file of {name_of(header, first=False)} is damaged: {error}."
+        ) from error
     except PARSE_ERRORS as error:
         raise PixelError(
-            f"The file of {_who(header, first=False)} is damaged: {_reason(error)}."
+            f"The file of {name_of(header, first=False)} is damaged: {_reason(error)}."
         ) from error
     if "PixelData" not in dataset:
-        raise PixelError(f"{_who(header)} has no Pixel Data (7FE0,0010).")
+        raise PixelError(f"{name_of(header)} has no Pixel Data (7FE0,0010).")
     dataset.file_meta.TransferSyntaxUID = header.file_meta.TransferSyntaxUID
     return dataset
 
@@ -340,7 +326,7 @@ def _whole(path: Path, header: Dataset) -> Dataset:
 def _undecodable(header: Dataset, syntax: UID, reason: str) -> PixelError:
     name = syntax.name if syntax.name == str(syntax) else f"{syntax.name}, {syntax}"
     return PixelError(
-        f"The pixel data of {_who(header, first=False)} cannot be decoded (transfer syntax "
+        f"The pixel data of {name_of(header, first=False)} cannot be decoded (transfer syntax "
         f"{name}): {reason}."
     )
 

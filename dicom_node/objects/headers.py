@@ -106,12 +106,16 @@ class Header:
         Where the pixel data are; None when the file has none.
     dropped
         Keywords or tags of attributes whose value could not be converted.
+    frame
+        Index from 0 of the one frame of a multi-frame image that this header speaks of; None for
+        the header of a whole file.
     """
 
     path: Path
     dataset: Dataset
     pixels: PixelElement | None
     dropped: tuple[str, ...]
+    frame: int | None = None
 
 
 @contextmanager

@@ -5,18 +5,29 @@ CT in Hounsfield units, PET in SUVbw, MR and grayscale images in their own units
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, convert_color_space
+from pydicom.pixels.processing import (
+    apply_color_lut,
+    apply_modality_lut,
+    apply_voi,
+    convert_color_space,
+)
 
 from dicom_node.objects.calibration import number, numbers
-from dicom_node.objects.decoding import PixelError, StoredPixels, decode
+from dicom_node.objects.decoding import PixelError, StoredPixels
+from dicom_node.objects.frame_decoding import stored_frames
+from dicom_node.objects.frame_room import room_for
 from dicom_node.objects.headers import PARSE_ERRORS, quiet_pydicom
 from dicom_node.objects.series import Source
+from dicom_node.objects.storage_classes import CT_CLASSES, PET_CLASSES, VOLUME_CLASSES
 from dicom_node.objects.suv import suv_factor
 
 __all__ = ["PixelError", "PixelValues", "Unit", "read_pixels"]
@@ -50,77 +61,101 @@ class PixelValues:
     window: tuple[float, float] | None = None
 
 
-def read_pixels(source: Source) -> PixelValues:
-    """Decode all frames of a source and bring them to their physical unit.
+def read_pixels(source: Source, scratch: Path | None = None) -> PixelValues:
+    """Decode all frames of a source, one by one, and bring them to their physical unit.
+
+    Parameters
+    ----------
+    source
+        What to read.
+    scratch
+        Folder for values that do not fit into memory.
 
     Raises
     ------
     PixelError
         Naming the attribute or the transfer syntax, and why.
     RetriableError
-        The operating system could not read a file.
+        The operating system could not read a file, or has no room for the values.
     """
-    first = _decode(source, 0)
+    frames = stored_frames(source)
+    first = next(frames)
     if first.photometric.startswith("MONOCHROME"):
-        return _read_grayscale(source, first)
-    if source.kind == "volume":
+        return _read_grayscale(source, first, frames, scratch)
+    if source.sop_class_uid in {*VOLUME_CLASSES, *CT_CLASSES, *PET_CLASSES}:
         raise PixelError(
             f"Photometric Interpretation (0028,0004) of this {source.modality} series is "
             f"{first.photometric}: colours have no values in physical units."
         )
-    return PixelValues(
-        _to_rgb(first, source.headers[0])[np.newaxis],
-        "rgb",
-        f"{first.photometric} as 8-bit RGB",
-    )
+    values = room_for((*source.shape, 3), np.uint8, scratch)
+    for index, stored in enumerate(chain((first,), frames)):
+        colours = _to_rgb(stored, source.frame_header(index), source.headers[0])
+        _require_shape(colours.shape[:2], source, index)
+        values[index] = colours
+    return PixelValues(values, "rgb", f"{first.photometric} as 8-bit RGB")
 
 
-def _decode(source: Source, frame: int) -> StoredPixels:
-    element = source.pixel_elements[frame] if source.pixel_elements else None
-    return decode(source.paths[frame], source.headers[frame], element)
+def _require_shape(shape: tuple[int, ...], source: Source, frame: int) -> None:
+    if shape != source.shape[1:]:
+        header = source.headers[0 if source.frame_numbers else frame]
+        raise PixelError(
+            f"The pixel data of instance {header.SOPInstanceUID} decode to "
+            f"{shape}, Rows and Columns (0028,0010) promise {source.shape[1:]}."
+        )
 
 
-def _read_grayscale(source: Source, first: StoredPixels) -> PixelValues:
+def _read_grayscale(
+    source: Source, first: StoredPixels, rest: Iterator[StoredPixels], scratch: Path | None
+) -> PixelValues:
     """Return rescaled values; unit by modality."""
     unit, factor, description = _unit(source)
-    frames, rows, columns = source.shape
-    try:
-        values = np.empty((frames, rows, columns), dtype=np.float32)
-    except MemoryError as error:
-        raise PixelError(
-            f"This {source.modality} source of {frames} frames of {columns} x {rows} is larger "
-            "than memory."
-        ) from error
-    for frame in range(frames):
-        stored = first if frame == 0 else _decode(source, frame)
-        if stored.values.shape != (rows, columns):
-            raise PixelError(
-                f"The pixel data of instance {source.sop_instance_uids[frame]} decode to "
-                f"{stored.values.shape}, Rows and Columns (0028,0010) promise ({rows}, {columns})."
-            )
-        _rescale(stored.values, source.headers[frame], factor, out=values[frame])
-    header = source.headers[0]
+    values = room_for(source.shape, np.float32, scratch)
+    for frame, stored in enumerate(chain((first,), rest)):
+        _require_shape(stored.values.shape, source, frame)
+        _rescale(stored.values, source.frame_header(frame), factor, out=values[frame])
+    header = source.frame_header(0)
     window = _window(header, factor)
+    turn = _turning_point(header, first.values)
+    if window is None and header.get("VOILUTSequence") and unit == "arbitrary":
+        turn = _apply_voi_lut(values, source)
+        description += "; VOI LUT Sequence (0028,3010) applied"
     if source.kind == "image" and first.photometric == "MONOCHROME1":
-        turn = _turning_point(header, first.values)
         np.subtract(np.float32(turn), values, out=values)
         window = (turn - window[1], turn - window[0]) if window else None
         description += "; MONOCHROME1 inverted, so that large is bright"
     if window:
         description += f"; window {window[0]:g} to {window[1]:g}"
-    elif "VOILUTSequence" in header:
-        description += "; VOI LUT Sequence (0028,3010) not applied"
     return PixelValues(values, unit, description, window)
+
+
+def _apply_voi_lut(values: NDArray[np.float32], source: Source) -> float:
+    """Look values up in the first VOI LUT (PS3.3 C.11.2); returns its largest output."""
+    largest = 0.0
+    for frame in range(len(values)):
+        header = source.frame_header(frame)
+        try:
+            with quiet_pydicom():
+                looked_up = apply_voi(np.rint(values[frame]).astype(np.int32), header)
+            bits = int(header.VOILUTSequence[0].LUTDescriptor[2])
+        except PARSE_ERRORS as error:
+            raise PixelError(
+                f"VOI LUT Sequence (0028,3010) of instance {source.headers[0].SOPInstanceUID} "
+                f"cannot be applied: {error}."
+            ) from error
+        values[frame] = looked_up
+        largest = max(largest, 2.0**bits - 1.0)
+    return largest
 
 
 def _unit(source: Source) -> tuple[Unit, float, str]:
     """Return unit, factor on rescaled values, and the description."""
-    header = source.headers[0]
-    if source.sop_class_uid == "1.2.840.10008.5.1.4.1.1.128":
-        factor, description = suv_factor(source.headers)
+    headers = [source.frame_header(index) for index in range(source.shape[0])]
+    header = headers[0]
+    if source.sop_class_uid in PET_CLASSES:
+        factor, description = suv_factor(headers)
         return "SUVbw", factor, description
     how = _rescale_description(header)
-    if source.sop_class_uid != "1.2.840.10008.5.1.4.1.1.2":
+    if source.sop_class_uid not in CT_CLASSES:
         return "arbitrary", 1.0, how
     rescale_type = str(header.get("RescaleType") or "HU").strip().upper()
     if rescale_type != "HU":
@@ -206,9 +241,9 @@ def _window(header: Dataset, factor: float) -> tuple[float, float] | None:
     return lower * factor, upper * factor
 
 
-def _to_rgb(stored: StoredPixels, header: Dataset) -> NDArray[np.uint8]:
+def _to_rgb(stored: StoredPixels, frame: Dataset, header: Dataset) -> NDArray[np.uint8]:
     """Return an 8-bit RGB image (rows, columns, 3) of a palette or colour image."""
-    values, bits = stored.values, int(number(header, "BitsStored") or 8)
+    values, bits = stored.values, int(number(frame, "BitsStored") or 8)
     if stored.photometric == "PALETTE COLOR":
         values, bits = _apply_palette(values, header)
     elif stored.photometric != "RGB":

@@ -9,38 +9,12 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 
 from dicom_node.objects.series import Source
-
-# Storage classes whose images have one frame each; some write Number of Frames all the same.
-SINGLE_FRAME_CLASSES = frozenset(
-    f"1.2.840.10008.5.1.4.1.1.{suffix}"
-    for suffix in (
-        "1",
-        "1.1",
-        "1.1.1",
-        "1.2",
-        "1.2.1",
-        "1.3",
-        "1.3.1",
-        "128",
-        "2",
-        "4",
-        "6.1",
-        "7",
-        "77.1.1",
-        "77.1.2",
-        "77.1.3",
-        "77.1.4",
-        "77.1.7",
-    )
-)
+from dicom_node.objects.storage_classes import is_multi_frame_class
 
 
 def is_multi_frame(header: Dataset) -> bool:
     """Whether references to an image name the frame: its class decides, not one attribute."""
-    frames = header.get("NumberOfFrames")
-    if frames in (None, ""):
-        return False
-    return int(frames) > 1 or str(header.SOPClassUID) not in SINGLE_FRAME_CLASSES
+    return is_multi_frame_class(str(header.SOPClassUID))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +54,11 @@ class FrameReference:
 
 def frame_references(source: Source) -> tuple[FrameReference, ...]:
     """Return a reference for each frame of a source, in the order of its masks."""
-    if len(source.headers) == 1 and is_multi_frame(source.headers[0]):
+    if source.frame_numbers:
         header = source.headers[0]
         return tuple(
             FrameReference(str(header.SOPClassUID), str(header.SOPInstanceUID), number, number)
-            for number in range(1, int(header.NumberOfFrames or 1) + 1)
+            for number in source.frame_numbers
         )
     numbers = _image_numbers(source.headers)
     return tuple(

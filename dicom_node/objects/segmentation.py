@@ -225,11 +225,31 @@ def _write_image_attributes(dataset: Dataset, source: Source, *, overlap: bool) 
         dataset.PositionReferenceIndicator = ""
         if header.get("PositionReferenceIndicator"):
             dataset.add(copied(header["PositionReferenceIndicator"]))
-    else:
+    if not plane.positions:
         # Type 2C where no plane orientation says where the patient lies (PS3.3 C.7.6.1).
         dataset.PatientOrientation = ""
         if header.get("PatientOrientation"):
             dataset.add(copied(header["PatientOrientation"]))
+    if plane.tiles:
+        _write_slide(dataset, header)
+
+
+def _write_slide(dataset: Dataset, header: Dataset) -> None:
+    """Write what places tiles on a slide, and whose tissue it is (PS3.3 C.8.12.4, C.7.6.22)."""
+    dataset.DimensionOrganizationType = "TILED_SPARSE"
+    for keyword in (
+        "TotalPixelMatrixRows",
+        "TotalPixelMatrixColumns",
+        "TotalPixelMatrixOriginSequence",
+        "TotalPixelMatrixFocalPlanes",
+        "ImageOrientationSlide",
+        "ContainerIdentifier",
+        "IssuerOfTheContainerIdentifierSequence",
+        "ContainerTypeCodeSequence",
+        "SpecimenDescriptionSequence",
+    ):
+        if keyword in header:
+            dataset.add(copied(header[keyword]))
 
 
 def _inherit_lossy_compression(dataset: Dataset, headers: Sequence[Dataset]) -> None:

@@ -6,7 +6,7 @@ PS3.3 C.7.6.16 (multi-frame functional groups), C.7.6.17 (dimensions), C.8.20.3.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from highdicom.sr import CodedConcept
@@ -19,6 +19,7 @@ from dicom_node.objects.calibration import numbers, slice_thickness
 from dicom_node.objects.geometry import unit_orientation
 from dicom_node.objects.references import FrameReference
 from dicom_node.objects.series import Source
+from dicom_node.objects.slides import Tile, slide_orientation
 
 NOMINAL_ORIENTATION = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 # Pixel Measures without Pixel Spacing is legal, but highdicom refuses to read it, and without Pixel
@@ -56,19 +57,24 @@ class Plane:
         Image Orientation (Patient); nominal without a place.
     positions
         Image Position (Patient) of each frame in mm; empty without a place.
+    tiles
+        Where each frame lies on a slide; the orientation is then that on the slide.
     """
 
     frame_of_reference_uid: str | None
     orientation: tuple[float, ...]
     positions: tuple[tuple[float, float, float], ...]
+    tiles: tuple[Tile, ...] = ()
 
 
 def plane_of(source: Source) -> Plane:
     """Return where a source's frames lie in the patient's space, or the nominal plane."""
     geometry = source.geometry
     header = source.headers[0]
-    placed = "ImagePositionPatient" in header or "PerFrameFunctionalGroupsSequence" in header
-    if geometry is None or not geometry.frame_of_reference_uid or not placed:
+    slide = str(header.get("FrameOfReferenceUID") or "") if source.tiles else ""
+    if slide:
+        return Plane(slide, slide_orientation(header), (), source.tiles)
+    if geometry is None or not geometry.frame_of_reference_uid:
         return Plane(None, _orientation(header), ())
     positions = tuple((float(x), float(y), float(z)) for x, y, z in geometry.positions)
     return Plane(geometry.frame_of_reference_uid, tuple(geometry.orientation), positions)
@@ -79,9 +85,14 @@ def _orientation(header: Dataset) -> tuple[float, ...]:
 
 
 def shared_groups(source: Source, plane: Plane) -> Dataset:
-    """Return the shared functional groups: Pixel Measures and Plane Orientation, always both."""
+    """Return the shared functional groups: Pixel Measures and Plane Orientation, always both.
+
+    On a slide the orientation stands outside the groups (PS3.3 C.8.12.4).
+    """
     group = Dataset()
     group.PixelMeasuresSequence = DicomSequence([_pixel_measures(source)])
+    if plane.tiles:
+        return group
     orientation = Dataset()
     orientation.ImageOrientationPatient = [decimal(value) for value in plane.orientation]
     group.PlaneOrientationSequence = DicomSequence([orientation])
@@ -99,7 +110,9 @@ def _pixel_measures(source: Source) -> Dataset:
     header, geometry = source.headers[0], source.geometry
     spacing = source.calibration or _displayed_spacing(header) or NOMINAL_SPACING
     item.PixelSpacing = [decimal(value) for value in spacing]
-    thickness = slice_thickness(header)
+    thickness = slice_thickness(source.frame_header(0))
+    if source.tiles:
+        thickness = thickness or _slide_thickness(header)
     between = None
     if geometry is not None and len(geometry.positions) > 1 and geometry.slice_spacing > 0:
         between = geometry.slice_spacing
@@ -107,6 +120,13 @@ def _pixel_measures(source: Source) -> Dataset:
     if between is not None and geometry is not None and geometry.uniform:
         item.SpacingBetweenSlices = decimal(between)
     return item
+
+
+def _slide_thickness(header: Dataset) -> float | None:
+    for groups in header.get("SharedFunctionalGroupsSequence") or ():
+        for item in groups.get("PixelMeasuresSequence") or ():
+            return slice_thickness(item)
+    return None
 
 
 def _displayed_spacing(header: Dataset) -> tuple[float, float] | None:
@@ -139,7 +159,13 @@ def dimension_organization(
         indices.append(
             _index(uid, "ReferencedSegmentNumber", "SegmentIdentificationSequence", "Segment")
         )
-    if plane.frame_of_reference_uid is not None:
+    if plane.tiles:
+        for pointer, label in (
+            ("RowPositionInTotalImagePixelMatrix", "Row Position"),
+            ("ColumnPositionInTotalImagePixelMatrix", "Column Position"),
+        ):
+            indices.append(_index(uid, pointer, "PlanePositionSlideSequence", label))
+    elif plane.frame_of_reference_uid is not None:
         indices.append(
             _index(uid, "ImagePositionPatient", "PlanePositionSequence", "Image Position Patient")
         )
@@ -172,8 +198,13 @@ def per_frame_groups(
     ranks = {index: rank for rank, index in enumerate(used, start=1)}
     derivations = {index: _derivation(references[index]) for index in used}
     positions = {index: _position(plane, index) for index in used} if plane.positions else {}
-    stacked = not plane.positions and (
-        len(references) > 1 or any(frame.segment is None for frame in frames)
+    tiles = {index: _tile(plane.tiles[index]) for index in used} if plane.tiles else {}
+    down = _ranks(plane.tiles[index].row for index in used) if tiles else {}
+    along = _ranks(plane.tiles[index].column for index in used) if tiles else {}
+    stacked = (
+        not plane.positions
+        and not tiles
+        and (len(references) > 1 or any(frame.segment is None for frame in frames))
     )
     groups = []
     for frame in frames:
@@ -187,6 +218,10 @@ def per_frame_groups(
         if plane.positions:
             group.PlanePositionSequence = DicomSequence([positions[index]])
             values.append(ranks[index])
+        elif tiles:
+            group.PlanePositionSlideSequence = DicomSequence([tiles[index]])
+            tile = plane.tiles[index]
+            values += [down[tile.row], along[tile.column]]
         elif stacked:
             content.StackID, content.InStackPositionNumber = STACK, index + 1
             # dciodvfy holds the index to equal the position in the stack.
@@ -206,6 +241,21 @@ def _derivation(reference: FrameReference) -> Dataset:
     item = Dataset()
     item.DerivationCodeSequence = DicomSequence([SEGMENTATION])
     item.SourceImageSequence = DicomSequence([image])
+    return item
+
+
+def _ranks(values: Iterable[int]) -> dict[int, int]:
+    return {value: rank for rank, value in enumerate(sorted(set(values)), start=1)}
+
+
+def _tile(tile: Tile) -> Dataset:
+    """Return the Plane Position (Slide) item (PS3.3 C.8.12.6.1)."""
+    item = Dataset()
+    item.ColumnPositionInTotalImagePixelMatrix = tile.column
+    item.RowPositionInTotalImagePixelMatrix = tile.row
+    item.XOffsetInSlideCoordinateSystem = decimal(tile.x)
+    item.YOffsetInSlideCoordinateSystem = decimal(tile.y)
+    item.ZOffsetInSlideCoordinateSystem = decimal(tile.z)
     return item
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -18,8 +18,22 @@ from pydicom import Dataset
 from dicom_node.objects.calibration import Spacing, image_calibration, number
 from dicom_node.objects.geometry import Geometry
 from dicom_node.objects.headers import Header, PixelElement, UnreadableError, read_header
+from dicom_node.objects.multi_frame import (
+    cine_frames,
+    enhanced_stacks,
+    number_of_frames,
+    why_too_few_bytes,
+)
+from dicom_node.objects.slides import Level, Tile, choose_level, slide_spacing
 from dicom_node.objects.stacks import Stack, build_stacks
-from dicom_node.objects.storage_classes import IMAGE_CLASSES, VOLUME_CLASSES, why_not_read
+from dicom_node.objects.storage_classes import (
+    ENHANCED_CLASSES,
+    SLIDE_CLASSES,
+    VOLUME_CLASSES,
+    is_multi_frame_class,
+    modality_of_class,
+    why_not_read,
+)
 
 _LARGEST_SIDE: Final = 65535
 _UID: Final = re.compile(r"[0-9.]{1,64}")
@@ -27,17 +41,20 @@ _UID: Final = re.compile(r"[0-9.]{1,64}")
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """One volume (the slices of one series and phase) or one single image.
+    """What is looked at as one: a volume, an image, the frames of a cine, the tiles of a slide.
+
+    It consists either of single-frame instances or of frames of one multi-frame instance.
 
     Attributes
     ----------
     kind
-        ``"volume"`` for single-frame CT, MR and PET slices that have a place in the patient (also
-        when there is only one), ``"image"`` for an image that stands alone.
+        ``"volume"`` for slices that have a place in the patient (also when there is only one),
+        ``"image"`` for frames that stand alone: one image, a cine, the tiles of a slide.
     modality
         Modality (0008,0060); where it is absent, that of the storage class.
     paths, headers
-        One per frame, sorted along the normal: the files, and their attributes without pixel data.
+        One per instance: the files, and their attributes without pixel data. Single-frame slices
+        are sorted along the normal.
     geometry
         Where a volume lies, in mm. None for images, and for volumes without a usable Pixel
         Spacing: nothing of those is measured in mm.
@@ -48,6 +65,14 @@ class Source:
         Sentences for the administrator: missing slices, gantry tilt, phase 2 of 3 ...
     pixel_elements
         Where each file keeps its pixel data.
+    frame_numbers
+        Of a multi-frame instance: the frames, from 1, in the order of the source. Empty for
+        single-frame instances.
+    frame_headers
+        What the functional groups of an enhanced image say of each of those frames, under the
+        keywords of single-frame images; empty for all others.
+    tiles
+        Of a slide: where each frame lies on it.
     """
 
     kind: Literal["volume", "image"]
@@ -58,6 +83,9 @@ class Source:
     notes: tuple[str, ...] = ()
     calibration: Spacing | None = None
     pixel_elements: tuple[PixelElement, ...] = ()
+    frame_numbers: tuple[int, ...] = ()
+    frame_headers: tuple[Dataset, ...] = ()
+    tiles: tuple[Tile, ...] = ()
 
     @property
     def study_instance_uid(self) -> str:
@@ -76,13 +104,20 @@ class Source:
 
     @property
     def sop_instance_uids(self) -> tuple[str, ...]:
-        """SOP Instance UID (0008,0018) of each frame."""
+        """SOP Instance UID (0008,0018) of each instance."""
         return tuple(str(h.SOPInstanceUID) for h in self.headers)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Frames, rows, columns."""
-        return len(self.headers), int(self.headers[0].Rows), int(self.headers[0].Columns)
+        frames = len(self.frame_numbers) or len(self.headers)
+        return frames, int(self.headers[0].Rows), int(self.headers[0].Columns)
+
+    def frame_header(self, frame: int) -> Dataset:
+        """Return the attributes that hold for one frame, by its index in the source."""
+        if self.frame_headers:
+            return self.frame_headers[frame]
+        return self.headers[0 if self.frame_numbers else frame]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +143,8 @@ def read_sources(paths: Sequence[Path]) -> tuple[list[Source], list[SetAside]]:
     Returns
     -------
     sources, set_aside
-        Sources by study, series number and phase. Every path is in exactly one of the two.
+        Sources by study, series number and phase. Every path is in one of the two; that of a
+        multi-frame image may be in several sources, its stacks and phases.
 
     Raises
     ------
@@ -117,7 +153,7 @@ def read_sources(paths: Sequence[Path]) -> tuple[list[Source], list[SetAside]]:
     """
     aside: list[SetAside] = []
     series: dict[tuple[str, str, str], list[Header]] = defaultdict(list)
-    images: list[Header] = []
+    sources: list[Source] = []
     seen: set[str] = set()
     for path in paths:
         header = _read(Path(path), aside)
@@ -127,14 +163,21 @@ def read_sources(paths: Sequence[Path]) -> tuple[list[Source], list[SetAside]]:
             continue
         dataset = header.dataset
         seen.add(str(dataset.SOPInstanceUID))
-        if str(dataset.SOPClassUID) in VOLUME_CLASSES:
+        sop_class = str(dataset.SOPClassUID)
+        if sop_class in VOLUME_CLASSES or sop_class in SLIDE_CLASSES:
             key = (dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.SOPClassUID)
             series[key].append(header)
+        elif sop_class in ENHANCED_CLASSES:
+            sources.extend(_enhanced_sources(header, aside))
         else:
-            images.append(header)
-    sources = [_image_source(header) for header in images]
+            sources.append(_image_source(header))
     for headers in series.values():
         headers.sort(key=lambda h: _order(h.dataset))
+        if str(headers[0].dataset.SOPClassUID) in SLIDE_CLASSES:
+            level, others = choose_level(headers)
+            sources.extend([_slide_source(level)] if level else [])
+            aside.extend(_set_aside([other], reason) for other, reason in others)
+            continue
         stacks, left = build_stacks(headers)
         sources.extend(_volume_source(stack) for stack in stacks)
         aside.extend(_set_aside(part.headers, part.reason) for part in left)
@@ -194,54 +237,106 @@ def _why_no_pixels(header: Header) -> str | None:
             f"The file is cut off: Pixel Data (7FE0,0010) should have {pixels.length} bytes, "
             f"{pixels.available} are there. Send it again."
         )
-    frames = number(dataset, "NumberOfFrames")
-    if frames is not None and frames > 1:
+    if number_of_frames(dataset) > 1 and not is_multi_frame_class(str(dataset.SOPClassUID)):
         return (
-            f"This object is a multi-frame image of {frames:.0f} frames, which this version does "
-            "not interpret yet."
+            f"This object has {number_of_frames(dataset)} frames (Number of Frames (0028,0008)), "
+            f"but its class {dataset.SOPClassUID.name} has one: a result could not refer to them."
         )
-    return None
+    return why_too_few_bytes(header)
 
 
-def _volume_source(stack: Stack) -> Source:
+def _volume_source(stack: Stack, instance: Header | None = None) -> Source:
+    """Return the source of a stack: of its files, or of the frames of one enhanced instance."""
     first = stack.headers[0].dataset
-    modality, notes = _modality(first, VOLUME_CLASSES[str(first.SOPClassUID)])
+    modality, notes = _modality(first)
     calibration = stack.geometry.spacing if stack.geometry else None
     if not stack.is_placed:
         calibration, reason = image_calibration(first, modality)
         notes += [reason] if reason else []
+    files = stack.headers if instance is None else (instance,)
+    frames = [h for h in stack.headers if h.frame is not None]
     return Source(
         kind="volume" if stack.is_placed else "image",
         modality=modality,
-        paths=tuple(h.path for h in stack.headers),
-        headers=tuple(h.dataset for h in stack.headers),
+        paths=tuple(h.path for h in files),
+        headers=tuple(h.dataset for h in files),
         geometry=stack.geometry,
-        notes=(*stack.notes, *notes, *_dropped(stack.headers)),
+        notes=(*stack.notes, *notes, *_dropped(files)),
         calibration=calibration,
-        pixel_elements=tuple(h.pixels for h in stack.headers if h.pixels),
+        pixel_elements=tuple(h.pixels for h in files if h.pixels),
+        frame_numbers=tuple(h.frame + 1 for h in frames if h.frame is not None),
+        frame_headers=tuple(h.dataset for h in frames),
     )
 
 
-def _image_source(header: Header) -> Source:
+def _enhanced_sources(header: Header, aside: list[SetAside]) -> list[Source]:
+    """Return the volumes of an enhanced image, or its frames one by one where they have no place.
+
+    Frames that fit into none of its volumes are named in their notes.
+    """
+    stacks, left = enhanced_stacks(header)
+    if not stacks and left:
+        aside.append(_set_aside([header], left[0].reason))
+        return []
+    if not stacks:
+        note = (
+            "Plane Position Sequence (0020,9113) is absent: its frames are looked at one by one, "
+            "without a place in the patient."
+        )
+        return [_image_source(header, note)]
+    count = number_of_frames(header.dataset)
+    notes = [f"{len(part.headers)} of {count} frames left out: {part.reason}" for part in left]
+    return [
+        _volume_source(replace(stack, notes=(*stack.notes, *notes)), header) for stack in stacks
+    ]
+
+
+def _image_source(header: Header, note: str | None = None) -> Source:
+    """Return the source of an image that stands alone, or of the frames of a cine."""
     dataset = header.dataset
-    modality, notes = _modality(dataset, IMAGE_CLASSES[str(dataset.SOPClassUID)])
+    modality, notes = _modality(dataset)
     calibration, reason = image_calibration(dataset, modality)
+    frame_numbers: tuple[int, ...] = ()
+    if is_multi_frame_class(str(dataset.SOPClassUID)):
+        frame_numbers, of_frames = cine_frames(dataset)
+        notes += of_frames
+    reasons = [text for text in (note, reason) if text]
     return Source(
         kind="image",
         modality=modality,
         paths=(header.path,),
         headers=(dataset,),
         geometry=None,
-        notes=(*notes, *([reason] if reason else []), *_dropped([header])),
+        notes=(*notes, *reasons, *_dropped([header])),
         calibration=calibration,
         pixel_elements=(header.pixels,) if header.pixels else (),
+        frame_numbers=frame_numbers,
     )
 
 
-def _modality(dataset: Dataset, by_class: str) -> tuple[str, list[str]]:
+def _slide_source(level: Level) -> Source:
+    """Return the source of one level of a slide: its tiles, each an image."""
+    header = level.header
+    modality, notes = _modality(header.dataset)
+    return Source(
+        kind="image",
+        modality=modality,
+        paths=(header.path,),
+        headers=(header.dataset,),
+        geometry=None,
+        notes=(*notes, *level.notes, *_dropped([header])),
+        calibration=slide_spacing(header.dataset),
+        pixel_elements=(header.pixels,) if header.pixels else (),
+        frame_numbers=level.frame_numbers,
+        tiles=level.tiles,
+    )
+
+
+def _modality(dataset: Dataset) -> tuple[str, list[str]]:
     stated = str(dataset.get("Modality") or "").strip()
     if stated:
         return stated, []
+    by_class = modality_of_class(str(dataset.SOPClassUID)) or "OT"
     return by_class, [f"Modality (0008,0060) is absent: {by_class} by its storage class."]
 
 

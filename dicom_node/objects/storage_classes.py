@@ -33,52 +33,63 @@ IMAGE_CLASSES: Final[Mapping[str, str]] = {
     _STORAGE + "77.1.2": "GM",
     _STORAGE + "77.1.3": "SM",
     _STORAGE + "77.1.4": "XC",
-    _STORAGE + "77.1.5.1": "OP",
-    _STORAGE + "77.1.5.2": "OP",
     _STORAGE + "77.1.7": "DMS",
 }
 
-# Image classes that are read by a later version: the sentence says what they are.
-NOT_YET_CLASSES: Final[Mapping[str, str]] = {
-    _STORAGE + "2.1": "an enhanced CT image (multi-frame)",
-    _STORAGE + "2.2": "a legacy converted enhanced CT image (multi-frame)",
-    _STORAGE + "4.1": "an enhanced MR image (multi-frame)",
-    _STORAGE + "4.2": "an MR spectroscopy object",
-    _STORAGE + "4.3": "an enhanced MR colour image (multi-frame)",
-    _STORAGE + "4.4": "a legacy converted enhanced MR image (multi-frame)",
-    _STORAGE + "128.1": "a legacy converted enhanced PET image (multi-frame)",
-    _STORAGE + "130": "an enhanced PET image (multi-frame)",
-    _STORAGE + "3": "an ultrasound cine (multi-frame)",
-    _STORAGE + "3.1": "an ultrasound cine (multi-frame)",
-    _STORAGE + "6.2": "an enhanced ultrasound volume (multi-frame)",
-    _STORAGE + "7.1": "a single-bit secondary capture (multi-frame)",
-    _STORAGE + "7.2": "a grayscale secondary capture (multi-frame)",
-    _STORAGE + "7.3": "a 16-bit grayscale secondary capture (multi-frame)",
-    _STORAGE + "7.4": "a colour secondary capture (multi-frame)",
-    _STORAGE + "12.1": "an X-ray angiography image",
-    _STORAGE + "12.1.1": "an enhanced X-ray angiography image",
-    _STORAGE + "12.2": "an X-ray fluoroscopy image",
-    _STORAGE + "12.2.1": "an enhanced X-ray fluoroscopy image",
-    _STORAGE + "12.3": "an X-ray biplane image",
-    _STORAGE + "13.1.1": "an X-ray 3D angiographic volume",
-    _STORAGE + "13.1.2": "an X-ray 3D craniofacial volume",
-    _STORAGE + "13.1.3": "a breast tomosynthesis volume",
-    _STORAGE + "14.1": "intravascular OCT",
-    _STORAGE + "14.2": "intravascular OCT",
-    _STORAGE + "20": "a nuclear medicine image",
-    _STORAGE + "5": "a nuclear medicine image",
-    _STORAGE + "77.1.1.1": "an endoscopy video",
-    _STORAGE + "77.1.2.1": "a microscopy video",
-    _STORAGE + "77.1.4.1": "a photographic video",
-    _STORAGE + "77.1.5.4": "ophthalmic tomography (OCT, multi-frame)",
-    _STORAGE + "77.1.5.5": "wide-field ophthalmic photography",
-    _STORAGE + "77.1.5.6": "wide-field ophthalmic photography",
-    _STORAGE + "77.1.6": "a whole-slide microscopy image (tiled)",
-    _STORAGE + "481.1": "a radiotherapy portal image",
+# Classes whose frames stand alone, one after the other: cines, screen captures, videos. Their
+# images are multi-frame by class, also where there is only one frame.
+CINE_CLASSES: Final[Mapping[str, str]] = {
+    _STORAGE + "3": "US",  # retired in 1993
+    _STORAGE + "3.1": "US",
+    _STORAGE + "5": "NM",  # retired in 1993
+    _STORAGE + "20": "NM",
+    _STORAGE + "6.2": "US",
+    _STORAGE + "7.1": "OT",
+    _STORAGE + "7.2": "OT",
+    _STORAGE + "7.3": "OT",
+    _STORAGE + "7.4": "OT",
+    _STORAGE + "12.1": "XA",
+    _STORAGE + "12.1.1": "XA",
+    _STORAGE + "12.2": "RF",
+    _STORAGE + "12.2.1": "RF",
+    _STORAGE + "12.3": "XA",  # biplane, retired
+    _STORAGE + "14.1": "IVOCT",
+    _STORAGE + "14.2": "IVOCT",
+    _STORAGE + "77.1.1.1": "ES",
+    _STORAGE + "77.1.2.1": "GM",
+    _STORAGE + "77.1.4.1": "XC",
+    _STORAGE + "77.1.5.1": "OP",
+    _STORAGE + "77.1.5.2": "OP",
+    _STORAGE + "77.1.5.5": "OP",
+    _STORAGE + "77.1.5.6": "OP",
+    _STORAGE + "481.1": "RTIMAGE",
 }
+
+# Multi-frame images whose functional groups place every frame in the patient.
+ENHANCED_CLASSES: Final[Mapping[str, str]] = {
+    _STORAGE + "2.1": "CT",
+    _STORAGE + "2.2": "CT",
+    _STORAGE + "4.1": "MR",
+    _STORAGE + "4.3": "MR",
+    _STORAGE + "4.4": "MR",
+    _STORAGE + "128.1": "PT",
+    _STORAGE + "130": "PT",
+    _STORAGE + "13.1.1": "XA",
+    _STORAGE + "13.1.2": "CT",
+    _STORAGE + "13.1.3": "MG",
+    _STORAGE + "77.1.5.4": "OPT",
+}
+
+# Tiles of a whole slide.
+SLIDE_CLASSES: Final[Mapping[str, str]] = {_STORAGE + "77.1.6": "SM"}
+
+# CT and PET images, of whatever form: their values may be in HU and SUV.
+CT_CLASSES: Final = frozenset(_STORAGE + suffix for suffix in ("2", "2.1", "2.2"))
+PET_CLASSES: Final = frozenset(_STORAGE + suffix for suffix in ("128", "128.1", "130"))
 
 # Objects with pixels that are results or maps, not images to interpret.
 RESULT_CLASSES: Final[Mapping[str, str]] = {
+    _STORAGE + "4.2": "an MR spectroscopy object",
     _STORAGE + "66.4": "a segmentation (SEG)",
     _STORAGE + "66.7": "a label map segmentation (SEG)",
     _STORAGE + "66.8": "a height map segmentation",
@@ -87,20 +98,35 @@ RESULT_CLASSES: Final[Mapping[str, str]] = {
 }
 
 
+def modality_of_class(sop_class_uid: str) -> str | None:
+    """Return the Modality of an image class that is read; None for every other class."""
+    for classes in (VOLUME_CLASSES, IMAGE_CLASSES, CINE_CLASSES, ENHANCED_CLASSES, SLIDE_CLASSES):
+        if sop_class_uid in classes:
+            return classes[sop_class_uid]
+    return None
+
+
+def is_multi_frame_class(sop_class_uid: str) -> bool:
+    """Whether references to images of a class name the frame (PS3.3 table 10-3)."""
+    return (
+        sop_class_uid in CINE_CLASSES
+        or sop_class_uid in ENHANCED_CLASSES
+        or sop_class_uid in SLIDE_CLASSES
+    )
+
+
 def why_not_read(sop_class_uid: str) -> str | None:
     """Return why objects of a class are set aside, as the end of a sentence; None: they are read.
 
     The sentence begins with "This object is".
     """
-    if sop_class_uid in VOLUME_CLASSES or sop_class_uid in IMAGE_CLASSES:
+    if modality_of_class(sop_class_uid) is not None:
         return None
     if sop_class_uid in RESULT_CLASSES:
-        return f"{RESULT_CLASSES[sop_class_uid]}: a result, not an image to interpret"
-    if sop_class_uid in NOT_YET_CLASSES:
-        return f"{NOT_YET_CLASSES[sop_class_uid]}, which this version does not interpret yet"
+        return f"{RESULT_CLASSES[sop_class_uid]}: no image to interpret"
     name = UID(sop_class_uid, config.IGNORE).name
     if name == sop_class_uid:
         return f"of the unknown storage class {sop_class_uid!r}: nothing is known of its pixels"
     if name.endswith("Image Storage") or "Image Storage -" in name:
-        return f"of the class {name}, which this version does not interpret yet"
+        return f"of the class {name}, which this node does not interpret"
     return f"of the class {name}: it holds no image to interpret"

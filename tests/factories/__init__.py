@@ -25,7 +25,15 @@ from tests.factories.datasets import (
 from tests.factories.images import (
     ImageKind,
     write_image,
-    write_ultrasound_cine,
+)
+from tests.factories.multi_frame import (
+    CINES,
+    ENHANCED,
+    VIDEOS,
+    write_cine,
+    write_enhanced,
+    write_slide,
+    write_video,
 )
 from tests.factories.stacks import (
     AXIAL,
@@ -48,8 +56,10 @@ from tests.factories.stacks import (
 
 __all__ = [
     "AXIAL",
+    "CINES",
     "CORONAL",
     "EIGHT_ORIENTATIONS",
+    "ENHANCED",
     "OBLIQUE",
     "PET_DELAY_S",
     "PET_DOSE_BQ",
@@ -58,6 +68,7 @@ __all__ = [
     "REMOVE",
     "SAGITTAL",
     "SOP_CLASSES",
+    "VIDEOS",
     "ImageKind",
     "StudyIdentity",
     "ball",
@@ -70,12 +81,15 @@ __all__ = [
     "set_pixels",
     "strip_meta",
     "truncate",
+    "write_cine",
     "write_ct_series",
+    "write_enhanced",
     "write_image",
     "write_localizer",
     "write_mr_series",
     "write_pet_series",
+    "write_slide",
     "write_text_report",
     "write_two_phase_ct",
-    "write_ultrasound_cine",
+    "write_video",
 ]

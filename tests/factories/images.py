@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.sequence import Sequence as DicomSequence
@@ -162,18 +161,3 @@ def _ultrasound_region(ds: Dataset, spacing: tuple[float, float]) -> Dataset:
     region.PhysicalUnitsXDirection = region.PhysicalUnitsYDirection = 3  # cm
     region.PhysicalDeltaX, region.PhysicalDeltaY = spacing[1] / 10.0, spacing[0] / 10.0
     return region
-
-
-def write_ultrasound_cine(
-    path: Path, frames: NDArray[Any], *, study: StudyIdentity | None = None
-) -> Path:
-    """Write a multi-frame ultrasound image: frames of uint8, (frames, rows, columns[, 3])."""
-    ds = base_dataset(SOP_CLASSES["US multi-frame"], "US", study)
-    set_pixels(ds, frames[0], photometric="RGB" if frames.ndim == 4 else "MONOCHROME2",
-               bits_stored=8)  # fmt: skip
-    ds.NumberOfFrames, ds.FrameTime = len(frames), 40
-    ds.FrameIncrementPointer = 0x00181063
-    ds.PatientOrientation, ds.Laterality, ds.LossyImageCompression = "", "", "00"
-    data = np.ascontiguousarray(frames).tobytes()
-    ds.PixelData = data + b"\0" * (len(data) % 2)
-    return save(ds, path)

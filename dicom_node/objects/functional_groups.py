@@ -1,0 +1,165 @@
+"""What an enhanced multi-frame image says of each of its frames (PS3.3 C.7.6.16).
+
+Every frame becomes a header of its own, with the keywords that single-frame images use. So one way
+of sorting slices, telling phases apart and rescaling values serves both forms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import DataElement
+
+from dicom_node.objects.calibration import number
+from dicom_node.objects.headers import Header
+
+# What every frame takes from its instance: identity, image pixel module, and what SUV needs.
+_OF_THE_INSTANCE: Final = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "Modality",
+    "ImageType",
+    "FrameOfReferenceUID",
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "BitsAllocated",
+    "BitsStored",
+    "PixelRepresentation",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "WindowCenter",
+    "WindowWidth",
+    "PixelSpacing",
+    "SliceThickness",
+    "Units",
+    "SUVType",
+    "CorrectedImage",
+    "DecayCorrection",
+    "DecayCorrected",
+    "DecayCorrectionDateTime",
+    "AttenuationCorrected",
+    "PatientWeight",
+    "RadiopharmaceuticalInformationSequence",
+    "StudyDate",
+    "SeriesDate",
+    "SeriesTime",
+    "AcquisitionDate",
+    "AcquisitionTime",
+)
+
+# The macros that are looked into; of each the first item counts.
+_MACROS: Final = (
+    "UnassignedSharedConvertedAttributesSequence",
+    "UnassignedPerFrameConvertedAttributesSequence",
+    "PixelMeasuresSequence",
+    "PlaneOrientationSequence",
+    "PlanePositionSequence",
+    "FrameContentSequence",
+    "PixelValueTransformationSequence",
+    "FrameVOILUTSequence",
+    "CTImageFrameTypeSequence",
+    "MRImageFrameTypeSequence",
+    "PETFrameTypeSequence",
+    "XRay3DFrameTypeSequence",
+    "MREchoSequence",
+    "MRModifierSequence",
+    "MRDiffusionSequence",
+    "CardiacSynchronizationSequence",
+    "TemporalPositionSequence",
+    "PETPositionSequence",
+)
+
+# Sequences that a converter may have moved into the groups.
+_KEPT_SEQUENCES: Final = frozenset(
+    {"RadiopharmaceuticalInformationSequence", "ModalityLUTSequence", "VOILUTSequence"}
+)
+
+# The name that single-frame images have for the same thing.
+_SINGLE_FRAME_NAMES: Final[Mapping[str, str]] = {
+    "FrameType": "ImageType",
+    "FrameAcquisitionNumber": "AcquisitionNumber",
+    "TemporalPositionIndex": "TemporalPositionIdentifier",
+    "TemporalPositionTimeOffset": "TemporalPositionIdentifier",
+    "EffectiveEchoTime": "EchoTime",
+    "InversionTimes": "InversionTime",
+    "NominalCardiacTriggerDelayTime": "TriggerTime",
+}
+
+
+class FunctionalGroupsError(Exception):
+    """The functional groups contradict the image; the text is a sentence."""
+
+
+def frame_headers(header: Header) -> list[Header]:
+    """Return a header for each frame of an enhanced image; none where nothing is said of frames.
+
+    Raises
+    ------
+    FunctionalGroupsError
+        Other frames are described than there are.
+    """
+    dataset = header.dataset
+    per_frame = list(dataset.get("PerFrameFunctionalGroupsSequence") or ())
+    frames = int(number(dataset, "NumberOfFrames") or 1)
+    if not per_frame:
+        return []
+    if len(per_frame) != frames:
+        raise FunctionalGroupsError(
+            f"Number of Frames (0028,0008) is {frames}, but Per-Frame Functional Groups Sequence "
+            f"(5200,9230) describes {len(per_frame)}."
+        )
+    base = Dataset()
+    for keyword in _OF_THE_INSTANCE:
+        if keyword in dataset:
+            base.add(dataset[keyword])
+    for item in dataset.get("SharedFunctionalGroupsSequence") or ():
+        _add_macros(base, item)
+    return [
+        replace(header, dataset=_frame(base, groups, index), frame=index)
+        for index, groups in enumerate(per_frame)
+    ]
+
+
+def _frame(base: Dataset, groups: Dataset, index: int) -> Dataset:
+    frame = Dataset()
+    for element in base:
+        # Shared, not copied: nothing changes a header after it was read.
+        frame.add(element)
+    _add_macros(frame, groups)
+    frame.InstanceNumber = index + 1
+    return frame
+
+
+def _add_macros(target: Dataset, groups: Dataset) -> None:
+    """Add the attributes of one item of functional groups to a header."""
+    for macro in _MACROS:
+        item = next(iter(groups.get(macro) or ()), Dataset())
+        for element in item:
+            is_kept = element.VR != "SQ" or element.keyword in _KEPT_SEQUENCES
+            if is_kept and element.value not in (None, ""):
+                target.add(_renamed(element))
+    # Kept whole: its slope and unit belong together.
+    if groups.get("RealWorldValueMappingSequence"):
+        target.add(groups["RealWorldValueMappingSequence"])
+
+
+def _renamed(element: DataElement) -> DataElement:
+    name = _SINGLE_FRAME_NAMES.get(element.keyword)
+    tag = None if name is None else tag_for_keyword(name)
+    if name is None or tag is None:
+        return element
+    value = element.value
+    if name in ("InversionTime", "TemporalPositionIdentifier") and isinstance(value, (list, tuple)):
+        value = value[0]
+    vr = {"ImageType": "CS", "AcquisitionNumber": "IS", "TemporalPositionIdentifier": "DS"}
+    return DataElement(tag, vr.get(name, "DS"), value)
