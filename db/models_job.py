@@ -92,6 +92,7 @@ class Job(Base):
     modality: Mapped[str] = mapped_column(String(64), default="")
     description: Mapped[str] = mapped_column(Text, default="")
     source_kind: Mapped[str] = mapped_column(String(16), default="")
+    frame_numbers: Mapped[list[int]] = mapped_column(Json, default=list)
     notes: Mapped[list[str]] = mapped_column(Json, default=list)
     targets: Mapped[list[str] | None] = mapped_column(Json)
     task: Mapped[str] = mapped_column(String(32), default="segmentation")

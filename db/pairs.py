@@ -52,6 +52,8 @@ class Pair:
         Smaller is sooner: 0 stat, 3 urgent, 6 routine.
     notes
         What an administrator should know of the source.
+    frame_numbers
+        Frames of a multi-frame instance, from 1: several sources may come out of one.
     """
 
     key: str
@@ -66,6 +68,7 @@ class Pair:
     destinations: Sequence[str] = ()
     priority: int = 6
     notes: Sequence[str] = field(default=())
+    frame_numbers: Sequence[int] = field(default=())
 
 
 def pairing_key(
@@ -74,6 +77,7 @@ def pairing_key(
     targets: Iterable[str] | None,
     instances: Iterable[tuple[str, str]],
     task: str = SEGMENTATION,
+    frame_numbers: Sequence[int] = (),
 ) -> str:
     """Digest of what makes a pair the same work as another one.
 
@@ -89,13 +93,15 @@ def pairing_key(
         (SOP Instance UID, SHA-256 of the data set) of each instance, in any order.
     task
         What is asked of the targets.
+    frame_numbers
+        Frames of a multi-frame instance; empty for single-frame instances.
 
     Returns
     -------
     str
         64 hexadecimal digits.
     """
-    said = [
+    said: list[object] = [
         rule,
         model_digest,
         None if targets is None else sorted(targets),
@@ -103,6 +109,8 @@ def pairing_key(
         # Left out where it is the task of all jobs before there were others: their keys stay.
         *([] if task == SEGMENTATION else [task]),
     ]
+    if frame_numbers:
+        said.append(list(frame_numbers))
     return hashlib.sha256(json.dumps(said, ensure_ascii=True).encode()).hexdigest()
 
 
@@ -233,6 +241,7 @@ def _columns(pair: Pair) -> dict[str, object]:
         "series_instance_uid": pair.series_instance_uid,
         "modality": pair.modality,
         "source_kind": pair.source_kind,
+        "frame_numbers": list(pair.frame_numbers),
         "description": pair.description,
         "notes": list(pair.notes),
         "targets": None if pair.targets is None else list(pair.targets),

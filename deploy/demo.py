@@ -246,7 +246,7 @@ def _draw(job: dict[str, Any], node_home: Path, files: Sequence[Path], home: Pat
         if result["kind"] == "segmentation"
     ]
     segments = read_segments(segmentations[0]) if segmentations else []
-    shown = {uid for segment in segments for uid in segment.masks}
+    shown = {uid for segment in segments for uid, _ in segment.masks}
     source = next((one for one in fitting if shown & set(one.sop_instance_uids)), fitting[0])
     path = home / f"masks-job-{job['id']}.png"
     draw_findings(source, segments, job, path)

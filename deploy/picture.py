@@ -18,12 +18,14 @@ from pydicom.dataset import Dataset
 
 from deploy.job_display import measured
 from dicom_node.objects.pixels import PixelValues, read_pixels
+from dicom_node.objects.references import frame_references
 from dicom_node.objects.segmentation_reading import Colour, read_segmentation
 from dicom_node.objects.series import Source
 
 __all__ = ["Segment", "draw_findings", "read_segments"]
 
 Grey = NDArray[np.uint8]
+ImageKey = tuple[str, int]
 
 PANEL = 420  # pixels of the longer side of a panel
 GAP = 12
@@ -49,18 +51,18 @@ class Segment:
     colour
         Recommended display colour as 8-bit sRGB.
     masks
-        SOP Instance UID of the source image -> boolean ``(rows, columns)``; images without the
-        segment are left out.
+        Source image -> boolean ``(rows, columns)``; images without the segment are left out. An
+        image is its SOP Instance UID and the frame in it, from 1.
     """
 
     number: int
     label: str
     colour: Colour
-    masks: Mapping[str, NDArray[np.bool_]]
+    masks: Mapping[ImageKey, NDArray[np.bool_]]
 
 
 def read_segments(segmentation: Path | Dataset) -> list[Segment]:
-    """Read the segments of a BINARY or LABELMAP Segmentation of single-frame images.
+    """Read the segments of a BINARY or LABELMAP Segmentation.
 
     Parameters
     ----------
@@ -73,9 +75,9 @@ def read_segments(segmentation: Path | Dataset) -> list[Segment]:
         In the order of their numbers.
     """
     read = read_segmentation(segmentation)
-    found: dict[int, dict[str, NDArray[np.bool_]]] = {}
+    found: dict[int, dict[ImageKey, NDArray[np.bool_]]] = {}
     for one in read.masks():
-        found.setdefault(one.segment, {})[one.sop_instance_uid] = one.mask
+        found.setdefault(one.segment, {})[one.sop_instance_uid, one.frame_number] = one.mask
     return [
         Segment(one.number, one.label, one.colour, found.get(one.number, {}))
         for one in read.segments
@@ -123,8 +125,7 @@ def _row(
     """Return the key slice, between two others where the mask reaches far enough."""
     key = int(finding["key_frame"] or 0)
     segment = next(s for s in segments if s.number == finding["segment_number"])
-    uids = source.sop_instance_uids
-    frames = [index for index, uid in enumerate(uids) if uid in segment.masks]
+    frames = [index for index, image in enumerate(_images(source)) if image in segment.masks]
     chosen = [key]
     if len(frames) >= STRIP:
         low, high = frames[len(frames) // 6], frames[-1 - len(frames) // 6]
@@ -144,14 +145,22 @@ def _panel(
     size = _panel_size(source)
     grey = _shades(pixels, frame)
     image = Image.fromarray(grey).convert("RGB").resize(size, Image.Resampling.BICUBIC)
-    uid = source.sop_instance_uids[frame]
+    shown = _images(source)[frame]
     for segment in segments:
-        if uid in segment.masks:
-            image = _overlay(image, segment.masks[uid], segment.colour)
+        if shown in segment.masks:
+            image = _overlay(image, segment.masks[shown], segment.colour)
     _write_label(
         image, f"slice {frame + 1} of {source.shape[0]}" + ("  ·  key slice" if key else "")
     )
     return image
+
+
+def _images(source: Source) -> list[ImageKey]:
+    """Return what each frame of a source is called in references to it."""
+    return [
+        (reference.sop_instance_uid, reference.frame_number or 1)
+        for reference in frame_references(source)
+    ]
 
 
 def _write_label(image: Image.Image, label: str) -> None:
@@ -237,7 +246,9 @@ def _heading(source: Source, report: Mapping[str, Any]) -> tuple[str, str]:
     header = source.headers[0]
     description = str(header.get("SeriesDescription", "")).strip()
     model = report.get("model", {})
-    size = "image" if source.kind == "image" else f"{source.shape[0]} slices"
+    frames = source.shape[0]
+    noun = "slices" if source.kind == "volume" else "frames"
+    size = "image" if source.kind == "image" and frames == 1 else f"{frames} {noun}"
     title = " · ".join(part for part in (source.modality, description, size) if part)
     by = f"{model.get('name', '')} {model.get('version', '')}".strip()
     return title, f"UniBiomed Node · model {by} · research use only, not a medical device"

@@ -246,6 +246,7 @@ def _job_pair(
         pair.targets,
         ((instance.sop_instance_uid, instance.sha256) for instance in instances),
         pair.rule.task,
+        frame_numbers=source.frame_numbers,
     )
     return JobPair(
         key=key,
@@ -260,4 +261,5 @@ def _job_pair(
         destinations=pair.destinations,
         priority=pair.priority,
         notes=(*source.notes, *warnings),
+        frame_numbers=source.frame_numbers,
     )

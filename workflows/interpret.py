@@ -93,7 +93,9 @@ def node_identity(settings: NodeSettings) -> NodeIdentity:
     )
 
 
-def one_source(paths: Sequence[Path], sop_instance_uids: Sequence[str]) -> Source:
+def one_source(
+    paths: Sequence[Path], sop_instance_uids: Sequence[str], frame_numbers: Sequence[int] = ()
+) -> Source:
     """Read the source of a job again from its files.
 
     Parameters
@@ -102,6 +104,8 @@ def one_source(paths: Sequence[Path], sop_instance_uids: Sequence[str]) -> Sourc
         The files of the job's instances.
     sop_instance_uids
         Those of the job, in the order in which it was planned (and its masks were made).
+    frame_numbers
+        Frames of the job's one multi-frame instance, of which there may be several sources.
 
     Returns
     -------
@@ -123,7 +127,8 @@ def one_source(paths: Sequence[Path], sop_instance_uids: Sequence[str]) -> Sourc
         )
     sources, set_aside = read_sources(paths)
     for source in sources:
-        if source.sop_instance_uids == tuple(sop_instance_uids):
+        same = source.sop_instance_uids == tuple(sop_instance_uids)
+        if same and source.frame_numbers == tuple(frame_numbers):
             return source
     reasons = "; ".join(dict.fromkeys(entry.reason for entry in set_aside))
     raise FinalError(
@@ -133,9 +138,14 @@ def one_source(paths: Sequence[Path], sop_instance_uids: Sequence[str]) -> Sourc
     )
 
 
-def prepare(source: Source) -> Prepared:
-    """Read the pixels of a source; raises PixelError (final) or RetriableError."""
-    return Prepared(source, read_pixels(source))
+def prepare(source: Source, scratch: Path | None = None) -> Prepared:
+    """Read the pixels of a source; raises PixelError (final) or RetriableError.
+
+    What does not fit into memory goes into a file in the folder ``scratch``.
+    """
+    if scratch is not None:
+        scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return Prepared(source, read_pixels(source, scratch))
 
 
 def load_engine(settings: NodeSettings) -> Engine:

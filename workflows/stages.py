@@ -64,6 +64,7 @@ class _JobInput:
     destinations: tuple[str, ...]
     paths: tuple[Path, ...]
     sop_instance_uids: tuple[str, ...]
+    frame_numbers: tuple[int, ...]
 
 
 def interpret_job(
@@ -78,14 +79,14 @@ def interpret_job(
     def work(lease: Lease, keeper: LeaseKeeper) -> list[Dispatch]:
         given = _input_of(node, job_id)
         _advance(node, lease, JobState.PREPARING)
-        source = interpret.one_source(given.paths, given.sop_instance_uids)
+        source = interpret.one_source(given.paths, given.sop_instance_uids, given.frame_numbers)
         folder = node.home.work_folder(job_id)
         digest = node.model.digest
         found = stored_interpretation.read_if_same(
             folder, given.sop_instance_uids, given.task, digest
         )
         if found is None:
-            prepared = interpret.prepare(source)
+            prepared = interpret.prepare(source, folder)
             keeper.check()
             _advance(node, lease, JobState.INFERRING)
             begun = threading.Event()
@@ -123,8 +124,8 @@ def encode_job(node: Node, job_id: int) -> list[Dispatch]:
             raise FinalError(
                 f"what the model found is lost: {error}; retry the job from the start"
             ) from error
-        source = interpret.one_source(given.paths, stored.sop_instance_uids)
-        prepared = interpret.prepare(source)
+        source = interpret.one_source(given.paths, stored.sop_instance_uids, given.frame_numbers)
+        prepared = interpret.prepare(source, node.home.work_folder(job_id))
         keeper.check()
         encoded = interpret.encode(
             prepared,
@@ -160,6 +161,7 @@ def _input_of(node: Node, job_id: int) -> _JobInput:
             destinations=tuple(job.destinations),
             paths=tuple(node.archive.absolute(instance.path) for instance in instances),
             sop_instance_uids=tuple(instance.sop_instance_uid for instance in instances),
+            frame_numbers=tuple(job.frame_numbers),
         )
 
 

@@ -18,7 +18,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Final
 
-from pydicom import Dataset
+from pydicom import Dataset, config
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -115,7 +115,7 @@ def _files(source: Source) -> list[_File]:
 
 
 def _processes_for(source: Source) -> int:
-    syntax = UID(str(source.headers[0].file_meta.TransferSyntaxUID))
+    syntax = UID(source.headers[0].file_meta.TransferSyntaxUID, config.IGNORE)
     frames, rows, columns = source.shape
     samples = int(source.headers[0].get("SamplesPerPixel") or 1)
     seconds = _SECONDS_PER_MEGAPIXEL.get(syntax, 0.0) * frames * rows * columns * samples / 1e6
