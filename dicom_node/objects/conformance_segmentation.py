@@ -118,6 +118,8 @@ def filled_shared_groups(subject: Subject) -> Iterator[str]:
     measures = shared.get("PixelMeasuresSequence") or []
     if not measures or len(measures[0]) == 0:
         yield "Pixel Measures is missing: OHIF shows a black page"
+    if "ImageOrientationSlide" in dataset:
+        return
     orientation = shared.get("PlaneOrientationSequence") or []
     if not orientation or len(orientation[0].get("ImageOrientationPatient") or []) != 6:
         yield "Plane Orientation is missing: OHIF never loads the object"

@@ -61,6 +61,9 @@ MODALITIES: Mapping[str, str] = MappingProxyType(
         "DMS": "Dermoscopy",
         "OP": "Ophthalmic Photography",
         "OPT": "Ophthalmic Tomography",
+        "IO": "Intra-oral Radiography",
+        "IVOCT": "Intravascular Optical Coherence Tomography",
+        "RTIMAGE": "RT Image",
         "OT": "Other",
     }
 )
