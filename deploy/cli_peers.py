@@ -54,7 +54,10 @@ def add(
     ] = None,
     port: Annotated[int | None, typer.Option(help="Where it listens, for calls to it.")] = None,
     allow: Annotated[
-        list[str] | None, typer.Option(help="What it may do (repeatable): echo, store, query.")
+        list[str] | None,
+        typer.Option(
+            help="What it may do (repeatable): echo, store, query, retrieve, commit, notify."
+        ),
     ] = None,
     max_associations: Annotated[
         int | None, typer.Option(help="How many associations it may have at a time.")

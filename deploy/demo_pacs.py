@@ -13,20 +13,25 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pydicom.dataset import Dataset
-
 from deploy.supervisor import die_with_parent
+from dicom_node.services.query import UNIQUE_KEYS, Exact, Level, Match, Query
 
 __all__ = ["OrthancPacs", "OwnPacs", "find_orthanc", "free_port", "start_pacs"]
 
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 LOOPBACK = "127.0.0.1"
+_LEVELS = {
+    "StudyInstanceUID": Level.STUDY,
+    "SeriesInstanceUID": Level.SERIES,
+    "SOPInstanceUID": Level.IMAGE,
+    "SOPClassUID": Level.IMAGE,
+}
 
 
 def find_orthanc() -> Path | None:
@@ -153,7 +158,7 @@ class OrthancPacs:
 
 
 class OwnPacs:
-    """The project's own Storage SCP and Study Root C-FIND, holding its index in memory.
+    """The project's own Storage and Query/Retrieve SCP, holding its index in memory.
 
     Parameters
     ----------
@@ -168,6 +173,7 @@ class OwnPacs:
         from dicom_node.archive import Archive
         from dicom_node.peers import Peer, Peers
         from dicom_node.services.association import ListenerSettings
+        from dicom_node.services.query_retrieve_scp import QueryRetrieveScp
         from dicom_node.services.storage_scp import StorageScp
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -182,7 +188,7 @@ class OwnPacs:
             on_quarantined=lambda _: None,
             on_released=lambda _: None,
             on_refused=lambda _: None,
-            query=self._find,
+            services=[QueryRetrieveScp(self, self.ae_title, lambda _: None)],
         )
 
     @property
@@ -216,24 +222,39 @@ class OwnPacs:
         with self._guard:
             self._kept[received.sop_instance_uid] = keys
 
-    def _find(self, identifier: Dataset) -> Iterator[Dataset]:
-        """Answer at IMAGE level by unique keys and lists of them (PS3.4 C.2.2.2)."""
+    # A catalog for the project's own Query/Retrieve SCP: it knows unique keys alone.
+
+    def matched_keywords(self) -> frozenset[str]:
+        """Return the keys that are matched."""
+        return frozenset(_LEVELS)
+
+    def level_of(self, keyword: str) -> Level | None:
+        """Return the level of a key, or None."""
+        return _LEVELS.get(keyword)
+
+    def find(
+        self, query: Query, wanted: Collection[str], *, start: int = 0, size: int | None = None
+    ) -> Iterator[Match]:
+        """Yield what matches the unique keys (PS3.4 C.2.2.2)."""
+        stop = None if size is None else start + size
+        for keys in self._matching(query)[start:stop]:
+            yield Match(keys, None)
+
+    def count(self, query: Query) -> int:
+        """Return how many match."""
+        return len(self._matching(query))
+
+    def _matching(self, query: Query) -> list[dict[str, str]]:
         with self._guard:
             kept = list(self._kept.values())
+        found = {}
         for keys in kept:
-            if all(_matches(identifier, keyword, value) for keyword, value in keys.items()):
-                match = Dataset()
-                match.QueryRetrieveLevel = "IMAGE"
-                for keyword, value in keys.items():
-                    setattr(match, keyword, value)
-                yield match
-
-
-def _matches(identifier: Dataset, keyword: str, value: str) -> bool:
-    wanted = identifier.get(keyword)
-    if not wanted:
-        return True
-    return value in ([wanted] if isinstance(wanted, str) else list(wanted))
+            if all(
+                isinstance(asked, Exact) and keys[keyword] in asked.values
+                for keyword, asked in query.matching.items()
+            ):
+                found[keys[UNIQUE_KEYS[query.level]]] = keys
+        return list(found.values())
 
 
 def _listens(port: int) -> bool:

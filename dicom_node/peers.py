@@ -12,8 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Service = Literal["echo", "store", "query"]
-ALL_SERVICES: Final[frozenset[Service]] = frozenset({"echo", "store", "query"})
+Service = Literal["echo", "store", "query", "retrieve", "commit", "notify"]
+ALL_SERVICES: Final[frozenset[Service]] = frozenset(
+    {"echo", "store", "query", "retrieve", "commit", "notify"}
+)
 ANY_AE_TITLE: Final = "*"
 
 # PS3.8 Table 9-21: result, source and reason of an A-ASSOCIATE-RJ.
@@ -63,8 +65,9 @@ class Peer:
         IP address, network (``10.1.0.0/16``) or host name it calls from; None: anywhere.
     port : int or None
         Where it listens, for calls to it.
-    allow : frozenset of {"echo", "store", "query"}
-        What it may ask of the node.
+    allow : frozenset of Service
+        What it may ask of the node: C-ECHO, C-STORE, C-FIND, C-MOVE and C-GET, storage commitment,
+        or to take note of procedure steps and available instances.
     quiet_seconds : float or None
         How long its studies must be quiet to count as complete; None: the node's setting.
     release_completes : bool

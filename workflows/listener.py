@@ -30,18 +30,22 @@ from db.jobs import JobState
 from db.session import Database
 from dicom_node.errors import FinalError
 from dicom_node.peers import Peers
+from dicom_node.services.association import Destination
 from dicom_node.services.events import AssociationEnded
+from dicom_node.services.query_retrieve_scp import QueryRetrieveScp
 from dicom_node.services.storage_scp import StorageScp
 from workflows import queue
 from workflows.callers import Callers
+from workflows.catalog import NodeCatalog
 from workflows.configuration import Configuration
 from workflows.dispatch import Dispatch
 from workflows.intake import Registrar
-from workflows.network import admitted_by, listener_settings_of, server_tls_of
+from workflows.network import admitted_by, known_entity, listener_settings_of, server_tls_of
 from workflows.node import Node, open_node
 from workflows.process import HomeNotSetError, WorkerProcess
 from workflows.reconciliation import reconcile
 from workflows.reloading import Reloading
+from workflows.settings import NodeSettings
 from workflows.yaml_positions import ConfigurationError
 
 _LOG = logging.getLogger(__name__)
@@ -92,10 +96,11 @@ class Announcer:
 
 @dataclass(frozen=True)
 class Admission:
-    """Who is let in, and by which certificates."""
+    """Who is let in, and by which certificates; and who is called at an AE title."""
 
     peers: Peers
     tls: ssl.SSLContext | None
+    settings: NodeSettings
 
     @classmethod
     def by(cls, configuration: Configuration) -> Admission:
@@ -106,7 +111,8 @@ class Admission:
         dicom_node.errors.FinalError
             A certificate cannot be used.
         """
-        return cls(admitted_by(configuration), server_tls_of(configuration.settings))
+        settings = configuration.settings
+        return cls(admitted_by(configuration), server_tls_of(settings), settings)
 
 
 class AdmissionInForce:
@@ -124,6 +130,10 @@ class AdmissionInForce:
         if self._admission.tls is None:
             raise OSError("tls.port was taken out of node.yaml; the port closes with a restart")
         return self._admission.tls
+
+    def entity(self, ae_title: str) -> Destination | None:
+        """Return whom to call at an AE title."""
+        return known_entity(self._admission.settings, ae_title)
 
     def replace(self, admission: Admission) -> None:
         """Put another one in force."""
@@ -206,6 +216,7 @@ class Listener:
             on_quarantined=self._registrar.on_quarantined,
             on_released=self._ended,
             on_refused=self._registrar.on_refused,
+            services=[self._query_retrieve()],
         )
 
     def start(self) -> None:
@@ -231,6 +242,14 @@ class Listener:
         self._reconciliation.stop(self._stop_seconds)
         self._database.dispose()
         self._node.database.dispose()
+
+    def _query_retrieve(self) -> QueryRetrieveScp:
+        node = self._node
+        return QueryRetrieveScp(
+            NodeCatalog(node.database, node.archive),
+            node.settings.node.ae_title,
+            self.admission.entity,
+        )
 
     @property
     def alive(self) -> bool:

@@ -93,6 +93,20 @@ def listener_settings_of(settings: NodeSettings) -> ListenerSettings:
     )
 
 
+def known_entity(settings: NodeSettings, ae_title: str) -> Destination | None:
+    """Return whom an AE title stands for in calls by the node: a destination, or else a peer.
+
+    Only peers with a host of their own (no network) and a port can be called.
+    """
+    for destination in settings.destinations:
+        if destination.ae_title == ae_title:
+            return destination_of(destination, settings.tls)
+    for peer in settings.peers:
+        if peer.ae_title == ae_title and peer.host and peer.port and "/" not in peer.host:
+            return Destination(peer.name, peer.ae_title, peer.host, peer.port)
+    return None
+
+
 def destination_of(settings: DestinationSettings, tls: TlsSettings) -> Destination:
     """Return a destination as the senders take it; `tls` says who the node is there."""
     pinned = (Path(settings.certificate),) if settings.certificate else ()

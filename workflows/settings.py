@@ -17,6 +17,7 @@ from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import Field
 
+from dicom_node.peers import Service
 from dicom_node.services.tls import ProfileName
 from workflows.dashboard_settings import DashboardSettings
 from workflows.setting_values import (
@@ -193,7 +194,7 @@ class PeerSettings(Settings):
     ae_title: AeTitle
     host: PeerHost | None = None
     port: Port | None = None
-    allow: tuple[Literal["echo", "store", "query"], ...] = ("echo", "store")
+    allow: tuple[Service, ...] = ("echo", "store")
     quiet_seconds: Seconds | None = None
     release_completes: Flag = True
     max_associations: Count | None = None

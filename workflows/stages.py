@@ -33,6 +33,7 @@ from dicom_node.incoming import StoredFile
 from dicom_node.objects.conformance import Problem
 from dicom_node.objects.identifiers import Predecessor, ResultIdentifiers
 from dicom_node.objects.terminology import Codes
+from dicom_node.services.header import attributes_of
 from inference.findings import Interpretation
 from inference.tasks import Task, TaskKind
 from workflows import interpret, stored_interpretation
@@ -318,6 +319,7 @@ def _written_result(
             if uid in problem.object or one.file_name in problem.object
         ],
         quarantined=quarantined,
+        attributes=attributes_of(one.dataset),
     )
 
 

@@ -14,6 +14,7 @@ from pydicom.uid import (
 from pynetdicom import AllStoragePresentationContexts, _config, build_context
 from pynetdicom.presentation import PresentationContext
 
+from dicom_node.peers import Service
 from dicom_node.services.tls import Tls
 
 # pynetdicom would log queries and answers, and so patients, at level info.
@@ -25,6 +26,18 @@ _config.STORE_SEND_CHUNKED_DATASET = True
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
 STUDY_ROOT_FIND: Final = "1.2.840.10008.5.1.4.1.2.2.1"
+# Patient Root first (PS3.4 C.6.1.3, C.6.2.3).
+FIND_CLASSES: Final = ("1.2.840.10008.5.1.4.1.2.1.1", STUDY_ROOT_FIND)
+MOVE_CLASSES: Final = ("1.2.840.10008.5.1.4.1.2.1.2", "1.2.840.10008.5.1.4.1.2.2.2")
+GET_CLASSES: Final = ("1.2.840.10008.5.1.4.1.2.1.3", "1.2.840.10008.5.1.4.1.2.2.3")
+PATIENT_ROOT_CLASSES: Final = frozenset({FIND_CLASSES[0], MOVE_CLASSES[0], GET_CLASSES[0]})
+
+SERVICES: Final[dict[str, Service]] = {
+    VERIFICATION: "echo",
+    **dict.fromkeys(FIND_CLASSES, "query"),
+    **dict.fromkeys((*MOVE_CLASSES, *GET_CLASSES), "retrieve"),
+}
+"""What a SOP class other than a storage class is for, as peers are allowed it."""
 
 # PS3.8 9.3.2.2: presentation context IDs are the odd numbers of one byte.
 MAX_PROPOSED_CONTEXTS: Final = 128
@@ -181,27 +194,36 @@ class ListenerSettings:
     extra_storage_classes: tuple[str, ...] = ()
 
 
-def listener_contexts(settings: ListenerSettings, *, query: bool) -> list[PresentationContext]:
-    """Return what the listener takes, one context per SOP class.
+def service_of(class_uid: str) -> Service:
+    """Return what a SOP class is for."""
+    return SERVICES.get(class_uid, "store")
+
+
+def listener_contexts(settings: ListenerSettings) -> list[PresentationContext]:
+    """Return what the listener itself takes, one context per SOP class.
 
     The 128 contexts that PS3.8 9.3.2.2 leaves room for are those of a request; an acceptor may
     know more.
     """
     contexts = [build_context(VERIFICATION, list(UNCOMPRESSED))]
-    if query:
-        contexts.append(build_context(STUDY_ROOT_FIND, list(UNCOMPRESSED)))
     for uid in dict.fromkeys((*STORAGE_CLASSES, *settings.extra_storage_classes)):
         contexts.append(build_context(uid, list(TRANSFER_SYNTAXES)))
     return contexts
 
 
 def in_callers_order(
-    supported: dict[str, PresentationContext], proposed: list[PresentationContext]
+    supported: dict[str, PresentationContext],
+    proposed: list[PresentationContext],
+    *,
+    both_ways: bool = False,
 ) -> list[PresentationContext]:
     """Return the supported contexts that a caller asks for, syntaxes in the caller's order.
 
     In pynetdicom the acceptor's order decides (the choice is the acceptor's, PS3.7 D.3.3.1). A
     sender lists first what it holds, so this keeps it from decompressing or recoding.
+
+    With ``both_ways`` a caller may also be the SCP of a class, if it proposes that role: it gets
+    instances by C-GET (PS3.4 C.5.3), or brings reports of commitment.
     """
     wanted: dict[str, list[str]] = {}
     for context in proposed:
@@ -213,5 +235,8 @@ def in_callers_order(
         if known is not None:
             takes = {str(uid) for uid in known.transfer_syntax}
             syntaxes = [uid for uid in order if uid in takes]
-            chosen.append(build_context(class_uid, syntaxes or sorted(takes)))
+            context = build_context(class_uid, syntaxes or sorted(takes))
+            if both_ways:
+                context.scu_role = context.scp_role = True
+            chosen.append(context)
     return chosen

@@ -14,6 +14,8 @@ from typing import Final
 
 from pydicom.charset import decode_bytes, python_encoding
 from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from dicom_node.errors import FinalError
 
@@ -256,6 +258,19 @@ def read_header(read: Read, size: int, transfer_syntax_uid: str) -> dict[str, st
         )
         walk.run()
     return _texts(walk)
+
+
+def attributes_of(dataset: Dataset) -> dict[str, str]:
+    """Return the same of a data set in memory, as of the node's own results."""
+    texts: dict[str, str] = {}
+    for keyword in KEYWORDS:
+        value = dataset.get(keyword)
+        if value is None:
+            continue
+        text = "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
+        if text:
+            texts[keyword] = text
+    return texts
 
 
 def _inflate(read: Read, size: int) -> tuple[bytes, bool]:

@@ -16,20 +16,25 @@ import logging
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, Final
 
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
+from pynetdicom.presentation import PresentationContext
 
 from dicom_node.services.connection import DirectSocket, Stopping
 from dicom_node.services.messages import StoreMessages, StoreSink
 from dicom_node.services.reception import StoreRequest
 
 LOGGER = logging.getLogger(__name__)
+
+Server = Callable[[Any, Any, PresentationContext], None]
+"""Serves a request (a DIMSE primitive) of an association on one of its contexts."""
 
 _P_DATA_TF: Final = 4
 _HEADER: Final = struct.Struct(">BxI")
@@ -223,6 +228,8 @@ class DirectAssociation(Association):
     """
 
     connection: DirectSocket
+    servers: Mapping[type, Server] = MappingProxyType({})
+    """What serves which requests in place of pynetdicom's service classes."""
 
     def __init__(
         self,
@@ -270,6 +277,17 @@ class DirectAssociation(Association):
     def patience_for(self, *, in_message: bool) -> float:
         """Return how many seconds the peer may be silent now."""
         return min(self.patience, self._idle_patience) if in_message else self._idle_patience
+
+    def _serve_request(self, msg: Any, context_id: int) -> None:
+        """Serve a request by a server of ours, or else by pynetdicom's service class."""
+        serve = self.servers.get(type(msg))
+        context = self._accepted_cx.get(context_id)
+        if serve is None or context is None or not msg.is_valid_request:
+            super()._serve_request(msg, context_id)
+            return
+        self.dimse.cancel_req = {}
+        serve(self, msg, context)
+        self.dimse.cancel_req = {}
 
     def run_reactor(self) -> None:
         """Serve an acceptor's association from its request to its end."""

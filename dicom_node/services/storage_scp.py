@@ -1,4 +1,4 @@
-"""Storage and Verification SCP, with Study Root C-FIND on demand (PS3.4 annexes A, B, C)."""
+"""Storage and Verification SCP, and the door for other services (PS3.4 annexes A and B)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import ssl
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol, cast
 
-from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
+from pynetdicom.presentation import PresentationContext
 
 from dicom_node.archive import Archive
-from dicom_node.errors import DicomNodeError, FinalError
 from dicom_node.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.peers import (
     CALLED_NOT_RECOGNIZED,
@@ -33,18 +32,16 @@ from dicom_node.peers import (
     printable_ae_title,
 )
 from dicom_node.services.association import (
-    STUDY_ROOT_FIND,
-    VERIFICATION,
     ListenerSettings,
     in_callers_order,
     listener_contexts,
+    service_of,
 )
 from dicom_node.services.events import AssociationEnded, Quarantined, ReceivedInstance
 from dicom_node.services.listening import DirectServer, StopSignal
 from dicom_node.services.messages import StoreSink
-from dicom_node.services.reactor import DirectAssociation
+from dicom_node.services.reactor import DirectAssociation, Server
 from dicom_node.services.reception import (
-    OUT_OF_RESOURCES,
     AssociationRecord,
     NoStorage,
     Reception,
@@ -56,10 +53,19 @@ LOGGER = logging.getLogger(__name__)
 
 # What a cut-off association gets to come to its end.
 _CUT_OFF: Final = 5.0
-# PS3.4 Table C.4-1: the identifier does not match the SOP class.
-_NO_SUCH_QUERY: Final = 0xA900
 
-QueryHandler = Callable[[Dataset], Iterator[Dataset]]
+
+class Service(Protocol):
+    """A service beside storage that callers find at the same port."""
+
+    def contexts(self) -> list[PresentationContext]:
+        """Return what it takes."""
+
+    def handlers(self) -> list[tuple[Any, Callable[[Event], Any]]]:
+        """Return pynetdicom's events that it handles."""
+
+    def servers(self) -> Mapping[type, Server]:
+        """Return the requests that it serves itself; see ``reactor.DirectAssociation``."""
 
 
 class StorageScp:
@@ -80,9 +86,8 @@ class StorageScp:
         Called after an object was put aside, an association ended, an association was refused.
     tls : callable, optional
         Returns the TLS context in force, for ``settings.tls_port``; asked at each connection.
-    query : callable, optional
-        Identifier of a Study Root C-FIND to the matches. A FinalError means that the identifier
-        does not fit the model (A900), a RetriableError that the answer cannot be given now (A700).
+    services : sequence of Service
+        What else callers may ask for, as far as the table of peers allows it.
     """
 
     def __init__(
@@ -96,7 +101,7 @@ class StorageScp:
         on_released: Callable[[AssociationEnded], None],
         on_refused: Callable[[Refusal], None],
         tls: Callable[[], ssl.SSLContext] | None = None,
-        query: QueryHandler | None = None,
+        services: Sequence[Service] = (),
     ) -> None:
         self._settings = settings
         self._archive = archive
@@ -106,10 +111,13 @@ class StorageScp:
         self._on_released = on_released
         self._on_refused = on_refused
         self._tls = tls
-        self._query = query
-        self._contexts = {
-            str(context.abstract_syntax): context
-            for context in listener_contexts(settings, query=query is not None)
+        self._services = services
+        contexts = listener_contexts(settings)
+        for service in services:
+            contexts += service.contexts()
+        self._contexts = {str(context.abstract_syntax): context for context in contexts}
+        self._own_servers = {
+            kind: server for service in services for kind, server in service.servers().items()
         }
         self._guard = threading.Lock()
         self._records: dict[Association, AssociationRecord] = {}
@@ -184,7 +192,10 @@ class StorageScp:
             on_handshake_failed=self._handshake_failed,
             open_sink=self._open_sink,
             on_end=self._ended,
-            evt_handlers=[(evt.EVT_REQUESTED, self._admit), (evt.EVT_C_FIND, self._find)],
+            evt_handlers=[
+                (evt.EVT_REQUESTED, self._admit),
+                *(handler for service in self._services for handler in service.handlers()),
+            ],
         )
         # pynetdicom's server takes itself off this list when it shuts down.
         entity._servers.append(server)
@@ -254,13 +265,11 @@ class StorageScp:
             return
         allowed = peer.allow if peer is not None else frozenset()
         association.acceptor.supported_contexts = in_callers_order(
-            {
-                uid: context
-                for uid, context in self._contexts.items()
-                if _service_of(uid) in allowed
-            },
+            {uid: context for uid, context in self._contexts.items() if service_of(uid) in allowed},
             list(request.presentation_context_definition_list),
+            both_ways=bool(allowed & {"retrieve", "commit"}),
         )
+        association.servers = self._own_servers
 
     def _refusal(self, calling: str, called: str, host: str, channel: Channel) -> Refusal | None:
         settings, peers = self._settings, self._peers()
@@ -308,7 +317,7 @@ class StorageScp:
 
     def _open_sink(self, association: DirectAssociation, request: StoreRequest) -> StoreSink:
         record = self._records[association]
-        if _service_of(request.abstract_syntax_uid) != "store":
+        if service_of(request.abstract_syntax_uid) != "store":
             return NoStorage(record)
         return Reception(
             self._archive,
@@ -317,21 +326,6 @@ class StorageScp:
             on_stored=self._on_stored,
             on_quarantined=self._on_quarantined,
         )
-
-    def _find(self, event: Event) -> Iterator[tuple[int, Dataset | None]]:
-        """Answer a Study Root C-FIND (PS3.4 C.4.1): pending for each match, then success."""
-        if self._query is None:
-            yield 0x0122, None
-            return
-        try:
-            for match in self._query(event.identifier):
-                if event.is_cancelled:
-                    yield 0xFE00, None
-                    return
-                yield 0xFF00, match
-        except DicomNodeError as error:
-            LOGGER.warning("C-FIND failed: %s", error.sentence)
-            yield (_NO_SUCH_QUERY if isinstance(error, FinalError) else OUT_OF_RESOURCES), None
 
     def _ended(self, association: DirectAssociation) -> None:
         with self._guard:
@@ -342,7 +336,3 @@ class StorageScp:
 
 def _running(servers: Iterable[DirectServer]) -> list[DirectAssociation]:
     return [association for server in servers for association in server.running()]
-
-
-def _service_of(class_uid: str) -> str:
-    return {VERIFICATION: "echo", STUDY_ROOT_FIND: "query"}.get(class_uid, "store")

@@ -30,6 +30,7 @@ Verdict = Literal["stored", "warning", "retry", "final"]
 
 _EXPLICIT, _IMPLICIT = UNCOMPRESSED
 _DEFLATED: Final = "1.2.840.10008.1.2.1.99"
+_BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
 _DIRECTORY: Final = "1.2.840.10008.1.3.10"
 
 # PS3.7 annex C: statuses of any service that a C-STORE may be answered with, and what they ask for.
@@ -87,7 +88,15 @@ class EchoResult:
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
+class Originator:
+    """Who asked by a C-MOVE for what is stored (PS3.7 9.1.1.1.8 and 9)."""
+
+    ae_title: str
+    message_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
     """A file to send: what its context must offer."""
 
     path: Path
@@ -96,14 +105,21 @@ class _Item:
     transfer_syntax_uid: str
     has_meta: bool
 
-    def contexts(self) -> list[tuple[str, str]]:
+    def contexts(self, *, transcode: bool = False) -> list[tuple[str, str]]:
         """Return (class, transfer syntax) pairs to propose, the file's own syntax first."""
         syntaxes = [self.transfer_syntax_uid]
         if self.transfer_syntax_uid in (_EXPLICIT, _DEFLATED):
             syntaxes.append(_IMPLICIT)
         elif self.transfer_syntax_uid == _IMPLICIT:
             syntaxes.append(_EXPLICIT)
+        if transcode and self.is_compressed:
+            syntaxes += UNCOMPRESSED
         return [(self.sop_class_uid, syntax) for syntax in syntaxes]
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether the pixel data must be decoded to be sent in an uncompressed syntax."""
+        return self.transfer_syntax_uid not in (_EXPLICIT, _IMPLICIT, _DEFLATED, _BIG_ENDIAN)
 
 
 def send(
@@ -113,12 +129,15 @@ def send(
     calling_ae_title: str,
     stop_on_failure: bool = True,
     on_status: Callable[[StoreStatus], None] | None = None,
+    transcode: bool = False,
+    originator: Originator | None = None,
+    is_cancelled: Callable[[], bool] = lambda: False,
 ) -> list[StoreStatus]:
     """Send files in the given order, as the bytes that they are.
 
     All go over one association as long as their classes and transfer syntaxes fit into its 128
-    presentation contexts. The only recoding is between uncompressed little endian syntaxes, where
-    the peer does not take the file's own.
+    presentation contexts. Where the peer does not take a file's own syntax, it is recoded between
+    the uncompressed little endian ones; compressed files only if ``transcode`` says so.
 
     Parameters
     ----------
@@ -132,6 +151,12 @@ def send(
         Whether the files after one that was not stored are left unsent (their verdict is "retry").
     on_status : callable, optional
         Called with each status as it comes.
+    transcode : bool
+        Whether compressed files are decompressed for a peer that does not take their syntax.
+    originator : Originator, optional
+        Who asked for this by a C-MOVE.
+    is_cancelled : callable
+        Asked before each file; once true, the files that are left stay unsent.
 
     Returns
     -------
@@ -152,27 +177,31 @@ def send(
         if on_status is not None:
             on_status(status)
 
-    items: list[tuple[int, _Item]] = []
+    items: list[tuple[int, Item]] = []
     for index, path in enumerate(files):
         try:
-            items.append((index, _read(path)))
+            items.append((index, read_item(path)))
         except FinalError as error:
             note(index, StoreStatus(path, "", "", None, "final", error.sentence))
     failed = next((s for s in statuses.values() if stop_on_failure), None)
-    for group, contexts in _associations(items):
-        if failed is not None and stop_on_failure:
+    for group, contexts in _associations(items, transcode=transcode):
+        if (failed is not None and stop_on_failure) or is_cancelled():
             break
         with dial(destination, contexts, calling_ae_title=calling_ae_title) as association:
             for index, item in group:
-                status = _store(association, item, destination)
+                if is_cancelled():
+                    break
+                status = store(association, item, destination, originator=originator)
                 note(index, status)
                 if not status.is_stored and stop_on_failure:
                     failed = status
                     break
     for index, item in items:
         if index not in statuses:
-            because = failed.path.name if failed is not None else "an earlier file"
-            note(index, _unsent(item, "retry", f"not sent, because {because} was not stored"))
+            why = "not sent, because it was cancelled"
+            if failed is not None and stop_on_failure:
+                why = f"not sent, because {failed.path.name} was not stored"
+            note(index, _unsent(item, "retry", why))
     return [statuses[index] for index in sorted(statuses)]
 
 
@@ -193,13 +222,13 @@ def verify(destination: Destination, calling_ae_title: str) -> EchoResult:
 
 
 def _associations(
-    items: Sequence[tuple[int, _Item]],
-) -> Iterator[tuple[list[tuple[int, _Item]], list[PresentationContext]]]:
+    items: Sequence[tuple[int, Item]], *, transcode: bool
+) -> Iterator[tuple[list[tuple[int, Item]], list[PresentationContext]]]:
     """Cut the files, in order, into groups whose contexts fit into one association."""
-    group: list[tuple[int, _Item]] = []
+    group: list[tuple[int, Item]] = []
     pairs: dict[tuple[str, str], None] = {}
     for index, item in items:
-        wanted = dict.fromkeys(item.contexts())
+        wanted = dict.fromkeys(item.contexts(transcode=transcode))
         if len(pairs | wanted) > MAX_PROPOSED_CONTEXTS:
             yield group, [build_context(uid, syntax) for uid, syntax in pairs]
             group, pairs = [], {}
@@ -209,7 +238,7 @@ def _associations(
         yield group, [build_context(uid, syntax) for uid, syntax in pairs]
 
 
-def _read(path: Path) -> _Item:
+def read_item(path: Path) -> Item:
     """Return what must be known of a file to send it.
 
     Raises
@@ -224,7 +253,7 @@ def _read(path: Path) -> _Item:
         except FinalError:
             meta = None
         if meta and meta.sop_class_uid and meta.sop_instance_uid and meta.transfer_syntax_uid:
-            item = _Item(path, *meta[:3], has_meta=True)
+            item = Item(path, *meta[:3], has_meta=True)
         else:
             item = _read_without_meta(path)
     except OSError as error:
@@ -234,7 +263,7 @@ def _read(path: Path) -> _Item:
     return item
 
 
-def _read_without_meta(path: Path) -> _Item:
+def _read_without_meta(path: Path) -> Item:
     """Read a file that lacks preamble or file meta, as old writers and some exports make them."""
     try:
         # What has neither preamble nor the first tags of an instance is text, or anything else.
@@ -251,13 +280,19 @@ def _read_without_meta(path: Path) -> _Item:
     if not sop_class or not instance:
         raise FinalError(f"{path.name}: not a DICOM instance (no SOP Class or Instance UID)")
     syntax = str(header.file_meta.get("TransferSyntaxUID", ""))
-    return _Item(
+    return Item(
         path, sop_class, instance, syntax or (_IMPLICIT if implicit else _EXPLICIT), has_meta=False
     )
 
 
-def _store(association: Association, item: _Item, destination: Destination) -> StoreStatus:
-    """Send one file on an open association.
+def store(
+    association: Association,
+    item: Item,
+    destination: Destination,
+    *,
+    originator: Originator | None = None,
+) -> StoreStatus:
+    """Send one file on an open association, transcoded if that is what was agreed.
 
     Raises
     ------
@@ -273,7 +308,11 @@ def _store(association: Association, item: _Item, destination: Destination) -> S
     if not association.is_established:
         raise _lost(destination, item)
     try:
-        answer = association.send_c_store(item.path if exact else _dataset(item))
+        answer = association.send_c_store(
+            item.path if exact else _dataset(item),
+            originator_aet=originator.ae_title if originator else None,
+            originator_id=originator.message_id if originator else None,
+        )
     except (ValueError, AttributeError, OSError, NotImplementedError) as error:
         return _unsent(item, "final", f"{item.path.name} cannot be encoded to be sent: {error}")
     except RuntimeError as error:  # pynetdicom: the association is not established any more
@@ -283,22 +322,29 @@ def _store(association: Association, item: _Item, destination: Destination) -> S
     return _judge(item, answer, destination)
 
 
-def _agreed_syntax(association: Association, item: _Item) -> str | None:
+def _agreed_syntax(association: Association, item: Item) -> str | None:
     agreed = {
         str(context.transfer_syntax[0])
         for context in association.accepted_contexts
-        if context.abstract_syntax == item.sop_class_uid
+        if context.abstract_syntax == item.sop_class_uid and context.as_scu
     }
-    return next((syntax for _, syntax in item.contexts() if syntax in agreed), None)
+    own = (syntax for _, syntax in item.contexts(transcode=True) if syntax in agreed)
+    return next(own, None)
 
 
-def _dataset(item: _Item) -> Dataset:
+def _dataset(item: Item) -> Dataset:
     dataset = dcmread(item.path, force=not item.has_meta)
     dataset.file_meta.TransferSyntaxUID = UID(item.transfer_syntax_uid)
+    if item.is_compressed:
+        try:
+            # The UID stays: it is the same image to whoever retrieves it.
+            dataset.decompress(generate_instance_uid=False)
+        except RuntimeError as error:
+            raise ValueError(f"it cannot be decompressed ({error})") from error
     return dataset
 
 
-def _judge(item: _Item, answer: Dataset, destination: Destination) -> StoreStatus:
+def _judge(item: Item, answer: Dataset, destination: Destination) -> StoreStatus:
     """Read a C-STORE status (PS3.4 Table B.2-1, PS3.7 annex C)."""
     code = int(answer.Status)
     comment = str(answer.get("ErrorComment", ""))[:64]
@@ -328,13 +374,13 @@ def _meaning(code: int) -> tuple[Verdict, str]:
     return "final", "a failure that the standard does not describe for storage"
 
 
-def _unsent(item: _Item, verdict: Verdict, sentence: str) -> StoreStatus:
+def _unsent(item: Item, verdict: Verdict, sentence: str) -> StoreStatus:
     return StoreStatus(
         item.path, item.sop_instance_uid, item.sop_class_uid, None, verdict, sentence
     )
 
 
-def _lost(destination: Destination, item: _Item) -> RetriableError:
+def _lost(destination: Destination, item: Item) -> RetriableError:
     return RetriableError(
         f"{destination} ended the association, or did not answer within "
         f"{destination.timeouts.dimse:g} s, while {item.sop_instance_uid} was sent"

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from dicom_node.archive import Archive
 from dicom_node.peers import Peer, Peers, Refusal
 from dicom_node.services.association import Destination, ListenerSettings, Timeouts
 from dicom_node.services.events import AssociationEnded, Quarantined, ReceivedInstance
-from dicom_node.services.storage_scp import StorageScp
+from dicom_node.services.storage_scp import Service, StorageScp
 from tests.factories.datasets import base_dataset
 
 QUICK = Timeouts(connection=2, acse=5, dimse=10, network=10)
@@ -58,7 +58,7 @@ class NodeFactory:
         peers: Peers | None = None,
         reserve_bytes: int = 0,
         on_stored: Callable[[ReceivedInstance], None] | None = None,
-        query: Any = None,
+        services: Sequence[Service] = (),
         tls: Any = None,
         **settings: Any,
     ) -> Node:
@@ -78,7 +78,7 @@ class NodeFactory:
             on_quarantined=lambda event: node.quarantined.append(event),
             on_released=lambda event: node.released.put(event),
             on_refused=lambda event: node.refused.put(event),
-            query=query,
+            services=services,
             tls=tls,
         )
         node = Node(archive, scp)

@@ -290,37 +290,6 @@ def store_raw_start(association: Association, path: Path) -> None:
         association.dul.send_pdu(next(fragments))
 
 
-def test_a_query_is_answered_where_one_is_given(start_node: NodeFactory) -> None:
-    asked: list[Dataset] = []
-
-    def query(identifier: Dataset) -> Any:
-        asked.append(identifier)
-        for number in range(3):
-            match = Dataset()
-            match.QueryRetrieveLevel = "STUDY"
-            match.StudyInstanceUID = f"1.2.{number}"
-            yield match
-
-    node = start_node(query=query)
-    done = run_dcmtk(
-        "findscu",
-        "-S",
-        "-aet",
-        "SENDER",
-        "-aec",
-        "UNIBIOMED",
-        "-k",
-        "QueryRetrieveLevel=STUDY",
-        "-k",
-        "StudyInstanceUID",
-        "localhost",
-        node.scp.port,
-    )
-    assert done.returncode == 0
-    assert (done.stdout + done.stderr).count("1.2.") >= 3
-    assert asked[0].QueryRetrieveLevel == "STUDY"
-
-
 def test_stop_ends_an_idle_association_at_once(start_node: NodeFactory) -> None:
     node = start_node()
     association = associate(node)

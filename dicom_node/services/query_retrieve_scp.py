@@ -1,0 +1,155 @@
+"""Query/Retrieve SCP: C-FIND, C-MOVE and C-GET in Patient Root and Study Root (PS3.4 annex C)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+from pynetdicom import build_context, evt
+from pynetdicom.dimse_primitives import C_GET, C_MOVE
+from pynetdicom.events import Event
+from pynetdicom.presentation import PresentationContext
+
+from dicom_node.errors import DicomNodeError, FinalError
+from dicom_node.services.association import (
+    FIND_CLASSES,
+    GET_CLASSES,
+    MOVE_CLASSES,
+    PATIENT_ROOT_CLASSES,
+    UNCOMPRESSED,
+    Destination,
+)
+from dicom_node.services.identifiers import answer_of, asked_for
+from dicom_node.services.query import Catalog, Level
+from dicom_node.services.reactor import DirectAssociation, Server
+from dicom_node.services.retrieval import Retrieval
+
+LOGGER = logging.getLogger(__name__)
+
+# PS3.4 Table C.4-1.
+_PENDING: Final = 0xFF00
+_PENDING_WITHOUT_SOME_KEYS: Final = 0xFF01
+_CANCELLED: Final = 0xFE00
+_OUT_OF_RESOURCES: Final = 0xA700
+_DOES_NOT_MATCH: Final = 0xA900
+_CANNOT_PROCESS: Final = 0xC000
+_UNREADABLE: Final = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    NotImplementedError,
+)
+
+# Extended negotiation (C.5.1.1.1, C.5.2.1.1), byte by byte: relational queries and combined
+# date-time matching; neither fuzzy matching of names nor adjustment to time zones.
+_FIND_ABILITIES: Final = bytes((1, 1, 0, 0))
+_RETRIEVE_ABILITIES: Final = bytes((1,))
+
+
+class QueryRetrieveScp:
+    """Answers queries and sends what is asked for.
+
+    Parameters
+    ----------
+    catalog : Catalog
+        Knows what the node holds.
+    ae_title : str
+        Ours.
+    destination_of : callable
+        AE title of a C-MOVE's destination to whom that is, or None. Asked each time.
+    """
+
+    def __init__(
+        self, catalog: Catalog, ae_title: str, destination_of: Callable[[str], Destination | None]
+    ) -> None:
+        self._catalog = catalog
+        self._ae_title = ae_title
+        self._destination_of = destination_of
+
+    def contexts(self) -> list[PresentationContext]:
+        """Return what can be asked."""
+        classes = (*FIND_CLASSES, *MOVE_CLASSES, *GET_CLASSES)
+        return [build_context(uid, list(UNCOMPRESSED)) for uid in classes]
+
+    def handlers(self) -> list[tuple[Any, Callable[[Event], Any]]]:
+        """Return what pynetdicom is to call."""
+        return [(evt.EVT_C_FIND, self._find), (evt.EVT_SOP_EXTENDED, self._negotiate)]
+
+    def servers(self) -> Mapping[type, Server]:
+        """Return what serves which requests in place of pynetdicom's service classes."""
+        return {C_MOVE: self._move, C_GET: self._get}
+
+    def _negotiate(self, event: Any) -> dict[Any, bytes]:
+        """Say what can be done of what a peer would like."""
+        answers = {}
+        for uid, wished in event.app_info.items():
+            able = _FIND_ABILITIES if uid in FIND_CLASSES else _RETRIEVE_ABILITIES
+            if uid in (*FIND_CLASSES, *MOVE_CLASSES, *GET_CLASSES):
+                answers[uid] = bytes(
+                    wish & can for wish, can in zip(wished, able, strict=False)
+                ).ljust(len(wished), b"\0")
+        return answers
+
+    def _find(self, event: Event) -> Iterator[tuple[int | Dataset, Dataset | None]]:
+        """Answer a C-FIND: pending for each match, then success."""
+        class_uid = _class_of(event)
+        try:
+            asked = asked_for(
+                event.identifier, _levels(class_uid), self._catalog, combined=_combined(event)
+            )
+            status = _PENDING if asked.is_complete else _PENDING_WITHOUT_SOME_KEYS
+            for match in self._catalog.find(asked.query, asked.wanted):
+                if event.is_cancelled:
+                    yield _CANCELLED, None
+                    return
+                yield status, answer_of(asked, match, self._ae_title)
+        except DicomNodeError as error:
+            LOGGER.warning("C-FIND failed: %s", error.sentence)
+            failed = _DOES_NOT_MATCH if isinstance(error, FinalError) else _OUT_OF_RESOURCES
+            yield _failure(failed, error.sentence), None
+        except _UNREADABLE as error:
+            # The values of an identifier are decoded when they are looked at.
+            LOGGER.warning(
+                "C-FIND failed: its identifier cannot be read (%s)", type(error).__name__
+            )
+            yield _failure(_CANNOT_PROCESS, "the identifier cannot be read"), None
+
+    def _move(
+        self, association: DirectAssociation, request: C_MOVE, context: PresentationContext
+    ) -> None:
+        retrieval = Retrieval(association, request, context, _levels(str(context.abstract_syntax)))
+        retrieval.move(self._catalog, self._ae_title, self._destination_of)
+
+    def _get(
+        self, association: DirectAssociation, request: C_GET, context: PresentationContext
+    ) -> None:
+        retrieval = Retrieval(association, request, context, _levels(str(context.abstract_syntax)))
+        retrieval.get(self._catalog)
+
+
+def _levels(class_uid: str) -> tuple[Level, ...]:
+    return tuple(Level) if class_uid in PATIENT_ROOT_CLASSES else tuple(Level)[1:]
+
+
+def _class_of(event: Event) -> str:
+    return str(event.request.AffectedSOPClassUID)
+
+
+def _combined(event: Event) -> bool:
+    """Whether the peer negotiated combined date-time matching."""
+    said = event.assoc.requestor.sop_class_extended.get(UID(_class_of(event)), b"")
+    return len(said) > 1 and said[1] == 1
+
+
+def _failure(code: int, sentence: str) -> Dataset:
+    """Return a status with its reason: LO, 64 characters, no backslash."""
+    status = Dataset()
+    status.Status = code
+    plain = "".join(c if " " <= c <= "~" and c != "\\" else "?" for c in sentence)
+    status.ErrorComment = plain if len(plain) <= 64 else plain[:61] + "..."
+    return status

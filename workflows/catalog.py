@@ -1,0 +1,111 @@
+"""The node's catalog as the DICOM services ask it: their queries in the database's terms."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from db.conditions import Between, Condition, Like, OneOf, first_moment, last_moment
+from db.query import Found, describe, find
+from db.query_keys import LEVELS, MATCHED, STUDY_DATE_AND_TIME, level_of
+from db.query_keys import Level as DatabaseLevel
+from db.session import Database
+from dicom_node.archive import Archive
+from dicom_node.errors import FinalError, RetriableError
+from dicom_node.services.query import Exact, Level, Match, Matching, Query, Wildcard
+
+_PAGE: Final = 200
+"""Things described in one transaction: a peer that reads slowly holds none open."""
+_MOST_VALUES: Final = 20_000
+"""Values of one query; SQLite takes some more, and a sensible query has a few."""
+_LEVELS: Final[dict[Level, DatabaseLevel]] = dict(zip(Level, LEVELS, strict=True))
+
+
+class NodeCatalog:
+    """See `dicom_node.services.query.Catalog`.
+
+    Parameters
+    ----------
+    database, archive
+        Where rows and files are.
+    """
+
+    def __init__(self, database: Database, archive: Archive) -> None:
+        self._database = database
+        self._archive = archive
+
+    def matched_keywords(self) -> frozenset[str]:
+        """Return the keywords that conditions can be set on."""
+        return MATCHED - {STUDY_DATE_AND_TIME}
+
+    def level_of(self, keyword: str) -> Level | None:
+        """Return the level of an attribute that the catalog answers, or None."""
+        level = level_of(keyword)
+        return None if level is None else list(Level)[LEVELS.index(level)]
+
+    def find(
+        self, query: Query, wanted: Collection[str], *, start: int = 0, size: int | None = None
+    ) -> Iterator[Match]:
+        """Yield what matches; the pages are read while they are asked for."""
+        found = self._found(query)
+        end = len(found) if size is None else min(len(found), start + size)
+        for begin in range(start, end, _PAGE):
+            with self._reading() as session:
+                page = describe(session, found.page(begin, min(_PAGE, end - begin)), wanted)
+            for one in page:
+                path = self._archive.absolute(one.path) if one.path else None
+                yield Match(one.attributes, path, one.is_result)
+
+    def count(self, query: Query) -> int:
+        """Return how many match."""
+        return len(self._found(query))
+
+    def _found(self, query: Query) -> Found:
+        conditions = {
+            keyword: _condition(matching)
+            for keyword, matching in query.matching.items()
+            if keyword in self.matched_keywords()
+        }
+        if query.moment is not None:
+            conditions[STUDY_DATE_AND_TIME] = _moments(query.moment.low, query.moment.high)
+        if sum(map(_size, conditions.values())) > _MOST_VALUES:
+            raise FinalError(
+                f"a query names more than {_MOST_VALUES} values; ask for fewer at a time"
+            )
+        with self._reading() as session:
+            return find(session, _LEVELS[query.level], conditions)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Session]:
+        try:
+            with self._database.reading() as session:
+                yield session
+        except SQLAlchemyError as error:
+            raise RetriableError(
+                f"the node's database cannot be asked now ({type(error).__name__}); try again"
+            ) from error
+
+
+def _condition(matching: Matching) -> Condition:
+    if isinstance(matching, Exact):
+        return OneOf(matching.values)
+    if isinstance(matching, Wildcard):
+        return Like(matching.patterns)
+    return Between(matching.low, matching.high)
+
+
+def _size(condition: Condition) -> int:
+    if isinstance(condition, OneOf):
+        return len(condition.values)
+    return len(condition.patterns) if isinstance(condition, Like) else 2
+
+
+def _moments(low: str, high: str) -> Between:
+    """Give date and time of any precision in full."""
+    return Between(
+        low and low[:8] + first_moment(low[8:]), high and high[:8] + last_moment(high[8:])
+    )
