@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -215,15 +216,16 @@ def in_callers_order(
     supported: dict[str, PresentationContext],
     proposed: list[PresentationContext],
     *,
-    both_ways: bool = False,
+    reversed_roles: Collection[str] = (),
 ) -> list[PresentationContext]:
     """Return the supported contexts that a caller asks for, syntaxes in the caller's order.
 
     In pynetdicom the acceptor's order decides (the choice is the acceptor's, PS3.7 D.3.3.1). A
     sender lists first what it holds, so this keeps it from decompressing or recoding.
 
-    With ``both_ways`` a caller may also be the SCP of a class, if it proposes that role: it gets
-    instances by C-GET (PS3.4 C.5.3), or brings reports of commitment.
+    Of the classes in ``reversed_roles`` the caller is the SCP: it gets instances by C-GET (PS3.4
+    C.5.3), or brings reports of commitment. There the node is the sender, and a context has one
+    syntax for all that it sends: an uncompressed one, as any instance can be sent in that.
     """
     wanted: dict[str, list[str]] = {}
     for context in proposed:
@@ -235,8 +237,10 @@ def in_callers_order(
         if known is not None:
             takes = {str(uid) for uid in known.transfer_syntax}
             syntaxes = [uid for uid in order if uid in takes]
+            if class_uid in reversed_roles:
+                syntaxes.sort(key=lambda uid: uid not in UNCOMPRESSED)
             context = build_context(class_uid, syntaxes or sorted(takes))
-            if both_ways:
+            if class_uid in reversed_roles:
                 context.scu_role = context.scp_role = True
             chosen.append(context)
     return chosen

@@ -286,6 +286,8 @@ class DirectAssociation(Association):
             super()._serve_request(msg, context_id)
             return
         self.dimse.cancel_req = {}
+        # The reactor clears it at each round; a request sent from here would wait for it for ever.
+        self._is_paused = True
         serve(self, msg, context)
         self.dimse.cancel_req = {}
 

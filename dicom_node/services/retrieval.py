@@ -122,6 +122,7 @@ class Retrieval:
         self._context = context
         self._levels = levels
         self._is_cancelled = False
+        self._told: set[str] = set()
 
     def move(
         self, catalog: Catalog, ae_title: str, destination_of: Callable[[str], Destination | None]
@@ -245,7 +246,9 @@ class Retrieval:
 
     def _settled(self, operations: SubOperations, status: StoreStatus) -> None:
         operations.settle(status)
-        if not status.is_stored:
+        if not status.is_stored and status.sentence not in self._told:
+            # A series of a thousand images fails a thousand times for one reason.
+            self._told.add(status.sentence)
             LOGGER.warning("%s: %s", self._name, status.sentence)
         if operations.uids and self._association.is_established:
             self._respond(PENDING, operations)

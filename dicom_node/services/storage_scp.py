@@ -267,7 +267,11 @@ class StorageScp:
         association.acceptor.supported_contexts = in_callers_order(
             {uid: context for uid, context in self._contexts.items() if service_of(uid) in allowed},
             list(request.presentation_context_definition_list),
-            both_ways=bool(allowed & {"retrieve", "commit"}),
+            reversed_roles=[
+                str(uid)
+                for uid, roles in association.requestor.role_selection.items()
+                if roles.scp_role and allowed & {"retrieve", "commit"}
+            ],
         )
         association.servers = self._own_servers
 
