@@ -10,15 +10,11 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import threading
-import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from deploy.supervisor import die_with_parent
+from deploy.child_process import ChildProcess, Startable
 from dicom_node.services.query import UNIQUE_KEYS, Exact, Level, Match, Query
 
 __all__ = ["OrthancPacs", "OwnPacs", "find_orthanc", "free_port", "start_pacs"]
@@ -53,7 +49,7 @@ def start_pacs(folder: Path) -> OrthancPacs | OwnPacs:
     return OwnPacs(folder) if program is None else OrthancPacs(folder, program)
 
 
-class OrthancPacs:
+class OrthancPacs(ChildProcess):
     """Orthanc, headless, on free loopback ports, with nothing but DICOM and its REST interface.
 
     Parameters
@@ -70,24 +66,12 @@ class OrthancPacs:
     ae_title = "ORTHANC"
 
     def __init__(self, folder: Path, program: Path, options: dict[str, object] | None = None):
+        super().__init__(folder / "orthanc.log", STOP_SECONDS)
         self.folder = folder
         self.port = free_port()
         self.http_port = free_port()
         self._program = program
         self._options = options or {}
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start it and wait until it takes associations; also after a `stop`.
@@ -100,39 +84,16 @@ class OrthancPacs:
         self.folder.mkdir(parents=True, exist_ok=True)
         configuration = self.folder / "orthanc.json"
         configuration.write_text(json.dumps(self._configuration(), indent=2))
-        log = self.folder / "orthanc.log"
-        parent = os.getpid()
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [str(self._program), str(configuration)],
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                # Debian's build leaves Nagle's algorithm on without this.
-                env={**os.environ, "TCP_NODELAY": "1"},
-                start_new_session=True,
-                preexec_fn=lambda: die_with_parent(parent),
-            )
-        end = time.monotonic() + START_SECONDS
-        while not (_listens(self.port) and _listens(self.http_port)):
-            if self._process.poll() is not None or time.monotonic() > end:
-                tail = log.read_text(errors="replace").splitlines()[-5:]
-                self.stop()
-                raise RuntimeError("Orthanc did not start:\n" + "\n".join(tail))
-            time.sleep(0.05)
-
-    def stop(self) -> None:
-        """Stop it; its storage stays."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        started = self.launch(
+            [str(self._program), str(configuration)],
+            self.folder,
+            lambda: _listens(self.port) and _listens(self.http_port),
+            START_SECONDS,
+            # Debian's build leaves Nagle's algorithm on without this.
+            {"TCP_NODELAY": "1"},
+        )
+        if not started:
+            raise RuntimeError(f"Orthanc did not start:\n{self.last_lines(5)}")
 
     def _configuration(self) -> dict[str, object]:
         return {
@@ -157,7 +118,7 @@ class OrthancPacs:
         }
 
 
-class OwnPacs:
+class OwnPacs(Startable):
     """The project's own Storage and Query/Retrieve SCP, holding its index in memory.
 
     Parameters
@@ -196,16 +157,12 @@ class OwnPacs:
         """The port it listens on, once started."""
         return self._listener.port
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Take associations from now on."""
         self._listener.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
+        """Let running associations end, and close the port."""
         self._listener.stop(STOP_SECONDS)
 
     def _keep(self, received: object) -> None:

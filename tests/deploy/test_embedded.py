@@ -101,7 +101,7 @@ def test_a_dead_listener_is_started_again_and_its_new_port_told(node: NodeProces
     psutil.Process(int(str(before["pid"]))).kill()
     until(lambda: told(node, "listener")["pid"] != before["pid"])
     until(lambda: told(node, "ready")["port"] == told(node, "listener")["port"])
-    assert "listener was ended by SIGKILL; it is started again" in node.said_path.read_text()
+    assert "listener was ended by SIGKILL; it is started again" in node.log.read_text()
 
 
 def test_a_hangup_reads_the_configuration_again(node: NodeProcess) -> None:
@@ -109,10 +109,10 @@ def test_a_hangup_reads_the_configuration_again(node: NodeProcess) -> None:
     before = path.read_text()
     path.write_text(before + "nodes: {}\n")
     psutil.Process(node.pid).send_signal(signal.SIGHUP)
-    until(lambda: "The configuration stays as it was" in node.said_path.read_text())
+    until(lambda: "The configuration stays as it was" in node.log.read_text())
     path.write_text(before)
     psutil.Process(node.pid).send_signal(signal.SIGHUP)
-    until(lambda: "The configuration is read again." in node.said_path.read_text())
+    until(lambda: "The configuration is read again." in node.log.read_text())
     until(lambda: "read again" in (node.home / "log" / "listener.log").read_text())
 
 
@@ -125,7 +125,7 @@ def test_sigterm_ends_the_whole_tree_and_leaves_nothing(node: NodeProcess) -> No
     assert read_owner(node.home / "run") is None
     assert not (node.home / "run" / "ready.json").exists()
     assert not (node.home / "run" / "listener.json").exists()
-    assert node.said_path.read_text().rstrip().endswith("Stopped.")
+    assert node.log.read_text().rstrip().endswith("Stopped.")
 
 
 def test_a_mistake_in_node_yaml_is_named_with_its_line(tmp_path: Path) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from types import TracebackType
-from typing import Self
 
 from pydicom.dataset import Dataset
 from pydicom.uid import (
@@ -19,12 +17,13 @@ from pynetdicom.events import Event
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
 
+from deploy.child_process import Startable
 from deploy.demo_pacs import LOOPBACK, free_port
 
 RESULT_CLASSES = (SegmentationStorage, Comprehensive3DSRStorage, EnhancedSRStorage)
 
 
-class ScriptedPacs:
+class ScriptedPacs(Startable):
     """Storage and Study Root C-FIND SCP.
 
     Parameters
@@ -61,18 +60,6 @@ class ScriptedPacs:
             if uid not in refused_classes:
                 self._entity.add_supported_context(uid)
         self._server: ThreadedAssociationServer | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Listen."""
