@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Body, HTTPException, Request
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from dashboard.access import NodeOf, Operator, Viewer
@@ -128,9 +129,21 @@ def cancel_question(
     return _told(question, _frames(node, question))
 
 
+class Sending(BaseModel):
+    """Where an answer goes: names of destinations; left out for all."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    destinations: Annotated[list[str], Field(max_length=100)] | None = None
+
+
 @router.post("/questions/{question_id}/send")
 def send_question(
-    request: Request, node: NodeOf, images: ImagesOf, actor: Operator, question_id: Number
+    request: Request,
+    node: NodeOf,
+    actor: Operator,
+    question_id: Number,
+    sending: Sending | None = None,
 ) -> Any:
     """Write an answer as SEG and SR and send it: a job does it, by the way of every result.
 
@@ -139,7 +152,13 @@ def send_question(
     _question(node, question_id)
     try:
         with node.database.session() as session:
-            job_id = send_to_pacs(node, session, question_id, account=actor.name)
+            job_id = send_to_pacs(
+                node,
+                session,
+                question_id,
+                account=actor.name,
+                destinations=None if sending is None else sending.destinations,
+            )
             note(session, request, "question.send", target=f"job {job_id}", question=question_id)
     except NotSendableError as error:
         raise HTTPException(409, str(error)) from error

@@ -5,7 +5,7 @@ No model and no engine here: `workflows.answering` answers, in the worker that h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,8 +94,26 @@ def _frame(task: Task) -> int:
     return 0 if task.region is None else task.region.frame
 
 
-def send_to_pacs(node: Node, session: Session, question_id: int, *, account: str) -> int:
+def send_to_pacs(
+    node: Node,
+    session: Session,
+    question_id: int,
+    *,
+    account: str,
+    destinations: Sequence[str] | None = None,
+) -> int:
     """Make a job of an answer, which encodes, checks and delivers it like any other.
+
+    Parameters
+    ----------
+    node, session
+        The node, and an open transaction.
+    question_id
+        The answered question.
+    account
+        Who sends.
+    destinations
+        Names of node.yaml; None for all of them.
 
     Returns
     -------
@@ -115,12 +133,20 @@ def send_to_pacs(node: Node, session: Session, question_id: int, *, account: str
         raise NotSendableError(
             "node.yaml names no destination, so there is no PACS to send this to."
         )
+    unknown = sorted(set(destinations or ()) - set(names))
+    if unknown or destinations == []:
+        raise NotSendableError(
+            f"node.yaml has no destination {unknown[0]!r}; it has {', '.join(names)}."
+            if unknown
+            else "Choose at least one destination."
+        )
     kept = question_folder(node.home, question_id)
     try:
         stored = stored_interpretation.read(kept)
     except StoredInterpretationError as error:
         raise NotSendableError(f"The masks are not kept any more ({error}); ask again.") from error
-    job = send_answer(session, question, account=account, destinations=names, now=node.now())
+    chosen = [name for name in names if destinations is None or name in destinations]
+    job = send_answer(session, question, account=account, destinations=chosen, now=node.now())
     # Durable before the transaction that makes the job ends.
     stored_interpretation.write(node.home.work_folder(job.id), stored)
     return job.id

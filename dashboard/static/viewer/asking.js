@@ -160,11 +160,14 @@ export class Asking {
   }
 
   async #send(question) {
-    const where = this.root.dataset.destinations;
+    const chosen = this.panel.part.destination?.value;
+    const where = chosen || this.root.dataset.destinations;
     const text = `Write this answer as SEG and SR and send it to ${where}? They go the way of every result: encoded, checked, delivered, proven.`;
     if (!(await ask(text, "Send"))) return;
     try {
-      const sent = await send("POST", `/api/questions/${question.id}/send`);
+      const sent = await send("POST", `/api/questions/${question.id}/send`, {
+        destinations: chosen ? [chosen] : null,
+      });
       this.#put(sent, false);
       say(`Sent as job ${sent.job_id}.`);
     } catch (error) {

@@ -78,8 +78,8 @@ export class FindingList extends EventTarget {
 
   #colours() {
     for (const finding of this.viewer.scene.findings) {
-      if (!finding.segment_number) continue;
       const item = this.items.get(finding.position);
+      if (!finding.segment_number || !item) continue; // Another answer: `render` comes next.
       const colour = `rgb(${this.viewer.colourOf(finding.segment_number).join(" ")})`;
       item.querySelector(".swatch").style.background = colour;
       item.style.borderLeftColor = colour;

@@ -137,13 +137,16 @@ const KEYS = {
   "?": (act) => act.help(),
 };
 
+const TYPING = "input:not([type=checkbox], [type=radio], [type=range]), textarea, select, dialog";
+const MOVING = "input[type=range], input[type=radio]"; // these use the keys that move for themselves
+const MOVES = new Set(["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "Home", "End", "PageUp", "PageDown"]);
+
 /** Keys work on the whole page, except where somebody types, and within sliders and lists. */
 export function listenToKeys(root, act) {
   root.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const within = event.target.closest?.("input, textarea, select, dialog, summary");
-    if (within && event.key !== "Escape") return;
-    if (within && within.matches("dialog")) return;
+    if (event.target.closest?.(TYPING)) return;
+    if (event.target.closest?.(MOVING) && MOVES.has(event.key)) return;
     const button = event.target.closest?.("button, a, [role=button]");
     if (button && ["Enter", " "].includes(event.key)) return;
     const action = KEYS[event.key] ?? presetOf(event.key);
