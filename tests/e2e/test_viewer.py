@@ -280,7 +280,7 @@ def test_pages_on_a_screen_and_on_a_phone(reader: Pages, job: dict[str, Any], sc
     page = reader.page
     page.emulate_media(color_scheme=scheme)
     for name, address in (
-        ("job", f"/jobs/{job['id']}?finding=1"),
+        ("job", f"/jobs/{job['id']}?finding=2"),
         ("ask", f"/jobs/{job['id']}/ask"),
         ("studies", "/studies"),
         ("agreement", "/agreement"),
@@ -288,6 +288,10 @@ def test_pages_on_a_screen_and_on_a_phone(reader: Pages, job: dict[str, Any], sc
         reader.open(address)
         if name in ("job", "ask"):
             wait(page, "viewer.shownFrame")
+        if name == "ask":
+            page.locator(".question").first.wait_for()
+        if name == "job":
+            page.locator(".finding.chosen").wait_for()
         reader.picture(f"{name}-{scheme}")
     page.set_viewport_size({"width": 390, "height": 844})
     reader.open(f"/jobs/{job['id']}")

@@ -71,7 +71,7 @@ export class FindingList extends EventTarget {
     if (!review) return;
     line.dataset.verdict = review.verdict;
     const when = new Date(review.at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
-    const share = review.dice === null ? "" : `, Dice ${review.dice.toFixed(2)} with the model's mask`;
+    const share = review.dice === null ? "" : `, Dice ${review.dice.toFixed(3)} with the model's mask`;
     const remark = review.remark ? `: ${plain(review.remark)}` : "";
     line.textContent = `${review.verdict} by ${plain(review.account)}, ${when}${share}${remark}`;
   }
