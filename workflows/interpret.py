@@ -94,7 +94,9 @@ def node_identity(settings: NodeSettings) -> NodeIdentity:
 
 
 def one_source(
-    paths: Sequence[Path], sop_instance_uids: Sequence[str], frame_numbers: Sequence[int] = ()
+    paths: Sequence[Path],
+    sop_instance_uids: Sequence[str],
+    frame_numbers: Sequence[int] | None = None,
 ) -> Source:
     """Read the source of a job again from its files.
 
@@ -105,7 +107,8 @@ def one_source(
     sop_instance_uids
         Those of the job, in the order in which it was planned (and its masks were made).
     frame_numbers
-        Frames of the job's one multi-frame instance, of which there may be several sources.
+        Frames of the job's one multi-frame instance, of which there may be several sources; the
+        first of them is taken where it is not said.
 
     Returns
     -------
@@ -128,7 +131,7 @@ def one_source(
     sources, set_aside = read_sources(paths)
     for source in sources:
         same = source.sop_instance_uids == tuple(sop_instance_uids)
-        if same and source.frame_numbers == tuple(frame_numbers):
+        if same and (frame_numbers is None or source.frame_numbers == tuple(frame_numbers)):
             return source
     reasons = "; ".join(dict.fromkeys(entry.reason for entry in set_aside))
     raise FinalError(
