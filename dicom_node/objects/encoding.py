@@ -37,6 +37,9 @@ def encode(dataset: Dataset) -> bytes:
     plain = Dataset(dataset)
     plain.file_meta = meta
     plain.preamble = b"\x00" * 128
+    if any(element.is_raw for element in plain.elements()):
+        # Encoded already, for just this transfer syntax: not to be parsed and written again.
+        plain.set_original_encoding(False, True, plain._character_set)
     buffer = BytesIO()
     dcmwrite(buffer, plain, enforce_file_format=True)
     return buffer.getvalue()

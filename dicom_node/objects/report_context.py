@@ -214,8 +214,12 @@ def _library_descriptors(source: Source) -> list[ContentItem]:
     ]
     if source.calibration is not None:
         rows, columns = source.calibration
-        sizes.append(("111026", "Horizontal Pixel Spacing", columns, MILLIMETRE))
-        sizes.append(("111066", "Vertical Pixel Spacing", rows, MILLIMETRE))
+        # Headers carry more digits than any calibration has.
+        for value, meaning, spacing in (
+            ("111026", "Horizontal Pixel Spacing", columns),
+            ("111066", "Vertical Pixel Spacing", rows),
+        ):
+            sizes.append((value, meaning, float(f"{spacing:.6g}"), MILLIMETRE))
     for value, meaning, number, unit in sizes:
         items.append(
             NumContentItem(

@@ -13,14 +13,13 @@ coded macros, and its reader checks the results in the tests.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 from highdicom.color import CIELabColor
 from highdicom.seg import SegmentDescription
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
+from pydicom.tag import Tag
 from pydicom.uid import (
     UID,
     ExplicitVRLittleEndian,
@@ -43,6 +42,13 @@ from dicom_node.objects.provenance import (
     single_line,
 )
 from dicom_node.objects.references import FrameReference, frame_references, referenced_series
+from dicom_node.objects.segment_masks import (
+    PackedMask,
+    bit_stream,
+    filled_frames,
+    label_map,
+    overlapping,
+)
 from dicom_node.objects.segmentation_frames import (
     SegmentFrame,
     dimension_organization,
@@ -50,12 +56,7 @@ from dicom_node.objects.segmentation_frames import (
     plane_of,
     shared_groups,
 )
-from dicom_node.objects.segments import (
-    Segment,
-    SegmentationError,
-    overlapping,
-    segments_of,
-)
+from dicom_node.objects.segments import Segment, SegmentationError, segments_of
 from dicom_node.objects.series import Source
 from dicom_node.objects.terminology import Codes, Concept
 from inference.findings import Interpretation
@@ -91,15 +92,14 @@ def choose_encoding(
     tuple of str, str
         The encoding, and a sentence for the job's log that says why.
     """
-    masks = [segment.mask for segment in segments_of(interpretation)]
-    overlap = overlapping(masks)
     if setting == "binary":
         return "binary", "BINARY, as the destination asks."
-    if overlap:
+    masks = [PackedMask.of(segment.mask) for segment in segments_of(interpretation)]
+    if overlapping(masks):
         return "binary", "BINARY: segments overlap, which a label map cannot hold."
     if setting == "labelmap":
         return "labelmap", "LABELMAP, as the destination asks."
-    frames = sum(int(mask.any(axis=(1, 2)).sum()) for mask in masks)
+    frames = sum(len(mask.frames) for mask in masks)
     rows, columns = int(source.headers[0].Rows), int(source.headers[0].Columns)
     if is_aligned(rows, columns, frames):
         return "binary", f"BINARY: {rows} x {columns} and {frames} frames end on whole byte pairs."
@@ -156,7 +156,8 @@ def build_segmentation(
         return None
     references = frame_references(source)
     _check_shapes(source, segments, len(references))
-    overlap = overlapping([segment.mask for segment in segments])
+    masks = [PackedMask.of(segment.mask) for segment in segments]
+    overlap = overlapping(masks)
     if encoding == "labelmap" and overlap:
         raise SegmentationError(
             "the segments overlap, which a label map cannot hold: encode them as BINARY"
@@ -167,7 +168,7 @@ def build_segmentation(
     dataset.SegmentSequence = DicomSequence(
         [_description(segment, identifiers, algorithm) for segment in segments]
     )
-    _write_frames(dataset, source, segments, references, identifiers, encoding)
+    _write_frames(dataset, source, masks, references, identifiers, encoding)
     complete_header(
         dataset,
         source.headers[0],
@@ -177,7 +178,7 @@ def build_segmentation(
         node=node,
         algorithm=algorithm,
     )
-    _write_pixels(dataset, segments, encoding)
+    _write_pixels(dataset, segments, masks, encoding)
     return dataset
 
 
@@ -305,14 +306,14 @@ def _add_modifiers(item: Dataset, keyword: str, modifiers: Sequence[Concept]) ->
 def _write_frames(
     dataset: Dataset,
     source: Source,
-    segments: Sequence[Segment],
+    masks: Sequence[PackedMask],
     references: Sequence[FrameReference],
     identifiers: ResultIdentifiers,
     encoding: Encoding,
 ) -> None:
     """Write Multi-frame Functional Groups and Dimension (PS3.3 C.7.6.16, C.7.6.17)."""
     plane = plane_of(source)
-    frames = _frames(segments, encoding)
+    frames = _frames(masks, encoding)
     organization_uid = derived_uid(identifiers.segmentation.instance_uid, "dimensions")
     organization, index = dimension_organization(
         organization_uid,
@@ -323,69 +324,42 @@ def _write_frames(
     dataset.DimensionOrganizationSequence = organization
     dataset.DimensionIndexSequence = index
     dataset.SharedFunctionalGroupsSequence = DicomSequence([shared_groups(source, plane)])
-    dataset.PerFrameFunctionalGroupsSequence = DicomSequence(
-        per_frame_groups(frames, references, plane)
-    )
+    dataset[Tag("PerFrameFunctionalGroupsSequence")] = per_frame_groups(frames, references, plane)
     dataset.NumberOfFrames = len(frames)
 
 
-def _frames(segments: Sequence[Segment], encoding: Encoding) -> list[SegmentFrame]:
+def _frames(masks: Sequence[PackedMask], encoding: Encoding) -> list[SegmentFrame]:
     """Return the frames to write: those of each segment in turn, or those of the label map."""
-    filled = [segment.mask.any(axis=(1, 2)) for segment in segments]
     if encoding == "labelmap":
-        return [SegmentFrame(None, int(i)) for i in np.flatnonzero(np.logical_or.reduce(filled))]
+        return [SegmentFrame(None, frame) for frame in filled_frames(masks)]
     return [
-        SegmentFrame(segment.number, int(index))
-        for segment, present in zip(segments, filled, strict=True)
-        for index in np.flatnonzero(present)
+        SegmentFrame(number, frame)
+        for number, mask in enumerate(masks, start=1)
+        for frame in mask.frames.tolist()
     ]
 
 
-def _write_pixels(dataset: Dataset, segments: Sequence[Segment], encoding: Encoding) -> None:
+def _write_pixels(
+    dataset: Dataset,
+    segments: Sequence[Segment],
+    masks: Sequence[PackedMask],
+    encoding: Encoding,
+) -> None:
     if encoding == "binary":
         dataset.BitsAllocated = dataset.BitsStored = 1
         dataset.HighBit = 0
-        dataset.PixelData = packed(segments)
+        dataset.PixelData = bit_stream(masks, dataset.Rows * dataset.Columns)
         dataset["PixelData"].VR = "OB"
         return
-    labels = _labels(segments)
+    labels = label_map([segment.mask for segment in segments], masks)
     bits = labels.dtype.itemsize * 8
     dataset.BitsAllocated = dataset.BitsStored = bits
     dataset.HighBit = bits - 1
     dataset.PixelPaddingValue = 0
+    dataset["PixelPaddingValue"].VR = "US"
     frames = labels if len(labels) > 1 else labels[0]
     # Named, because gdcm would be asked first and aborts the process on odd widths.
     dataset.compress(RLELossless, frames, encoding_plugin="pylibjpeg", generate_instance_uid=False)
-
-
-def packed(segments: Sequence[Segment]) -> bytes:
-    """Return the frames of a BINARY object: one bit a pixel, the first in the lowest bit.
-
-    The bits of all frames follow each other without gaps (PS3.5 8.1.1); a zero byte makes the
-    length even.
-    """
-    parts: list[bytes] = []
-    # Eight frames always end on a whole byte, so no more than those are unpacked at once.
-    waiting: list[NDArray[np.bool_]] = []
-    for segment in segments:
-        for index in np.flatnonzero(segment.mask.any(axis=(1, 2))):
-            waiting.append(segment.mask[index].ravel())
-            if len(waiting) == 8:
-                parts.append(np.packbits(np.concatenate(waiting), bitorder="little").tobytes())
-                waiting.clear()
-    if waiting:
-        parts.append(np.packbits(np.concatenate(waiting), bitorder="little").tobytes())
-    data = b"".join(parts)
-    return data + b"\x00" * (len(data) % 2)
-
-
-def _labels(segments: Sequence[Segment]) -> NDArray[Any]:
-    """Return the label map's frames that are not empty, shape (frames, rows, columns)."""
-    kind = np.uint8 if len(segments) < 256 else np.uint16
-    labels = np.zeros(segments[0].mask.shape, kind)
-    for segment in segments:
-        labels[segment.mask] = segment.number
-    return np.ascontiguousarray(labels[labels.any(axis=(1, 2))])
 
 
 __all__ = [

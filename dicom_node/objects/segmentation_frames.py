@@ -6,13 +6,17 @@ PS3.3 C.7.6.16 (multi-frame functional groups), C.7.6.17 (dimensions), C.8.20.3.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from highdicom.sr import CodedConcept
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import format_number_as_ds
 
 from dicom_node.objects.calibration import numbers, slice_thickness
@@ -188,49 +192,94 @@ def _index(uid: str, pointer: str, group: str, label: str) -> Dataset:
 
 def per_frame_groups(
     frames: Sequence[SegmentFrame], references: Sequence[FrameReference], plane: Plane
-) -> list[Dataset]:
-    """Return the per-frame functional groups, one item a frame.
+) -> RawDataElement:
+    """Return the per-frame functional groups, one item a frame, as they stand in the file.
 
-    Frames of one source frame share their derivation and position items; nothing changes them after
-    this.
+    What frames share is encoded once: a segmentation of thousands of frames says the same few
+    things again and again. Whoever looks at the attribute gets a sequence.
+
+    Returns
+    -------
+    RawDataElement
+        Per-Frame Functional Groups Sequence in Explicit VR Little Endian.
     """
     used = sorted({frame.source_frame for frame in frames})
     ranks = {index: rank for rank, index in enumerate(used, start=1)}
-    derivations = {index: _derivation(references[index]) for index in used}
-    positions = {index: _position(plane, index) for index in used} if plane.positions else {}
-    tiles = {index: _tile(plane.tiles[index]) for index in used} if plane.tiles else {}
-    down = _ranks(plane.tiles[index].row for index in used) if tiles else {}
-    along = _ranks(plane.tiles[index].column for index in used) if tiles else {}
+    tiles = plane.tiles
+    down = _ranks(tiles[index].row for index in used) if tiles else {}
+    along = _ranks(tiles[index].column for index in used) if tiles else {}
     stacked = (
         not plane.positions
         and not tiles
         and (len(references) > 1 or any(frame.segment is None for frame in frames))
     )
-    groups = []
-    for frame in frames:
-        group, content, values = Dataset(), Dataset(), []
-        index = frame.source_frame
-        if frame.segment is not None:
-            identification = Dataset()
-            identification.ReferencedSegmentNumber = frame.segment
-            group.SegmentIdentificationSequence = DicomSequence([identification])
-            values.append(frame.segment)
+    parts: dict[int, tuple[bytes, bytes]] = {}
+    places: dict[int, list[int]] = {}
+    for index in used:
+        place = Dataset()
         if plane.positions:
-            group.PlanePositionSequence = DicomSequence([positions[index]])
-            values.append(ranks[index])
+            place.PlanePositionSequence = DicomSequence([_position(plane, index)])
+            places[index] = [ranks[index]]
         elif tiles:
-            group.PlanePositionSlideSequence = DicomSequence([tiles[index]])
-            tile = plane.tiles[index]
-            values += [down[tile.row], along[tile.column]]
-        elif stacked:
-            content.StackID, content.InStackPositionNumber = STACK, index + 1
+            place.PlanePositionSlideSequence = DicomSequence([_tile(tiles[index])])
+            places[index] = [down[tiles[index].row], along[tiles[index].column]]
+        else:
             # dciodvfy holds the index to equal the position in the stack.
-            values += [1, index + 1]
-        content.DimensionIndexValues = values
-        group.FrameContentSequence = DicomSequence([content])
-        group.DerivationImageSequence = DicomSequence([derivations[index]])
-        groups.append(group)
-    return groups
+            places[index] = [1, index + 1] if stacked else []
+        derivation = Dataset()
+        derivation.DerivationImageSequence = DicomSequence([_derivation(references[index])])
+        parts[index] = _encoded(derivation), _encoded(place)
+    segments = {frame.segment: _encoded_segment(frame.segment) for frame in frames}
+    items = []
+    for frame in frames:
+        index, number = frame.source_frame, frame.segment
+        values = places[index] if number is None else [number, *places[index]]
+        derived, placed = parts[index]
+        # In the order of their tags.
+        content = _encoded_content(index + 1 if stacked else None, values)
+        items.append(_item(derived + content + placed + segments[number]))
+    return _raw_sequence("PerFrameFunctionalGroupsSequence", b"".join(items))
+
+
+def _raw_sequence(keyword: str, value: bytes) -> RawDataElement:
+    return RawDataElement(
+        BaseTag(Tag(keyword)), "SQ", len(value), value, 0, False, True, is_raw=True
+    )
+
+
+def _item(content: bytes) -> bytes:
+    """Return an item of a sequence, with its length (PS3.5 7.5)."""
+    return b"\xfe\xff\x00\xe0" + struct.pack("<I", len(content)) + content
+
+
+def _encoded(dataset: Dataset) -> bytes:
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, False
+    write_dataset(buffer, dataset)
+    return buffer.getvalue()
+
+
+def _encoded_segment(number: int | None) -> bytes:
+    """Return Segment Identification; a label map has none."""
+    if number is None:
+        return b""
+    identification, group = Dataset(), Dataset()
+    identification.ReferencedSegmentNumber = number
+    group.SegmentIdentificationSequence = DicomSequence([identification])
+    return _encoded(group)
+
+
+def _encoded_content(position: int | None, values: Sequence[int]) -> bytes:
+    """Return Frame Content (PS3.3 C.7.6.16.2.2): place in the stack and dimension indices."""
+    content = b""
+    if position is not None:
+        content += struct.pack("<HH2sH2s", 0x0020, 0x9056, b"SH", 2, STACK.encode().ljust(2))
+        content += struct.pack("<HH2sHI", 0x0020, 0x9057, b"UL", 4, position)
+    if values:
+        content += struct.pack("<HH2sH", 0x0020, 0x9157, b"UL", 4 * len(values))
+        content += struct.pack(f"<{len(values)}I", *values)
+    item = _item(content)
+    return struct.pack("<HH2sHI", 0x0020, 0x9111, b"SQ", 0, len(item)) + item
 
 
 def _derivation(reference: FrameReference) -> Dataset:

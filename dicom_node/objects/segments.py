@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from dicom_node.errors import FinalError
 from dicom_node.objects.terminology import Codes, Term, describe
@@ -52,15 +49,3 @@ def segments_of(interpretation: Interpretation, codes: Codes = Codes.ALL) -> tup
         Segment(number, index, finding, describe(finding.target, codes))
         for number, (index, finding) in enumerate(with_mask, start=1)
     )
-
-
-def overlapping(masks: Sequence[Mask]) -> bool:
-    """Return whether any voxel lies in two masks."""
-    if len(masks) < 2:
-        return False
-    seen = masks[0].copy()
-    for mask in masks[1:]:
-        if np.logical_and(seen, mask).any():
-            return True
-        seen |= mask
-    return False

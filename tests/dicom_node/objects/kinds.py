@@ -240,3 +240,19 @@ def sources_of(kind: Kind, folder: Path) -> list[Source]:
     sources, aside = read_sources([written] if isinstance(written, Path) else written)
     assert sources and not aside, aside
     return sources
+
+
+def table() -> str:
+    """Return the matrix as `docs/sources.md` shows it."""
+    places = {"patient": "in the patient", "slide": "on the slide", "nowhere": "by frame"}
+    lines = [
+        "| source | its frames are placed | dciodvfy, dsrdump, highdicom | dcentvfy | dcmqi | "
+        "real files |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for kind in KINDS:
+        lines.append(
+            f"| {kind.name} | {places[kind.placed]} | yes | {'yes' if kind.dcentvfy else 'no'} | "
+            f"{'yes' if kind.dcmqi else 'no'} | {'yes' if kind.real else ''} |"
+        )
+    return "\n".join(lines)

@@ -9,8 +9,17 @@ import pytest
 
 from dicom_node.objects import conformance, conformance_tools
 from dicom_node.objects.encoding import encode
-from tests.dicom_node.objects.example_results import Results, build, run
-from tests.dicom_node.objects.kinds import KINDS, Kind, sources_of
+from dicom_node.objects.series import Source, read_sources
+from inference.findings import Interpretation
+from tests.dicom_node.objects.example_results import (
+    Results,
+    build,
+    example,
+    finding,
+    interpretation,
+    run,
+)
+from tests.dicom_node.objects.kinds import KINDS, Kind, sources_of, table
 from tests.dicom_node.objects.test_segmentation import (
     assert_same_in_patient_space,
     dcmqi,
@@ -55,3 +64,47 @@ def test_every_kind_gives_results_that_others_read(kind: Kind, tmp_path: Path) -
         if kind.dcmqi:
             out = dcmqi(files[0], folder / "dcmqi")
             assert_same_in_patient_space(out, results.interpretation, source)
+
+
+def test_the_documentation_shows_this_matrix() -> None:
+    page = Path(__file__).parents[3] / "docs" / "sources.md"
+    assert table() in page.read_text()
+
+
+def real_sources(kind: Kind, root: Path) -> list[Source]:
+    """Return what the real files of a kind give; in one study some say the same UID twice."""
+    sources = []
+    for pattern in kind.real:
+        paths = [path for path in sorted(root.glob(pattern)) if path.is_file()]
+        assert paths, f"{pattern} names no file"
+        if len(paths) < 3:
+            found = [read_sources([path])[0] for path in paths]
+            sources += [source for group in found for source in group]
+        else:
+            sources += read_sources(paths)[0]
+    return sources
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", [k for k in KINDS if k.real], ids=lambda kind: kind.name)
+def test_real_files_of_a_kind_give_valid_results(
+    kind: Kind, shared_data: Path, tmp_path: Path
+) -> None:
+    for number, source in enumerate(real_sources(kind, shared_data / "dicom")[:3]):
+        if source.shape[1] < 16 or source.shape[2] < 16:
+            given = whole_frame(source)
+        else:
+            given = example(source)
+        results = build(source, given)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        problems = conformance.check(written(results, folder), source.headers)
+        assert [p for p in problems if p.severity == "error"] == []
+        assert np.array_equal(read_back(segmentation(source, given), source), masks_of(given))
+
+
+def whole_frame(source: Source) -> Interpretation:
+    """Return one finding on all of the middle frame: for images of a few pixels."""
+    mask = np.zeros(source.shape, np.bool_)
+    mask[len(mask) // 2] = True
+    return interpretation([finding("tissue", mask)], source.shape[0])
