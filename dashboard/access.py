@@ -45,8 +45,11 @@ class ForgedError(Exception):
 
 
 def node_of(request: Request) -> Node:
-    """Return the node whose pages these are."""
-    node: Node = request.app.state.node
+    """Return the node whose pages these are, under the settings of now."""
+    state = request.app.state
+    if state.reloading.is_asked():
+        state.node = state.reloading.read(state.node.with_configuration) or state.node
+    node: Node = state.node
     return node
 
 

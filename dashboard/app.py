@@ -13,18 +13,27 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dashboard import (
     entry,
+    intake,
     jobs,
     live,
+    model,
     overview,
+    peers,
+    people,
     questions,
     reviews,
+    rulebook,
+    site,
     studies,
+    trail,
     viewer_api,
 )
 from dashboard.errors import answer_errors
 from dashboard.images import Images
+from dashboard.limits import BodyLimit
 from dashboard.live import Changes
 from workflows.node import Node
+from workflows.reloading import Reloading
 
 _STATIC: Final = Path(__file__).parent / "static"
 _SECURITY_HEADERS: Final = {
@@ -61,6 +70,7 @@ def create_app(node: Node) -> FastAPI:
         title="UniBiomed Node", docs_url=None, redoc_url=None, openapi_url=None, lifespan=run
     )
     app.state.node = node
+    app.state.reloading = Reloading(node.home)
     app.state.changes = changes
     app.state.images = Images(node)
     app.state.growth = overview.Growth()
@@ -69,6 +79,13 @@ def create_app(node: Node) -> FastAPI:
         overview.router,
         jobs.router,
         live.router,
+        intake.router,
+        rulebook.router,
+        peers.router,
+        model.router,
+        people.router,
+        trail.router,
+        site.router,
         viewer_api.router,
         reviews.router,
         studies.router,
@@ -77,6 +94,7 @@ def create_app(node: Node) -> FastAPI:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     answer_errors(app)
+    app.add_middleware(BodyLimit)
     app.add_middleware(SecurityHeaders, secure=_is_secure(node))
     return app
 

@@ -155,7 +155,15 @@ MENU: Final = (
     ("/", "Overview", Role.VIEWER),
     ("/jobs", "Jobs", Role.VIEWER),
     ("/studies", "Studies", Role.VIEWER),
+    ("/failures", "Failures", Role.VIEWER),
+    ("/quarantine", "Quarantine", Role.OPERATOR),
+    ("/rules", "Rules", Role.VIEWER),
+    ("/peers", "Peers", Role.OPERATOR),
+    ("/model", "Model", Role.VIEWER),
     ("/agreement", "Agreement", Role.VIEWER),
+    ("/people", "People", Role.ADMIN),
+    ("/audit", "Audit", Role.ADMIN),
+    ("/settings", "Settings", Role.ADMIN),
 )
 """Address, name, and the role that a page needs."""
 

@@ -119,6 +119,29 @@ def set_password(session: Session, user: User, password: str) -> None:
     end_sessions(session, user.id)
 
 
+def change_password(session: Session, user_id: int, old: str, password: str) -> None:
+    """Let somebody change the own password.
+
+    Raises
+    ------
+    AccountError
+        The old one is wrong, or the new one is too easy.
+    """
+    user = session.get_one(User, user_id, with_for_update=True)
+    if not user.password_hash or not _fits(user.password_hash, old):
+        raise AccountError("The old password is wrong.")
+    set_password(session, user, password)
+
+
+def unlock(session: Session, user_id: int) -> str | None:
+    """Let a locked account try again; returns its name, ``None`` without such an account."""
+    user = session.get(User, user_id, with_for_update=True)
+    if user is None:
+        return None
+    user.failed_logins, user.locked_until = 0, None
+    return user.name
+
+
 def change_user(session: Session, user_id: int, *, role: Role, enabled: bool) -> User:
     """Change what an account may do; its sessions and tokens follow at once.
 

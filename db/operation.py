@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from db.models import Quarantine
 from db.models_operation import EchoRecord, RulesVersion, WorkerRecord
 
 
@@ -54,3 +55,24 @@ def rules_versions(session: Session, limit: int = 50) -> list[RulesVersion]:
 def rules_version(session: Session, number: int) -> RulesVersion | None:
     """Return one version."""
     return session.get(RulesVersion, number)
+
+
+def quarantine_page(
+    session: Session, *, before: int | None = None, limit: int = 100, resolved: bool = False
+) -> tuple[list[Quarantine], int | None]:
+    """List what lies in quarantine (or what became of it), the newest first, page by page."""
+    query = select(Quarantine)
+    if resolved:
+        query = query.where(Quarantine.resolved_at.is_not(None))
+    else:
+        query = query.where(Quarantine.resolved_at.is_(None))
+    if before is not None:
+        query = query.where(Quarantine.id < before)
+    found = session.scalars(query.order_by(Quarantine.id.desc()).limit(limit + 1)).all()
+    page = list(found[:limit])
+    return page, page[-1].id if len(found) > limit else None
+
+
+def quarantine_entry(session: Session, number: int, *, hold: bool = False) -> Quarantine | None:
+    """Return one entry; with `hold`, nobody else changes it until the transaction ends."""
+    return session.get(Quarantine, number, with_for_update=hold or None)

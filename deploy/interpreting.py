@@ -18,6 +18,7 @@ from dicom_node.objects.series import Source, read_sources
 from inference.errors import InferenceError
 from inference.tasks import Task
 from workflows import interpret
+from workflows.identity import node_identity
 from workflows.model_card import KnownModel, look_at_model
 from workflows.rules import Rule, choose_targets, series_words
 from workflows.settings import NodeSettings
@@ -122,7 +123,7 @@ def _interpret(
     found = interpret.infer(engine, question, quiet)
     identifiers = ResultIdentifiers.draw(datetime.now(UTC))
     encoded = interpret.encode(
-        prepared, found, identifiers, interpret.node_identity(settings), progress=quiet
+        prepared, found, identifiers, node_identity(settings), progress=quiet
     )
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / one.file_name for one in encoded.objects]

@@ -31,7 +31,7 @@ from dicom_node.peers import Peers
 from workflows.boundary import attend
 from workflows.completion import AssociationEvidence, Decision, Ending, Evidence, Timing, weigh
 from workflows.dispatch import Dispatch
-from workflows.interpret import node_identity
+from workflows.identity import own_equipment
 from workflows.lease_keeper import LeaseKeeper
 from workflows.network import peers_of
 from workflows.node import Node
@@ -195,11 +195,10 @@ def _wait(
 
 
 def _facts(session: Session, node: Node, study: Study) -> StudyFacts:
-    identity = node_identity(node.settings)
     return StudyFacts(
         study.study_instance_uid,
         own_series_of(session, study.id),
-        (identity.manufacturer, identity.model_name),
+        own_equipment(node.settings),
         {one.called_ae_title for one in associations_of(session, study.id)},
     )
 

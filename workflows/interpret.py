@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -81,16 +80,6 @@ class Encoded:
     measurements: Mapping[int, Measurements]
     segment_numbers: Mapping[int, int]
     encoding_note: str
-
-
-def node_identity(settings: NodeSettings) -> NodeIdentity:
-    """Return who the node is in the objects that it writes."""
-    return NodeIdentity(
-        software_version=version("unibiomed-node"),
-        serial_number=settings.node.serial_number,
-        station_name=settings.node.station,
-        institution_name=settings.node.institution,
-    )
 
 
 def one_source(

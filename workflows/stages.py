@@ -40,6 +40,7 @@ from workflows import interpret, stored_interpretation
 from workflows.boundary import attend
 from workflows.dispatch import Dispatch
 from workflows.engine_thread import EngineThread
+from workflows.identity import node_identity
 from workflows.lease_keeper import DeadlineError, LeaseKeeper
 from workflows.node import Node
 from workflows.settings import DestinationSettings
@@ -132,7 +133,7 @@ def encode_job(node: Node, job_id: int) -> list[Dispatch]:
             prepared,
             stored.interpretation,
             identifiers,
-            interpret.node_identity(node.settings),
+            node_identity(node.settings),
             codes=Codes(node.settings.results.codes),
             destinations=_destinations(node, given),
             progress=keeper.report,

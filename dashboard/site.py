@@ -1,0 +1,78 @@
+"""The settings in force, and whether the files have a mistake."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from starlette.responses import RedirectResponse, Response
+
+from dashboard.access import Admin, NodeOf
+from dashboard.auditing import note
+from dashboard.rendering import render, say
+from workflows.configuration import check_configuration
+from workflows.reloading import ask_to_reload
+from workflows.settings import NodeSettings
+
+router = APIRouter(include_in_schema=False)
+_SECRET: Final = ("secret", "password", "url", "passphrase")
+
+
+@router.get("/settings")
+def settings_page(request: Request, node: NodeOf, actor: Admin) -> Response:
+    """Show what ``node.yaml`` says, and every mistake in the files as they are now."""
+    return render(
+        request,
+        "settings.html",
+        sections=sections_of(node.settings),
+        problems=check_configuration(node.home),
+        file=node.home.node_yaml,
+    )
+
+
+@router.post("/settings/reload")
+def reload(request: Request, node: NodeOf, actor: Admin) -> Response:
+    """Have all processes read the configuration again, if it has no mistake."""
+    response = RedirectResponse("/settings", 303)
+    errors = [one for one in check_configuration(node.home) if one.severity == "error"]
+    if errors:
+        return say(response, f"Nothing was changed: {errors[0]}", bad=True)
+    ask_to_reload(node.home)
+    with node.database.session() as session:
+        note(session, request, "settings.reload", target="node.yaml, rules.yaml")
+    return say(response, "All processes read the configuration again; ports need a restart.")
+
+
+def sections_of(settings: NodeSettings) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return sections with their values as text, without secrets."""
+    made: list[tuple[str, list[tuple[str, str]]]] = []
+    for name, value in settings.model_dump(mode="json").items():
+        if isinstance(value, dict):
+            made.append((name, [(key, _text(key, one)) for key, one in value.items()]))
+        elif isinstance(value, list):
+            made.append((name, [(str(one.get("name", "")), _entry(one)) for one in value]))
+        else:
+            made.append((name, [(name, _text(name, value))]))
+    return made
+
+
+def _entry(entry: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{key} {_text(key, value)}"
+        for key, value in entry.items()
+        if value is not None and key != "name"
+    )
+
+
+def _text(key: str, value: Any) -> str:
+    if value is None:
+        return "not set"
+    if isinstance(value, dict):
+        return _entry(value)
+    if any(word in key for word in _SECRET) and key not in ("public_url", "viewer_url"):
+        return "set (not shown)"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(str(one) for one in value) or "none"
+    return str(value)

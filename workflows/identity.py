@@ -1,0 +1,24 @@
+"""Who the node is in the objects that it writes."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from dicom_node.objects.provenance import NodeIdentity
+from workflows.settings import NodeSettings
+
+
+def node_identity(settings: NodeSettings) -> NodeIdentity:
+    """Return who the node is in the objects that it writes."""
+    return NodeIdentity(
+        software_version=version("unibiomed-node"),
+        serial_number=settings.node.serial_number,
+        station_name=settings.node.station,
+        institution_name=settings.node.institution,
+    )
+
+
+def own_equipment(settings: NodeSettings) -> tuple[str, str]:
+    """Return Manufacturer and Manufacturer's Model Name of the node's own objects."""
+    identity = node_identity(settings)
+    return identity.manufacturer, identity.model_name

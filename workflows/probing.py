@@ -1,0 +1,42 @@
+"""Which of the objects that this node writes a destination takes, and how encoded."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dicom_node.services.probing import ProbeResult, probe
+from workflows.network import destination_of
+from workflows.node import Node
+from workflows.settings import DestinationSettings
+
+SOP_CLASSES: Final = {
+    "1.2.840.10008.1.1": "Verification",
+    "1.2.840.10008.5.1.4.1.1.66.4": "Segmentation",
+    "1.2.840.10008.5.1.4.1.1.66.7": "Label Map Segmentation",
+    "1.2.840.10008.5.1.4.1.1.88.34": "Comprehensive 3D SR",
+    "1.2.840.10008.5.1.4.1.1.88.22": "Enhanced SR",
+    "1.2.840.10008.5.1.4.1.1.88.59": "Key Object Selection",
+    "1.2.840.10008.5.1.4.1.1.7": "Secondary Capture",
+    "1.2.840.10008.5.1.4.1.1.104.1": "Encapsulated PDF",
+    "1.2.840.10008.5.1.4.1.2.2.1": "Study Root FIND",
+    "1.2.840.10008.5.1.4.1.2.2.2": "Study Root MOVE",
+    "1.2.840.10008.1.20.1": "Storage Commitment",
+}
+TRANSFER_SYNTAXES: Final = {
+    "1.2.840.10008.1.2": "Implicit LE",
+    "1.2.840.10008.1.2.1": "Explicit LE",
+    "1.2.840.10008.1.2.1.99": "Deflated",
+    "1.2.840.10008.1.2.4.80": "JPEG-LS",
+    "1.2.840.10008.1.2.4.90": "JPEG 2000",
+    "1.2.840.10008.1.2.5": "RLE",
+}
+
+
+def probe_destination(node: Node, destination: DestinationSettings) -> ProbeResult:
+    """Ask a destination; with the deadlines of its settings."""
+    return probe(
+        destination_of(destination, node.settings.tls),
+        list(SOP_CLASSES),
+        list(TRANSFER_SYNTAXES),
+        node.settings.node.ae_title,
+    )
