@@ -62,6 +62,11 @@ class ByteCache(Generic[ValueT]):
                 return self._make(key, make)
             made.wait()
 
+    def put(self, key: Hashable, value: ValueT) -> None:
+        """Keep a value that came with another one."""
+        with self._guard:
+            self._keep(key, value)
+
     def forget(self, key: Hashable) -> None:
         """Drop a value, if it is there."""
         with self._guard:
@@ -80,7 +85,7 @@ class ByteCache(Generic[ValueT]):
                 self._making.pop(key).set()
 
     def _keep(self, key: Hashable, value: ValueT) -> None:
-        if value.size > self.most_bytes:
+        if value.size > self.most_bytes or key in self._values:
             return
         self._values[key] = value
         self._bytes += value.size

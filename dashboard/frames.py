@@ -8,7 +8,8 @@ so the first frame of a series of a thousand slices is there as soon as that of 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,10 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicom_node.errors import FinalError
-from dicom_node.objects.pixels import PixelValues, read_pixels
+from dicom_node.objects.pixels import read_pixels
 from dicom_node.objects.series import Source, read_sources
 
-__all__ = ["FramePlace", "FrameRead", "FrameUnavailableError", "PackedFrame", "pack", "read_frame"]
+__all__ = [
+    "FramePlace",
+    "FrameRead",
+    "FrameUnavailableError",
+    "PackedFrame",
+    "frames_of",
+    "pack",
+    "read_frame",
+    "require_file",
+]
 
 _COMPRESSED_UP_TO: Final = 4 << 20
 """Bytes. A radiograph of 30 MB is sent as it is: packing it takes longer than a hospital's
@@ -115,7 +125,7 @@ class PackedFrame:
 
 
 def read_frame(place: FramePlace) -> FrameRead:
-    """Decode one frame and bring it to its physical unit.
+    """Decode the frame of a single-frame file and bring it to its physical unit.
 
     Raises
     ------
@@ -126,35 +136,68 @@ def read_frame(place: FramePlace) -> FrameRead:
     RetriableError
         The operating system could not read the file.
     """
-    if not place.path.exists():
+    require_file(place.path)
+    sources, aside = read_sources([place.path])
+    if not sources:
+        raise FrameUnavailableError(aside[0].reason if aside else "this file holds no image")
+    return next(frames_of(sources[0], (0,)))
+
+
+def require_file(path: Path) -> None:
+    """Check that a file of the archive is there.
+
+    Raises
+    ------
+    FrameUnavailableError
+        It is not.
+    """
+    if not path.exists():
         raise FrameUnavailableError(
             "this image is not in the archive any more: it was deleted after the time that "
             "retention in node.yaml sets; send the study again to see it"
         )
-    sources, aside = read_sources([place.path])
-    if not sources:
-        raise FrameUnavailableError(aside[0].reason if aside else "this file holds no image")
-    source = sources[0]
-    pixels = _pixels_of(source, place.index)
+
+
+def frames_of(source: Source, indices: Sequence[int]) -> Iterator[FrameRead]:
+    """Decode some frames of a source; raises as `read_frame`.
+
+    Parameters
+    ----------
+    source
+        One file: with one frame, or with several.
+    indices
+        Of frames in the source, increasing.
+    """
+    pixels = read_pixels(_part(source, indices))
     geometry = source.geometry
     placed = geometry is not None and source.kind == "volume"
-    return FrameRead(
-        values=pixels.values[0],
-        unit=pixels.unit,
-        window=pixels.window,
-        spacing=source.calibration,
-        position=_three(geometry.positions[0]) if placed and geometry is not None else None,
-        orientation=geometry.orientation if placed and geometry is not None else None,
-        thickness=(geometry.slice_spacing or None) if geometry is not None else None,
-        modality=source.modality,
-        kind=source.kind,
+    for place, index in enumerate(indices):
+        yield FrameRead(
+            values=pixels.values[place],
+            unit=pixels.unit,
+            window=pixels.window,
+            spacing=source.calibration,
+            position=_three(geometry.positions[index]) if placed and geometry else None,
+            orientation=geometry.orientation if placed and geometry else None,
+            thickness=(geometry.slice_spacing or None) if geometry is not None else None,
+            modality=source.modality,
+            kind=source.kind,
+        )
+
+
+def _part(source: Source, indices: Sequence[int]) -> Source:
+    """Return a source of some frames of a multi-frame image, without its place in space."""
+    if not source.frame_numbers:
+        return source
+    return replace(
+        source,
+        geometry=None,
+        frame_numbers=tuple(source.frame_numbers[index] for index in indices),
+        frame_headers=tuple(source.frame_headers[index] for index in indices)
+        if source.frame_headers
+        else (),
+        tiles=tuple(source.tiles[index] for index in indices) if source.tiles else (),
     )
-
-
-def _pixels_of(source: Source, index: int) -> PixelValues:
-    if index:
-        raise FrameUnavailableError(f"frame {index + 1} of a multi-frame image is not read yet")
-    return read_pixels(source)
 
 
 def _three(values: NDArray[np.float64]) -> tuple[float, float, float]:

@@ -8,7 +8,7 @@ from typing import Final
 from fastapi import Request
 
 from dashboard.byte_cache import ByteCache
-from dashboard.frames import FrameUnavailableError, PackedFrame, pack, read_frame
+from dashboard.frames import FrameRead, FrameUnavailableError, PackedFrame, pack
 from dashboard.masks import PackedMasks, pack_masks, without_masks
 from dashboard.pictures import Overlay, Picture, draw_picture
 from dashboard.stacks import Stack, source_of, sources_of_series, stack_of_job, stack_of_source
@@ -91,7 +91,15 @@ class Images:
         if not 0 <= index < len(stack.places):
             raise FrameUnavailableError(f"there are {len(stack.places)} slices, not {index + 1}")
         place = stack.places[index]
-        return self._frames.get((place.path, place.etag), lambda: pack(read_frame(place)))
+
+        def make() -> PackedFrame:
+            (_, first), *others = stack.read(index)
+            for further, frame in others:
+                kept = stack.places[further]
+                self._frames.put((kept.path, kept.etag), pack(frame))
+            return pack(first)
+
+        return self._frames.get((place.path, place.etag), make)
 
     def masks_of_job(self, job_id: int) -> PackedMasks:
         """Return all masks of a job's segmentation on the job's frames."""
@@ -149,7 +157,7 @@ class Images:
                 raise FrameUnavailableError("the study is not complete yet")
             index = self._key_frame(job_id, len(stack.places))
             overlays = [] if result is None else self._overlays(result, stack, index)
-            return draw_picture(read_frame(stack.places[index]), overlays, side)
+            return draw_picture(_first(stack, index), overlays, side)
 
         return self._pictures.get((job_id, digest, side), make)
 
@@ -158,7 +166,7 @@ class Images:
 
         def make() -> Picture:
             stack = self.stack_of_series(series_id, number)
-            return draw_picture(read_frame(stack.places[len(stack.places) // 2]), [], side)
+            return draw_picture(_first(stack, len(stack.places) // 2), [], side)
 
         return self._pictures.get(("series", series_id, number, side), make)
 
@@ -176,6 +184,10 @@ class Images:
             for one in read.masks()
             if (one.sop_instance_uid, one.frame_number) == stack.keys[index]
         ]
+
+
+def _first(stack: Stack, index: int) -> FrameRead:
+    return next(stack.read(index))[1]
 
 
 def segmentation_of(node: Node, job_id: int) -> ResultRecord | None:

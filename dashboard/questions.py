@@ -11,14 +11,13 @@ from starlette.responses import Response
 from dashboard.access import NodeOf, Operator, Viewer
 from dashboard.auditing import note
 from dashboard.scenes import answer_scene
-from dashboard.stacks import source_of, sources_of_series, stack_of_source
+from dashboard.stacks import source_of, sources_of_series
 from dashboard.viewer_api import ImagesOf, Number, packed_masks
 from db.questions import (
     AskedQuestion,
     NewQuestion,
     ask,
     cancel,
-    instances_asked,
     question_as_json,
     question_by_id,
     questions_of,
@@ -65,7 +64,7 @@ def ask_question(
         modality=source.modality,
         source_kind=source.kind,
         instance_ids=[ids[uid] for uid in source.sop_instance_uids],
-        source_number=part,
+        frame_numbers=source.frame_numbers,
         task=checked,
     )
     with node.database.session() as session:
@@ -77,7 +76,7 @@ def ask_question(
             deadline_seconds=QUESTION_SECONDS,
         )
         note(session, request, "question.ask", target=f"question {question.id}", **_kind(checked))
-    return _told(question, len(stack_of_source("", source, instances).places))
+    return _told(question)
 
 
 def _kind(task: dict[str, Any]) -> dict[str, Any]:
@@ -93,11 +92,14 @@ def list_questions(
     source = source_of(sources, part)
     ids = {one.sop_instance_uid: one.id for one in instances}
     asked_about = [ids[uid] for uid in source.sop_instance_uids]
-    frames = len(stack_of_source("", source, instances).places)
     with node.database.reading() as session:
         found = questions_of(session, series.study_id, _MOST_SHOWN)
-    same = [one for one in found if one.instance_ids == asked_about and one.source_number == part]
-    return {"questions": [_told(one, frames) for one in same]}
+    same = [
+        one
+        for one in found
+        if one.instance_ids == asked_about and one.frame_numbers == list(source.frame_numbers)
+    ]
+    return {"questions": [_told(one) for one in same]}
 
 
 @router.get("/questions/{question_id}")
@@ -106,7 +108,7 @@ def get_question(
 ) -> Any:
     """Return a question, how far it is, and its answer."""
     question = _question(node, question_id)
-    return _told(question, _frames(node, question))
+    return _told(question)
 
 
 @router.get("/questions/{question_id}/masks", response_class=Response)
@@ -126,7 +128,7 @@ def cancel_question(
         cancel(session, question_id, node.now())
         note(session, request, "question.cancel", target=f"question {question_id}")
     question = _question(node, question_id)
-    return _told(question, _frames(node, question))
+    return _told(question)
 
 
 class Sending(BaseModel):
@@ -163,7 +165,7 @@ def send_question(
     except NotSendableError as error:
         raise HTTPException(409, str(error)) from error
     question = _question(node, question_id)
-    return _told(question, _frames(node, question))
+    return _told(question)
 
 
 def _question(node: Node, question_id: int) -> AskedQuestion:
@@ -174,17 +176,8 @@ def _question(node: Node, question_id: int) -> AskedQuestion:
     return question
 
 
-def _frames(node: Node, question: AskedQuestion) -> int:
-    """Return how many frames an answer may speak of."""
-    with node.database.reading() as session:
-        instances = instances_asked(session, question)
-    if len(instances) != 1:
-        return len(instances)
-    text = instances[0].number_of_frames.strip()
-    return int(text) if text.isdecimal() else 1
-
-
-def _told(question: AskedQuestion, frames: int) -> dict[str, Any]:
+def _told(question: AskedQuestion) -> dict[str, Any]:
+    frames = len(question.frame_numbers) or len(question.instance_ids)
     return {
         **question_as_json(question),
         "words": words_of(question.task),

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from dashboard.frames import FramePlace, FrameUnavailableError
+from dashboard.frames import (
+    FramePlace,
+    FrameRead,
+    FrameUnavailableError,
+    frames_of,
+    read_frame,
+    require_file,
+)
 from dashboard.masks import FrameKey
 from db.jobs import sources_of
 from db.models import Instance, Job, Series
 from db.studies import instances_of_series
 from dicom_node.objects.references import frame_references
 from dicom_node.objects.series import Source, read_sources
+from dicom_node.objects.video import is_video
 from workflows.node import Node
 
 __all__ = ["Stack", "source_of", "sources_of_series", "stack_of_job", "stack_of_source"]
+
+
+_VIDEO_FRAMES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +41,36 @@ class Stack:
         As in `dicom_node.objects.series.Source`.
     places
         Where each frame lies.
+    source
+        Of a multi-frame image: its attributes, read once for all frames. None for single-frame
+        images, whose files are read one by one.
     """
 
     name: str
     modality: str
     kind: str
     places: tuple[FramePlace, ...]
+    source: Source | None = None
 
     @property
     def size(self) -> int:
         """Bytes, roughly, for the cache."""
-        return 512 * len(self.places) + 256
+        each = 512 if self.source is None or not self.source.frame_headers else 64 << 10
+        return each * len(self.places) + 256
+
+    def read(self, index: int) -> Iterator[tuple[int, FrameRead]]:
+        """Decode a frame, and those after it that come with it; raises as `read_frame`.
+
+        A video can only be decoded from its start: a number of frames are handed out at once.
+        """
+        if self.source is None:
+            yield index, read_frame(self.places[index])
+            return
+        require_file(self.places[index].path)
+        syntax = str(self.source.headers[0].file_meta.TransferSyntaxUID)
+        last = index + (_VIDEO_FRAMES if is_video(syntax) else 1)
+        indices = range(index, min(last, len(self.places)))
+        yield from zip(indices, frames_of(self.source, indices), strict=True)
 
     @property
     def keys(self) -> list[FrameKey]:
@@ -66,9 +97,13 @@ def stack_of_job(node: Node, job_id: int) -> Stack | None:
             return None
         instances = sources_of(session, job_id)
         name, modality, kind = f"job-{job_id}", job.modality, job.source_kind
-    if len(instances) == 1 and instances[0].number_of_frames.strip() not in ("", "0", "1"):
-        return stack_of_source(name, _read(node, instances)[0], instances)
-    return Stack(name, modality, kind, tuple(_place(node, one, 0) for one in instances))
+        frame_numbers = tuple(job.frame_numbers)
+    if not frame_numbers:
+        return Stack(name, modality, kind, tuple(_place(node, one, 0) for one in instances))
+    for source in _read(node, instances):
+        if source.frame_numbers == frame_numbers:
+            return stack_of_source(name, source, instances)
+    raise FrameUnavailableError("the file does not hold the frames any more that the job looked at")
 
 
 def _place(node: Node, instance: Instance, index: int) -> FramePlace:
@@ -131,4 +166,5 @@ def stack_of_source(name: str, source: Source, instances: Sequence[Instance]) ->
         )
         for reference in frame_references(source)
     )
-    return Stack(name, source.modality, source.kind, places)
+    multi_frame = source if source.frame_numbers else None
+    return Stack(name, source.modality, source.kind, places, multi_frame)

@@ -59,7 +59,7 @@ class AskedQuestion(Base):
     modality: Mapped[str] = mapped_column(String(64), default="")
     source_kind: Mapped[str] = mapped_column(String(16), default="")
     instance_ids: Mapped[list[int]] = mapped_column(Json)
-    source_number: Mapped[int] = mapped_column(Integer, default=0)
+    frame_numbers: Mapped[list[int]] = mapped_column(Json, default=list)
     task: Mapped[dict[str, Any]] = mapped_column(Json)
     state: Mapped[QuestionState] = mapped_column(words(QuestionState))
     error: Mapped[str] = mapped_column(Text, default="")

@@ -58,8 +58,8 @@ class NewQuestion:
         What is asked about.
     instance_ids
         `db.models.Instance.id` of the source, in its order.
-    source_number
-        Which of the sources that these instances form, from 0.
+    frame_numbers
+        Frames of a multi-frame instance, from 1, as `db.pairs.Pair` has them.
     task
         As `inference.tasks.Task.to_json` writes it.
     """
@@ -70,7 +70,7 @@ class NewQuestion:
     source_kind: str
     instance_ids: Sequence[int]
     task: Mapping[str, Any]
-    source_number: int = 0
+    frame_numbers: Sequence[int] = ()
 
 
 def ask(
@@ -83,7 +83,7 @@ def ask(
         modality=new.modality,
         source_kind=new.source_kind,
         instance_ids=list(new.instance_ids),
-        source_number=new.source_number,
+        frame_numbers=list(new.frame_numbers),
         task=dict(new.task),
         state=QuestionState.QUEUED,
         asked_by=account,
@@ -293,6 +293,7 @@ def send_answer(
     question: AskedQuestion,
     *,
     account: str,
+    targets: Sequence[str],
     destinations: Sequence[str],
     now: datetime,
 ) -> Job:
@@ -312,7 +313,8 @@ def send_answer(
         modality=question.modality,
         source_kind=question.source_kind,
         description=f"question {question.id}",
-        targets=[str(one["target"]) for one in question.findings],
+        frame_numbers=list(question.frame_numbers),
+        targets=list(targets),
         destinations=list(destinations),
         priority=3,
         model_name=question.model_name,

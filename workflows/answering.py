@@ -140,14 +140,16 @@ def _answer(node: Node, engine: EngineThread, question: AskedQuestion) -> None:
     with node.database.reading() as session:
         instances = instances_asked(session, question)
     paths = [node.archive.absolute(one.path) for one in instances]
-    source = interpret.one_source(paths, [one.sop_instance_uid for one in instances])
-    prepared = interpret.prepare(source)
+    uids = [one.sop_instance_uid for one in instances]
+    source = interpret.one_source(paths, uids, question.frame_numbers)
+    folder = question_folder(node.home, question.id)
+    prepared = interpret.prepare(source, folder)
     _beat(node, question, 0.0)
     task = Task.from_json(question.task)
     asked = interpret.question_of(prepared, [task], node.model.card)
     found = _wait(node, question, engine, asked)
     stored = StoredInterpretation(found, source.sop_instance_uids, task)
-    stored_interpretation.write(question_folder(node.home, question.id), stored)
+    stored_interpretation.write(folder, stored)
     measurements = interpret.measure_findings(prepared, found, lambda part: None)
     numbers = {segment.index: segment.number for segment in segments_of(found)}
     findings = [

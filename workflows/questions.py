@@ -6,6 +6,7 @@ No model and no engine here: `workflows.answering` answers, in the worker that h
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from db.questions import QuestionState, question_by_id, send_answer
 from dicom_node.objects.segmentation_reading import SegmentRead
 from dicom_node.objects.segments import segments_of
 from inference.findings import Interpretation, Mask
+from inference.prompts import clean_target
 from inference.tasks import Task, TaskKind
 from workflows import stored_interpretation
 from workflows.node import Node
@@ -94,6 +96,15 @@ def _frame(task: Task) -> int:
     return 0 if task.region is None else task.region.frame
 
 
+def _names(interpretation: Interpretation) -> list[str]:
+    """Return what the answer speaks of, as a job names its targets."""
+    names: dict[str, None] = {}
+    for finding in interpretation.findings:
+        with suppress(ValueError):  # words of a free answer, which are no target
+            names[clean_target(finding.target)] = None
+    return list(names) or ["finding"]
+
+
 def send_to_pacs(
     node: Node,
     session: Session,
@@ -146,7 +157,14 @@ def send_to_pacs(
     except StoredInterpretationError as error:
         raise NotSendableError(f"The masks are not kept any more ({error}); ask again.") from error
     chosen = [name for name in names if destinations is None or name in destinations]
-    job = send_answer(session, question, account=account, destinations=chosen, now=node.now())
+    job = send_answer(
+        session,
+        question,
+        account=account,
+        targets=_names(stored.interpretation),
+        destinations=chosen,
+        now=node.now(),
+    )
     # Durable before the transaction that makes the job ends.
     stored_interpretation.write(node.home.work_folder(job.id), stored)
     return job.id

@@ -19,6 +19,7 @@ from pydicom.pixels.utils import iter_pixels
 
 from dicom_node.errors import FinalError, RetriableError
 from dicom_node.objects.headers import PARSE_ERRORS
+from dicom_node.objects.segmentation_bits import frame_bits
 
 __all__ = [
     "Colour",
@@ -101,19 +102,11 @@ class SegmentationRead:
             yield from self._label_masks()
 
     def _binary_masks(self) -> Iterator[FrameMask]:
-        # Frames follow each other bit by bit (PS3.5 8.1.1): one may begin within a byte.
-        packed = np.frombuffer(self._dataset.PixelData, np.uint8)
-        size = self.rows * self.columns
-        for number, groups in enumerate(self._dataset.PerFrameFunctionalGroupsSequence):
-            begin = number * size
-            first, last = begin // 8, -(-(begin + size) // 8)
-            bits = np.unpackbits(packed[first:last], bitorder="little")
-            mask = bits[begin - 8 * first :][:size].astype(np.bool_)
+        for index, groups in enumerate(self._dataset.PerFrameFunctionalGroupsSequence):
+            mask = frame_bits(self._dataset, index)
             if mask.any():
                 segment = int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
-                yield FrameMask(
-                    segment, *_source_frame(groups), mask.reshape(self.rows, self.columns)
-                )
+                yield FrameMask(segment, *_source_frame(groups), mask)
 
     def _label_masks(self) -> Iterator[FrameMask]:
         groups_of_frames = self._dataset.PerFrameFunctionalGroupsSequence

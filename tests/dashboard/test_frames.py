@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from dashboard.frames import FramePlace, FrameUnavailableError, PackedFrame, pack, read_frame
 from dashboard.pictures import Overlay, draw_picture
+from dashboard.stacks import stack_of_source
 from dicom_node.objects.pixels import read_pixels
 from dicom_node.objects.series import read_sources
 from tests.factories import write_ct_series, write_image, write_mr_series, write_pet_series
+from tests.factories.multi_frame import write_cine, write_enhanced
 
 
 def unpacked(packed: PackedFrame) -> NDArray[Any]:
@@ -77,3 +79,25 @@ def test_a_picture_shows_the_mask_in_its_colour(tmp_path: Path) -> None:
     reddish = picture[..., 0] > picture[..., 1] + 40
     assert reddish[24, 24] and reddish[17:31, 17:31].all()
     assert not reddish[:14].any() and not reddish[34:].any()
+
+
+@pytest.mark.parametrize("kind", ["cine", "enhanced"])
+def test_frames_of_a_multi_frame_image_are_read_one_by_one(tmp_path: Path, kind: str) -> None:
+    draw = np.random.default_rng(7)
+    if kind == "cine":
+        pixels = draw.integers(0, 256, (5, 20, 30, 3), dtype=np.uint8)
+        path = write_cine(tmp_path / "cine.dcm", pixels)
+    else:
+        stored = draw.integers(0, 2000, (5, 20, 30), dtype=np.uint16)
+        path = write_enhanced(tmp_path / "enhanced.dcm", stored)
+    (source,), _ = read_sources([path])
+    whole = read_pixels(source)
+    stack = stack_of_source("cine", source, [])
+    assert len(stack.places) == 5
+    for index in (3, 0, 4):
+        ((found, frame),) = stack.read(index)
+        assert found == index
+        assert np.array_equal(unpacked(pack(frame)), whole.values[index])
+        if source.geometry is not None:
+            assert frame.position == pytest.approx(source.geometry.positions[index])
+    assert stack.keys == [(source.sop_instance_uids[0], n) for n in source.frame_numbers]

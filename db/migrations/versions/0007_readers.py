@@ -40,7 +40,7 @@ def _create_question() -> None:
         sa.Column("modality", sa.String(length=64), nullable=False),
         sa.Column("source_kind", sa.String(length=16), nullable=False),
         sa.Column("instance_ids", Json, nullable=False),
-        sa.Column("source_number", sa.Integer(), nullable=False),
+        sa.Column("frame_numbers", Json, nullable=False),
         sa.Column("task", Json, nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("error", sa.Text(), nullable=False),
