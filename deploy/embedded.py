@@ -133,7 +133,8 @@ def _start(tree: _Tree, supervisor: Supervisor, say: Callable[[str], None]) -> N
     for program in (*_workers(tree), _beat(tree)):
         supervisor.start(program)
     pages = _start_dashboard(tree, supervisor, say) if settings.dashboard.enabled else {}
-    ready = _write_ready(home, {**(listening or {}), **pages})
+    web = _start_dicomweb(tree, supervisor, say) if settings.dicomweb.enabled else {}
+    ready = _write_ready(home, {**(listening or {}), **pages, **web})
     say(
         f"Ready: {ready['ae_title']} takes studies at {ready['host']}:{ready['port']} "
         f"(home {home.root})."
@@ -161,6 +162,28 @@ def _start_dashboard(
     return {"dashboard": told["url"]}
 
 
+def _start_dicomweb(
+    tree: _Tree, supervisor: Supervisor, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Start the DICOMweb server; without it the node still receives and delivers."""
+
+    def told() -> dict[str, Any] | None:
+        return _told(tree.home.dicomweb_json, supervisor.pid("dicomweb"))
+
+    supervisor.start(tree.program("dicomweb", *_python("workflows.dicomweb"), stop_seconds=12.0))
+    supervisor.wait(
+        lambda: told() is not None or _given_up(supervisor, "dicomweb"), DASHBOARD_SECONDS
+    )
+    written = told()
+    if written is None:
+        if not supervisor.stop_requests:
+            lines = " ".join(supervisor.last_lines("dicomweb")[-2:])
+            say(f"The node works without DICOMweb. {lines or 'See log/dicomweb.log.'}")
+        return {}
+    say(f"DICOMweb: {written['url']}")
+    return {"dicomweb": written["url"]}
+
+
 def _write_ready(home: Home, listening: dict[str, Any]) -> dict[str, Any]:
     ready = {**listening, "pid": os.getpid(), "version": version()}
     temporary = home.ready_json.with_name("ready.json.part")
@@ -182,7 +205,7 @@ def _tell_of_a_new_port(tree: _Tree, supervisor: Supervisor) -> bool:
 
 def _stop(supervisor: Supervisor) -> None:
     """Take no more work in, let what runs end, and stop the broker last."""
-    supervisor.stop("listener", "beat", "dashboard")
+    supervisor.stop("listener", "beat", "dashboard", "dicomweb")
     supervisor.stop("worker-io", "worker-deliver", "worker-gpu")
     supervisor.stop("redis")
 
@@ -350,5 +373,6 @@ def _reload(home: Home, say: Callable[[str], None]) -> None:
 
 
 def _forget_last_run(home: Home) -> None:
-    for path in (home.ready_json, home.listener_json, home.dashboard_json, home.redis_socket):
+    told = (home.ready_json, home.listener_json, home.dashboard_json, home.dicomweb_json)
+    for path in (*told, home.redis_socket):
         path.unlink(missing_ok=True)

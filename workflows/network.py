@@ -65,6 +65,26 @@ def server_tls_of(settings: NodeSettings) -> ssl.SSLContext | None:
     return server_context(_tls(tls, pinned, tls.profile), mutual=tls.mutual)
 
 
+def web_tls_of(settings: NodeSettings) -> ssl.SSLContext | None:
+    """Return the context of the DICOMweb server, or None where it is without TLS.
+
+    A certificate is asked for, not insisted on: users may prove themselves by a token instead.
+
+    Raises
+    ------
+    dicom_node.errors.FinalError
+        A file cannot be used; the sentence names it.
+    """
+    if not settings.dicomweb.tls:
+        return None
+    tls = settings.tls
+    pinned = tuple(Path(one.certificate) for one in settings.dicomweb.users if one.certificate)
+    context = server_context(_tls(tls, pinned, tls.profile), mutual=False)
+    if pinned or tls.authorities is not None:
+        context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
 def _tls(tls: TlsSettings, pinned: tuple[Path, ...], profile: ProfileName) -> Tls:
     return Tls(
         certificate=None if tls.certificate is None else Path(tls.certificate),

@@ -20,6 +20,7 @@ from pydantic import Field
 from dicom_node.peers import Service
 from dicom_node.services.tls import ProfileName
 from workflows.dashboard_settings import DashboardSettings
+from workflows.dicomweb_settings import DicomWebSettings
 from workflows.setting_values import (
     AeTitle,
     BrokerUrl,
@@ -228,6 +229,7 @@ class NodeSettings(Settings):
     node: NodeIdentitySettings = NodeIdentitySettings()
     listener: ListenerLimits = ListenerLimits()
     tls: TlsSettings = TlsSettings()
+    dicomweb: DicomWebSettings = DicomWebSettings()
     storage: StorageSettings = StorageSettings()
     completion: CompletionSettings = CompletionSettings()
     database: DatabaseSettings = DatabaseSettings()
@@ -258,6 +260,11 @@ class NodeSettings(Settings):
         return self.model_copy(
             update={
                 "tls": beside(self.tls, "certificate", "key", "authorities"),
+                "dicomweb": self.dicomweb.model_copy(
+                    update={
+                        "users": tuple(beside(one, "certificate") for one in self.dicomweb.users)
+                    }
+                ),
                 "peers": tuple(beside(peer, "certificate") for peer in self.peers),
                 "destinations": tuple(beside(one, "certificate") for one in self.destinations),
             }
@@ -319,6 +326,11 @@ class Home:
     def dashboard_json(self) -> Path:
         """Written by the dashboard once it answers; only the node's user can read it."""
         return self.run / "dashboard.json"
+
+    @property
+    def dicomweb_json(self) -> Path:
+        """Written by the DICOMweb server once it answers."""
+        return self.run / "dicomweb.json"
 
     @property
     def callers_json(self) -> Path:
@@ -435,6 +447,9 @@ def _clashes(settings: NodeSettings, marked: MarkedYaml) -> Iterable[Configurati
     if tls.port is not None and (tls.certificate is None or tls.key is None):
         text, mend = "TLS needs a certificate and its key", "set tls.certificate and tls.key"
         yield marked.problem(("tls", "port"), text, mend)
+    if settings.dicomweb.tls and (tls.certificate is None or tls.key is None):
+        text, mend = "TLS needs a certificate and its key", "set tls.certificate and tls.key"
+        yield marked.problem(("dicomweb", "tls"), text, mend)
     if tls.port is None and not tls.plain:
         text = "the node would listen nowhere"
         yield marked.problem(("tls", "plain"), text, "set tls.port, or plain to true")

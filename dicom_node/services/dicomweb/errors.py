@@ -1,0 +1,55 @@
+"""Mistakes and mishaps as HTTP answers: a status, and a sentence as JSON."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+
+from dicom_node.errors import DicomNodeError, RetriableError
+from dicom_node.services.dicomweb.files import NotAcceptableError
+from dicom_node.services.dicomweb.frames import NoPixelsError
+
+LOGGER = logging.getLogger(__name__)
+RETRY_LATER: Final[Mapping[str, str]] = {"Retry-After": "30"}
+
+
+class HttpError(Exception):
+    """A request that is answered with a status and a sentence."""
+
+    def __init__(self, status: int, sentence: str, headers: Mapping[str, str] | None = None):
+        super().__init__(sentence)
+        self.status = status
+        self.sentence = sentence
+        self.headers = dict(headers or {})
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Have an application answer what its parts raise."""
+    app.add_exception_handler(HttpError, _answer_http_error)
+    app.add_exception_handler(DicomNodeError, _answer_node_error)
+
+
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HttpError):
+        raise error
+    return JSONResponse({"error": error.sentence}, error.status, headers=error.headers)
+
+
+async def _answer_node_error(request: Request, error: Exception) -> Response:
+    """Answer what the node's own parts say: 503 for what may be well later."""
+    sentence = error.sentence if isinstance(error, DicomNodeError) else str(error)
+    headers = {}
+    if isinstance(error, RetriableError):
+        status, headers = 503, dict(RETRY_LATER)
+        LOGGER.error("DICOMweb answered 503: %s", sentence)
+    elif isinstance(error, NotAcceptableError):
+        status = 406
+    elif isinstance(error, NoPixelsError):
+        status = 404
+    else:
+        status = 400
+    return JSONResponse({"error": sentence}, status, headers=headers)
