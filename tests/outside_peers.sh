@@ -11,6 +11,7 @@ for tool in /usr/bin/storescu /usr/bin/dcmsend; do
 done
 command -v Orthanc >/dev/null || [ -x /usr/sbin/Orthanc ] || missing+=(orthanc)
 [ -x /usr/bin/chromium ] || missing+=(chromium)
+[ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || missing+=(orthanc-dicomweb)
 [ "${#missing[@]}" -eq 0 ] && exit 0
 
 say_left_out() {

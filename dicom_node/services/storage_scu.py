@@ -348,7 +348,7 @@ def _judge(item: Item, answer: Dataset, destination: Destination) -> StoreStatus
     """Read a C-STORE status (PS3.4 Table B.2-1, PS3.7 annex C)."""
     code = int(answer.Status)
     comment = str(answer.get("ErrorComment", ""))[:64]
-    verdict, meaning = _meaning(code)
+    verdict, meaning = judge_status(code)
     said = f", comment {comment!r}" if comment and code else ""
     return StoreStatus(
         item.path,
@@ -360,7 +360,8 @@ def _judge(item: Item, answer: Dataset, destination: Destination) -> StoreStatus
     )
 
 
-def _meaning(code: int) -> tuple[Verdict, str]:
+def judge_status(code: int) -> tuple[Verdict, str]:
+    """Return what a storage status asks for, and its meaning (PS3.4 Table B.2-1, PS3.7 annex C)."""
     if code in _GENERAL:
         return _GENERAL[code]
     if code & 0xF000 == 0xB000:

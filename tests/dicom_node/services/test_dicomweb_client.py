@@ -1,0 +1,223 @@
+"""The DICOMweb client: at Orthanc's plug-in, and at servers that answer as they are told."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import dcmread
+
+from deploy.demo_pacs import LOOPBACK, OrthancPacs, find_orthanc
+from dicom_node.errors import FinalError, RetriableError
+from dicom_node.services.dicomweb_client import BusyError, OAuth2, WebArchive, WebDestination
+from tests.dicom_node.services.conftest import QUICK, write_instances
+
+PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+
+
+@pytest.fixture(scope="module")
+def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDestination]:
+    program = find_orthanc()
+    if program is None or not PLUGIN.exists():
+        pytest.skip("needs Orthanc and its DICOMweb plug-in (see tests/outside_peers.sh)")
+    options: dict[str, object] = {
+        "Plugins": [str(PLUGIN)],
+        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+        "AuthenticationEnabled": True,
+        "RegisteredUsers": {"node": "secret"},
+    }
+    with OrthancPacs(tmp_path_factory.mktemp("orthanc"), program, options) as running:
+        yield WebDestination(
+            "orthanc",
+            f"http://{LOOPBACK}:{running.http_port}/dicom-web",
+            user="node",
+            password="secret",
+            timeouts=QUICK,
+        )
+
+
+def test_store_find_and_fetch_at_orthanc(orthanc: WebDestination, tmp_path: Path) -> None:
+    paths = write_instances(tmp_path, 3)
+    first = dcmread(paths[0])
+    uids = {str(dcmread(path).SOPInstanceUID) for path in paths}
+    with WebArchive(orthanc) as archive:
+        statuses = archive.store(paths)
+        assert [status.verdict for status in statuses] == ["stored"] * 3
+        series = {str(first.SeriesInstanceUID): [*uids, "1.2.3"]}
+        assert archive.holds(first.StudyInstanceUID, series) == uids
+        assert archive.holds("1.2.3.4", {"5.6": ["7"]}) == set()
+        fetched: list[bytes] = []
+        count = archive.retrieve(f"/studies/{first.StudyInstanceUID}", fetched.append)
+    assert count == 3
+    assert {str(dcmread(BytesIO(data)).SOPInstanceUID) for data in fetched} == uids
+    assert dcmread(BytesIO(fetched[0])).PixelData == first.PixelData
+
+
+def test_wrong_credentials_are_final_and_named(orthanc: WebDestination, tmp_path: Path) -> None:
+    with (
+        WebArchive(replace(orthanc, password="wrong")) as archive,
+        pytest.raises(FinalError) as caught,
+    ):
+        archive.store(write_instances(tmp_path, 1))
+    assert "401" in caught.value.sentence and "credentials" in caught.value.sentence
+
+
+@dataclass
+class Scripted:
+    """A server that answers each request as the next function says."""
+
+    answers: list[Callable[[BaseHTTPRequestHandler, bytes], tuple[int, dict[str, str], Any]]]
+    seen: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    port: int = 0
+
+    @property
+    def destination(self) -> WebDestination:
+        return WebDestination("web", f"http://{LOOPBACK}:{self.port}/dicom", timeouts=QUICK)
+
+
+@pytest.fixture
+def scripted() -> Iterator[Scripted]:
+    script = Scripted([])
+
+    class Handler(BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            script.seen.append((f"{self.command} {self.path}", dict(self.headers), body))
+            status, headers, given = script.answers.pop(0)(self, body)
+            data = given if isinstance(given, bytes) else json.dumps(given).encode()
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(data))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_GET = do_POST = _answer  # noqa: N815 - as the base class looks for them
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer((LOOPBACK, 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        script.port = server.server_address[1]
+        yield script
+        server.shutdown()
+        thread.join()
+
+
+def says(status: int, given: Any = b"", **headers: str) -> Any:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda *_: (status, named, given)
+
+
+def module(stored: dict[str, int], failed: dict[str, int]) -> dict[str, Any]:
+    """Return a Store Instances Response Module: UID to warning (or 0), UID to failure."""
+
+    def item(uid: str, tag: str, code: int) -> dict[str, Any]:
+        found: dict[str, Any] = {"00081155": {"vr": "UI", "Value": [uid]}}
+        return found | ({tag: {"vr": "US", "Value": [code]}} if code else {})
+
+    return {
+        "00081199": {"vr": "SQ", "Value": [item(u, "00081196", c) for u, c in stored.items()]},
+        "00081198": {"vr": "SQ", "Value": [item(u, "00081197", c) for u, c in failed.items()]},
+    }
+
+
+def test_a_202_is_read_instance_by_instance(scripted: Scripted, tmp_path: Path) -> None:
+    paths = write_instances(tmp_path, 5)
+    uids = [str(dcmread(path).SOPInstanceUID) for path in paths]
+    given = module(
+        {uids[0]: 0, uids[1]: 0xB000}, {uids[2]: 0xA700, uids[3]: 0xC000}
+    )  # of the fifth nothing is said
+    scripted.answers = [says(202, given)]
+    with WebArchive(scripted.destination) as archive:
+        statuses = archive.store(paths)
+    assert [status.verdict for status in statuses] == [
+        "stored", "warning", "retry", "final", "retry",
+    ]  # fmt: skip
+    assert [status.path for status in statuses] == paths
+    # The bytes on the way are those of the files.
+    body = scripted.seen[0][2]
+    assert all(path.read_bytes() in body for path in paths)
+
+
+def test_a_200_that_names_nothing_is_no_proof(scripted: Scripted, tmp_path: Path) -> None:
+    scripted.answers = [says(200, {})]
+    with WebArchive(scripted.destination) as archive:
+        [status] = archive.store(write_instances(tmp_path, 1))
+    assert status.verdict == "retry"
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "words"),
+    [
+        (says(503, b"", Retry_After="17"), BusyError, "503"),
+        (says(429, b""), BusyError, "429"),
+        (says(500, b"boom"), RetriableError, "boom"),
+        (says(400, b"no part"), FinalError, "no part"),
+        (says(413, b""), FinalError, "413"),
+        (says(302, b"", Location="http://elsewhere.invalid/"), FinalError, "302"),
+        (says(200, b"<html>a proxy</html>"), FinalError, "not JSON"),
+    ],
+)
+def test_other_answers(
+    scripted: Scripted, tmp_path: Path, answer: Any, kind: type[Exception], words: str
+) -> None:
+    scripted.answers = [answer]
+    with WebArchive(scripted.destination) as archive, pytest.raises(kind) as caught:
+        archive.store(write_instances(tmp_path, 1))
+    assert words in str(caught.value)
+    if "503" in words:
+        assert isinstance(caught.value, BusyError) and caught.value.after_seconds == 17
+
+
+def test_retry_after_may_be_a_date(scripted: Scripted, tmp_path: Path) -> None:
+    import time
+
+    scripted.answers = [says(503, b"", Retry_After=formatdate(time.time() + 3600, usegmt=True))]
+    with WebArchive(scripted.destination) as archive, pytest.raises(BusyError) as caught:
+        archive.store(write_instances(tmp_path, 1))
+    assert 3000 < (caught.value.after_seconds or 0) <= 3600
+
+
+def test_tokens_are_fetched_once_and_again_when_they_end(
+    scripted: Scripted, tmp_path: Path
+) -> None:
+    token = {"access_token": "abc", "expires_in": 3600}
+    destination = replace(
+        scripted.destination,
+        oauth2=OAuth2(f"http://{LOOPBACK}:{scripted.port}/token", "node", "secret", "dicom"),
+    )
+    scripted.answers = [says(200, token), says(200, []), says(200, []), says(401)]
+    with WebArchive(destination) as archive:
+        archive.search("/studies", {})
+        archive.search("/studies", {"PatientID": "1"})
+        with pytest.raises(FinalError):
+            archive.search("/studies", {})
+        scripted.answers = [says(200, {**token, "access_token": "new"}), says(200, [])]
+        archive.search("/studies", {})
+    asked = [request for request, _, _ in scripted.seen]
+    assert [one.partition(" ")[0] for one in asked] == ["POST", "GET", "GET", "GET", "POST", "GET"]
+    assert b"grant_type=client_credentials" in scripted.seen[0][2]
+    sent = [
+        headers.get("authorization", headers.get("Authorization"))
+        for _, headers, _ in scripted.seen
+    ]
+    assert sent[1] == "Bearer abc" and sent[5] == "Bearer new"
+
+
+def test_a_server_that_is_away_is_retriable(tmp_path: Path) -> None:
+    with (
+        WebArchive(WebDestination("gone", f"http://{LOOPBACK}:1/", timeouts=QUICK)) as archive,
+        pytest.raises(RetriableError) as caught,
+    ):
+        archive.search("/studies", {})
+    assert "Is it running" in caught.value.sentence
