@@ -1,0 +1,120 @@
+"""The two ways to a destination: C-STORE with C-FIND, and STOW-RS with QIDO-RS.
+
+Delivery knows neither: it hands over files, and asks what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from dicom_node.services.association import Destination
+from dicom_node.services.dicomweb_client import WebArchive, WebDestination
+from dicom_node.services.query_retrieve_scu import confirm
+from dicom_node.services.storage_scu import StoreStatus, send
+from workflows.destination_settings import DestinationSettings, WebDestinationSettings
+from workflows.network import destination_of, web_destination_of
+from workflows.settings import NodeSettings
+
+
+class Carrier(Protocol):
+    """Brings results to one destination, and asks for them there.
+
+    Attributes
+    ----------
+    store_name, find_name
+        The services, as an administrator knows them.
+    """
+
+    store_name: str
+    find_name: str
+
+    def __str__(self) -> str:
+        """Return name and address."""
+
+    def send(
+        self, files: Sequence[Path], on_status: Callable[[StoreStatus], None]
+    ) -> list[StoreStatus]:
+        """Send files in order; what comes after one that was not stored may stay unsent.
+
+        Raises
+        ------
+        DicomNodeError
+            From the connection as a whole.
+        """
+
+    def holds(self, study: str, by_series: Mapping[str, Collection[str]]) -> set[str]:
+        """Return which of the instances the destination says it has.
+
+        Raises
+        ------
+        DicomNodeError
+            It does not answer the question.
+        """
+
+
+class DimseCarrier:
+    """By associations; see `Carrier`."""
+
+    store_name, find_name = "C-STORE", "C-FIND"
+
+    def __init__(self, destination: Destination, calling_ae_title: str) -> None:
+        self._destination = destination
+        self._calling = calling_ae_title
+
+    def __str__(self) -> str:
+        return str(self._destination)
+
+    def send(
+        self, files: Sequence[Path], on_status: Callable[[StoreStatus], None]
+    ) -> list[StoreStatus]:
+        """Send files over one association."""
+        return send(
+            files, self._destination, calling_ae_title=self._calling, on_status=on_status
+        )
+
+    def holds(self, study: str, by_series: Mapping[str, Collection[str]]) -> set[str]:
+        """Ask by C-FIND."""
+        return confirm(self._destination, self._calling, study, by_series)
+
+
+class WebCarrier:
+    """By HTTP; see `Carrier`."""
+
+    store_name, find_name = "STOW-RS", "QIDO-RS"
+
+    def __init__(self, destination: WebDestination) -> None:
+        self._destination = destination
+
+    def __str__(self) -> str:
+        return str(self._destination)
+
+    def send(
+        self, files: Sequence[Path], on_status: Callable[[StoreStatus], None]
+    ) -> list[StoreStatus]:
+        """Send files one request after the other.
+
+        In one request a server may take the reports and refuse the segmentation that they point to.
+        """
+        statuses = []
+        with WebArchive(self._destination) as archive:
+            for file in files:
+                [status] = archive.store([file])
+                on_status(status)
+                statuses.append(status)
+                if not status.is_stored:
+                    break
+        return statuses
+
+    def holds(self, study: str, by_series: Mapping[str, Collection[str]]) -> set[str]:
+        """Ask by QIDO-RS."""
+        with WebArchive(self._destination) as archive:
+            return archive.holds(study, by_series)
+
+
+def carrier_of(destination: DestinationSettings, settings: NodeSettings) -> Carrier:
+    """Return the way to a destination."""
+    if isinstance(destination, WebDestinationSettings):
+        return WebCarrier(web_destination_of(destination, settings.tls))
+    return DimseCarrier(destination_of(destination, settings.tls), settings.node.ae_title)

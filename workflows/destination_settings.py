@@ -1,0 +1,90 @@
+"""One entry of ``destinations`` in ``node.yaml``: where results are sent, and by which way."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from dicom_node.services.tls import ProfileName
+from workflows.setting_values import (
+    AeTitle,
+    FileName,
+    Flag,
+    Host,
+    Name,
+    Port,
+    Seconds,
+    Secret,
+    Settings,
+)
+
+HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s?#]+$", max_length=2048)]
+
+
+class DestinationSettings(Settings):
+    """What all destinations have."""
+
+    name: Name
+    seg_encoding: Literal["auto", "binary", "labelmap"] = "auto"
+    garbles_unaligned: Flag = False
+    confirm: Literal["find", "none"] = "find"
+    confirm_seconds: Seconds = 60.0
+    connection_timeout_seconds: Seconds = 10.0
+    acse_timeout_seconds: Seconds = 30.0
+    dimse_timeout_seconds: Seconds = 60.0
+    network_timeout_seconds: Seconds = 60.0
+    tls_profile: ProfileName | None = None
+    certificate: FileName | None = None
+
+
+class AeDestinationSettings(DestinationSettings):
+    """An application entity: results go by C-STORE, and are read back by C-FIND."""
+
+    ae_title: AeTitle
+    host: Host
+    port: Port
+    tls: Flag = False
+
+
+class OAuth2Settings(Settings):
+    """``oauth2``: tokens by the client credentials grant."""
+
+    token_url: HttpUrl
+    client_id: Annotated[str, Field(min_length=1)]
+    client_secret: Secret
+    scope: str = ""
+
+
+class WebDestinationSettings(DestinationSettings):
+    """A DICOMweb server: results go by STOW-RS, and are read back by QIDO-RS."""
+
+    url: HttpUrl
+    token: Secret | None = None
+    user: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    password: Secret | None = None
+    oauth2: OAuth2Settings | None = None
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> WebDestinationSettings:
+        if (self.user is None) != (self.password is None):
+            text, mend = "user and password belong together", "write both, or none of them"
+            raise PydanticCustomError("credentials", text, {"mend": mend})
+        if sum(one is not None for one in (self.token, self.user, self.oauth2)) > 1:
+            text = "there is more than one kind of credentials"
+            mend = "keep one of token, user with password, and oauth2"
+            raise PydanticCustomError("credentials", text, {"mend": mend})
+        return self
+
+
+def _kind(value: Any) -> str:
+    """Tell the kinds apart by what only one of them has."""
+    has_url = "url" in value if isinstance(value, dict) else hasattr(value, "url")
+    return "web" if has_url else "ae"
+
+
+AnyDestination = Annotated[
+    Annotated[AeDestinationSettings, Tag("ae")] | Annotated[WebDestinationSettings, Tag("web")],
+    Discriminator(_kind),
+]
