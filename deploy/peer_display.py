@@ -51,12 +51,11 @@ def _peers(peers: list[dict[str, Any]]) -> Table:
 
 
 def _destinations(destinations: list[dict[str, Any]]) -> Table:
-    table = _table("destination", "AE title", "address", "proof by", "TLS")
+    table = _table("destination", "address", "proof by", "TLS")
     for one in destinations:
         table.add_row(
             Text(one["name"]),
-            Text(one["ae_title"]),
-            Text(f"{one['host']}:{one['port']}"),
+            Text(one["address"]),
             Text(one["confirm"]),
             _tls(one, one["tls"]),
         )

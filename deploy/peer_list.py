@@ -52,9 +52,11 @@ def peer_list(folder: Path) -> dict[str, Any]:
     destinations = [
         {
             **entry.model_dump(
-                include={"name", "ae_title", "host", "port", "tls", "confirm", "certificate"},
+                include={"name", "ae_title", "host", "port", "url", "confirm", "certificate"},
                 exclude_none=True,
             ),
+            "address": entry.address,
+            "tls": getattr(entry, "tls", entry.address.startswith("https")),
             "certificate_days": _days(entry.certificate),
         }
         for entry in settings.destinations

@@ -13,12 +13,11 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 from dicom_node.errors import DicomNodeError
-from dicom_node.peers import Peer, Peers
+from dicom_node.peers import Peers
 from dicom_node.services.association import Destination
-from dicom_node.services.query_retrieve_scu import confirm
-from dicom_node.services.storage_scu import send, verify
 from workflows.callers import Call, calls_in
-from workflows.network import destination_of, peers_of
+from workflows.carriers import Carrier, DimseCarrier, carrier_of
+from workflows.network import peers_of
 from workflows.settings import Home, NodeSettings, load
 
 __all__ = ["Step", "UnknownPeerError", "try_peer"]
@@ -67,27 +66,27 @@ def try_peer(
     home = Home(folder.expanduser().resolve())
     settings = load(home.node_yaml)
     there, peers = _look_up(settings, name)
-    ours = settings.node.ae_title
     if there is None:
         yield Step("C-ECHO to it", None, "its address is not known; give the peer host and port")
     else:
-        answer = verify(there, ours)
-        yield Step("C-ECHO to it", answer.ok, f"{answer.sentence} ({answer.seconds * 1000:.0f} ms)")
+        answer, what = there.verify(), f"{there.echo_name} to it"
+        yield Step(what, answer.ok, f"{answer.sentence} ({answer.seconds * 1000:.0f} ms)")
         if store and answer.ok:
-            yield from _store_and_read_back(there, ours)
+            yield from _store_and_read_back(there)
     if not peers.entries:
         yield Step("its call to us", None, f"{name} is no peer: it may not call this node")
         return
     yield _called(home, settings, peers, wait_seconds, say)
 
 
-def _look_up(settings: NodeSettings, name: str) -> tuple[Destination | None, Peers]:
+def _look_up(settings: NodeSettings, name: str) -> tuple[Carrier | None, Peers]:
     """Return how to call it, and the entries by which it may call."""
     destination = settings.destination(name)
+    title = getattr(destination, "ae_title", None)
     entries = [
         peer
         for peer in peers_of(settings).entries
-        if peer.name == name or (destination is not None and peer.ae_title == destination.ae_title)
+        if peer.name == name or (title is not None and peer.ae_title == title)
     ]
     if destination is None and not entries:
         known = [one.name for one in settings.destinations]
@@ -95,27 +94,23 @@ def _look_up(settings: NodeSettings, name: str) -> tuple[Destination | None, Pee
         raise UnknownPeerError(
             f"There is no {name!r} in node.yaml; there are: {', '.join(known) or 'none yet'}."
         )
-    there = None
+    there: Carrier | None = None
     if destination is not None:
-        there = destination_of(destination, settings.tls)
-    elif entries[0].port is not None and entries[0].host is not None:
-        there = _address_of(entries[0], settings)
+        there = carrier_of(destination, settings)
+    elif entries[0].port is not None and entries[0].host and "/" not in entries[0].host:
+        first = entries[0]
+        place = Destination(first.name, first.ae_title, entries[0].host, entries[0].port)
+        there = DimseCarrier(place, settings.node.ae_title)
     return there, Peers(entries)
 
 
-def _address_of(peer: Peer, settings: NodeSettings) -> Destination | None:
-    if peer.host is None or peer.port is None or "/" in peer.host:
-        return None
-    return Destination(peer.name, peer.ae_title, peer.host, peer.port)
-
-
-def _store_and_read_back(there: Destination, ours: str) -> Iterator[Step]:
+def _store_and_read_back(there: Carrier) -> Iterator[Step]:
     dataset = _test_object()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "test.dcm"
         dataset.save_as(path, enforce_file_format=True)
         try:
-            status = send([path], there, calling_ae_title=ours)[0]
+            status = there.send([path], lambda _: None)[0]
         except DicomNodeError as error:
             yield Step("test object stored", False, error.sentence)
             return
@@ -125,11 +120,12 @@ def _store_and_read_back(there: Destination, ours: str) -> Iterator[Step]:
         uid = str(dataset.SOPInstanceUID)
         series = {str(dataset.SeriesInstanceUID): [uid]}
         try:
-            found = confirm(there, ours, str(dataset.StudyInstanceUID), series)
+            found = there.holds(str(dataset.StudyInstanceUID), series)
         except DicomNodeError as error:
             yield Step("test object read back", False, error.sentence)
             return
-        said = "found by C-FIND" if uid in found else "its C-FIND does not know the object"
+        how = there.find_name
+        said = f"found by {how}" if uid in found else f"its {how} does not know the object"
         yield Step("test object read back", uid in found, said)
 
 

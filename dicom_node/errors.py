@@ -24,7 +24,17 @@ class DicomNodeError(Exception):
 
 
 class RetriableError(DicomNodeError):
-    """The same call may succeed later: network, a peer without room, a full disk."""
+    """The same call may succeed later: network, a peer without room, a full disk.
+
+    Attributes
+    ----------
+    after_seconds : float or None
+        When, if the other side said so.
+    """
+
+    def __init__(self, sentence: str, after_seconds: float | None = None) -> None:
+        super().__init__(sentence)
+        self.after_seconds = after_seconds
 
 
 class FinalError(DicomNodeError):

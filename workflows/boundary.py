@@ -108,7 +108,7 @@ def attend(
     except LostLease as error:
         _LOG.warning("%s", error)
     except RetriableError as error:
-        return _again(node, lease, error.sentence)
+        return _again(node, lease, error.sentence, after_seconds=error.after_seconds)
     except SQLAlchemyError as error:
         if is_passing(error):
             return _again(node, lease, "the node's database did not answer in time")
@@ -184,11 +184,17 @@ def _system_words(error: OSError) -> str:
     return f"{error.strerror or type(error).__name__}{where}" + ("; free space" if full else "")
 
 
-def _again(node: Node, lease: Lease, sentence: str, most: int | None = None) -> list[Dispatch]:
+def _again(
+    node: Node,
+    lease: Lease,
+    sentence: str,
+    most: int | None = None,
+    after_seconds: float | None = None,
+) -> list[Dispatch]:
     """Put the job back for a later attempt, unless there were enough.
 
     ``most`` limits how often in a row it may end so; what went before, as a PACS that was away for
-    a day, is not counted.
+    a day, is not counted. ``after_seconds`` is the least pause, as a destination asked for it.
     """
 
     def write(session: Session) -> list[Dispatch]:
@@ -201,7 +207,7 @@ def _again(node: Node, lease: Lease, sentence: str, most: int | None = None) -> 
             reason = f"given up after {job.attempts + 1} attempts: {sentence}"
             finish(session, lease, JobState.FAILED, reason, now=now)
             return []
-        seconds = pause_seconds(job.attempts, retries)
+        seconds = max(pause_seconds(job.attempts, retries), after_seconds or 0.0)
         resting = RESTING_STATE_OF[job.state]
         postpone(
             session,

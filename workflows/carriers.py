@@ -5,15 +5,21 @@ Delivery knows neither: it hands over files, and asks what is there.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from dicom_node.errors import DicomNodeError
 from dicom_node.services.association import Destination
 from dicom_node.services.dicomweb_client import WebArchive, WebDestination
 from dicom_node.services.query_retrieve_scu import confirm
-from dicom_node.services.storage_scu import StoreStatus, send
-from workflows.destination_settings import DestinationSettings, WebDestinationSettings
+from dicom_node.services.storage_scu import EchoResult, StoreStatus, send, verify
+from workflows.destination_settings import (
+    AeDestinationSettings,
+    DestinationSettings,
+    WebDestinationSettings,
+)
 from workflows.network import destination_of, web_destination_of
 from workflows.settings import NodeSettings
 
@@ -23,15 +29,19 @@ class Carrier(Protocol):
 
     Attributes
     ----------
-    store_name, find_name
+    echo_name, store_name, find_name
         The services, as an administrator knows them.
     """
 
+    echo_name: str
     store_name: str
     find_name: str
 
     def __str__(self) -> str:
         """Return name and address."""
+
+    def verify(self) -> EchoResult:
+        """Ask whether the destination is there; failures are told, not raised."""
 
     def send(
         self, files: Sequence[Path], on_status: Callable[[StoreStatus], None]
@@ -57,7 +67,7 @@ class Carrier(Protocol):
 class DimseCarrier:
     """By associations; see `Carrier`."""
 
-    store_name, find_name = "C-STORE", "C-FIND"
+    echo_name, store_name, find_name = "C-ECHO", "C-STORE", "C-FIND"
 
     def __init__(self, destination: Destination, calling_ae_title: str) -> None:
         self._destination = destination
@@ -66,13 +76,15 @@ class DimseCarrier:
     def __str__(self) -> str:
         return str(self._destination)
 
+    def verify(self) -> EchoResult:
+        """Ask by C-ECHO."""
+        return verify(self._destination, self._calling)
+
     def send(
         self, files: Sequence[Path], on_status: Callable[[StoreStatus], None]
     ) -> list[StoreStatus]:
         """Send files over one association."""
-        return send(
-            files, self._destination, calling_ae_title=self._calling, on_status=on_status
-        )
+        return send(files, self._destination, calling_ae_title=self._calling, on_status=on_status)
 
     def holds(self, study: str, by_series: Mapping[str, Collection[str]]) -> set[str]:
         """Ask by C-FIND."""
@@ -82,13 +94,23 @@ class DimseCarrier:
 class WebCarrier:
     """By HTTP; see `Carrier`."""
 
-    store_name, find_name = "STOW-RS", "QIDO-RS"
+    echo_name, store_name, find_name = "a search", "STOW-RS", "QIDO-RS"
 
     def __init__(self, destination: WebDestination) -> None:
         self._destination = destination
 
     def __str__(self) -> str:
         return str(self._destination)
+
+    def verify(self) -> EchoResult:
+        """Ask for one study by QIDO-RS."""
+        began = time.monotonic()
+        try:
+            with WebArchive(self._destination) as archive:
+                archive.search("/studies", {"limit": "1"})
+        except DicomNodeError as error:
+            return EchoResult(False, time.monotonic() - began, error.sentence)
+        return EchoResult(True, time.monotonic() - began, f"{self._destination} answers")
 
     def send(
         self, files: Sequence[Path], on_status: Callable[[StoreStatus], None]
@@ -117,4 +139,6 @@ def carrier_of(destination: DestinationSettings, settings: NodeSettings) -> Carr
     """Return the way to a destination."""
     if isinstance(destination, WebDestinationSettings):
         return WebCarrier(web_destination_of(destination, settings.tls))
-    return DimseCarrier(destination_of(destination, settings.tls), settings.node.ae_title)
+    if isinstance(destination, AeDestinationSettings):
+        return DimseCarrier(destination_of(destination, settings.tls), settings.node.ae_title)
+    raise TypeError(f"no way is known to a {type(destination).__name__}")

@@ -1,4 +1,4 @@
-"""Confirming: a destination proves that it has what it was sent, by a read-back with C-FIND."""
+"""Confirming: a destination proves that it has what it was sent, by C-FIND or QIDO-RS."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from db.jobs import Lease
 from db.models import DeliveryState
 from db.results import record_confirmation, record_sending
 from dicom_node.errors import FinalError, RejectedError, RetriableError
-from dicom_node.services.query_retrieve_scu import confirm
+from workflows.carriers import carrier_of
+from workflows.destination_settings import DestinationSettings
 from workflows.lease_keeper import LeaseKeeper
-from workflows.network import destination_of
 from workflows.node import Node
 from workflows.parcels import Outcome, Parcel, parcels_for, pause
-from workflows.settings import DestinationSettings
 
 _FIRST_LOOK_SECONDS: Final = 0.1
 _LONGEST_LOOK_SECONDS: Final = 5.0
@@ -47,6 +46,7 @@ def prove_at(
     try:
         lacking = _look_until_proven(node, lease, keeper, destination, study_instance_uid, sent)
     except RetriableError as error:
+        outcome.wait_for(error.after_seconds)
         outcome.again.append(error.sentence)
         return
     except RejectedError as error:
@@ -59,9 +59,9 @@ def prove_at(
         )
         return
     if lacking:
-        where = destination_of(destination, node.settings.tls)
+        carrier = carrier_of(destination, node.settings)
         problem = (
-            f"{where} answered success, but its C-FIND does not know the "
+            f"{carrier} answered success, but its {carrier.find_name} does not know the "
             f"object after {destination.confirm_seconds:g} s; it is sent again"
         )
         outcome.again.append(problem)
@@ -92,7 +92,8 @@ def _look_until_proven(
     while True:
         proven = _ask(node, destination, study_instance_uid, sent)
         found = [parcel for parcel in sent if parcel.sop_instance_uid in proven]
-        _confirmed(node, lease, found, "find", "found by C-FIND")
+        how = carrier_of(destination, node.settings).find_name
+        _confirmed(node, lease, found, "find", f"found by {how}")
         sent = [parcel for parcel in sent if parcel.sop_instance_uid not in proven]
         left = limit - time.monotonic()
         if not sent or left <= 0:
@@ -111,12 +112,7 @@ def _ask(
     by_series: dict[str, list[str]] = {}
     for parcel in parcels:
         by_series.setdefault(parcel.series_instance_uid, []).append(parcel.sop_instance_uid)
-    return confirm(
-        destination_of(destination, node.settings.tls),
-        node.settings.node.ae_title,
-        study_instance_uid,
-        by_series,
-    )
+    return carrier_of(destination, node.settings).holds(study_instance_uid, by_series)
 
 
 def _confirmed(

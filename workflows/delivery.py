@@ -25,15 +25,15 @@ from db.results import (
     silence_at,
 )
 from dicom_node.errors import FinalError, RejectedError, RetriableError
-from dicom_node.services.storage_scu import StoreStatus, send
+from dicom_node.services.storage_scu import StoreStatus
 from workflows.boundary import attend
+from workflows.carriers import carrier_of
 from workflows.confirming import prove_at
+from workflows.destination_settings import DestinationSettings
 from workflows.dispatch import Dispatch
 from workflows.lease_keeper import LeaseKeeper
-from workflows.network import destination_of
 from workflows.node import Node
 from workflows.parcels import Outcome, Parcel, parcels_for, pause
-from workflows.settings import DestinationSettings
 
 _LOG = logging.getLogger(__name__)
 
@@ -91,7 +91,9 @@ def deliver(node: Node, lease: Lease, keeper: LeaseKeeper) -> None:
         prove_at(node, lease, keeper, destination, study_instance_uid, outcome)
     outcome.settle()
     with node.database.session() as session:
-        finish(session, lease, JobState.DELIVERED, _delivered_words(reachable), now=node.now())
+        finish(
+            session, lease, JobState.DELIVERED, _delivered_words(node, reachable), now=node.now()
+        )
 
 
 def _planned(node: Node, lease: Lease) -> tuple[list[str], str]:
@@ -189,6 +191,9 @@ def _send_to(
         except RetriableError as error:
             sentence = error.sentence
             _LOG.warning("job %d: %s", lease.job_id, sentence)
+            outcome.wait_for(error.after_seconds)
+            if error.after_seconds is not None:
+                break
         except RejectedError as error:
             _note_rejection(node, lease, destination, error.sentence)
             outcome.rejected.append(f"{error.sentence}. It answers so, too, while it restarts")
@@ -233,12 +238,8 @@ def _send_pending(
                 _record(node, lease, by_path[status.path], status)
             keeper.check()
 
-        statuses = send(
-            [parcel.path for parcel in pending],
-            destination_of(destination, node.settings.tls),
-            calling_ae_title=node.settings.node.ae_title,
-            on_status=note,
-        )
+        carrier = carrier_of(destination, node.settings)
+        statuses = carrier.send([parcel.path for parcel in pending], note)
         failed = next((status for status in statuses if not status.is_stored), None)
         if failed is None:
             return
@@ -315,11 +316,14 @@ def _sent_note(destinations: Sequence[DestinationSettings]) -> str:
     return f"sent to {names}" if names else "nothing to send"
 
 
-def _delivered_words(destinations: Sequence[DestinationSettings]) -> str:
+def _delivered_words(node: Node, destinations: Sequence[DestinationSettings]) -> str:
     if not destinations:
         return "kept in the node's own archive; no destination is configured"
     proven = []
     for destination in destinations:
-        how = "C-FIND" if destination.confirm == "find" else "its C-STORE status alone"
+        carrier = carrier_of(destination, node.settings)
+        how = carrier.find_name
+        if destination.confirm == "none":
+            how = f"its {carrier.store_name} status alone"
         proven.append(f"{destination.name} (by {how})")
     return "stored and proven at " + ", ".join(proven)

@@ -47,6 +47,11 @@ class AeDestinationSettings(DestinationSettings):
     port: Port
     tls: Flag = False
 
+    @property
+    def address(self) -> str:
+        """Where it is, for people."""
+        return f"{self.ae_title} at {self.host}:{self.port}"
+
 
 class OAuth2Settings(Settings):
     """``oauth2``: tokens by the client credentials grant."""
@@ -65,6 +70,11 @@ class WebDestinationSettings(DestinationSettings):
     user: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     password: Secret | None = None
     oauth2: OAuth2Settings | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it is, for people."""
+        return self.url
 
     @model_validator(mode="after")
     def _one_way_in(self) -> WebDestinationSettings:

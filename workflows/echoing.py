@@ -1,13 +1,12 @@
-"""Ask each destination by C-ECHO whether it is there, so that the dashboard can say so."""
+"""Ask each destination whether it is there, so that the dashboard can say so."""
 
 from __future__ import annotations
 
 from db.models_operation import EchoRecord
 from db.operation import forget_echoes, note_echo
-from dicom_node.services.storage_scu import verify
-from workflows.network import destination_of
+from workflows.carriers import carrier_of
+from workflows.destination_settings import DestinationSettings
 from workflows.node import Node
-from workflows.settings import DestinationSettings
 
 
 def echo_destinations(node: Node) -> None:
@@ -20,7 +19,7 @@ def echo_destinations(node: Node) -> None:
 
 def echo_destination(node: Node, destination: DestinationSettings) -> EchoRecord:
     """Ask one destination, and keep what it said."""
-    answer = verify(destination_of(destination, node.settings.tls), node.settings.node.ae_title)
+    answer = carrier_of(destination, node.settings).verify()
     with node.database.session() as session:
         return note_echo(
             session, destination.name, answer.ok, answer.seconds, answer.sentence, node.now()

@@ -29,10 +29,11 @@ from dicom_node.objects.terminology import Codes
 from inference.card import ModelCard
 from inference.findings import Interpretation
 from inference.tasks import Task
+from workflows.destination_settings import DestinationSettings
 from workflows.engine_thread import Engine, Question, steps_of
 from workflows.errors import NotApplicableError
 from workflows.model_card import model_folder
-from workflows.settings import DestinationSettings, NodeSettings
+from workflows.settings import NodeSettings
 
 Progress = Callable[[float], None]
 ResultKind = Literal["segmentation", "measurement_report", "grounded_report"]

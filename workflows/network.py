@@ -7,9 +7,15 @@ from pathlib import Path
 
 from dicom_node.peers import Peer, Peers
 from dicom_node.services.association import Destination, ListenerSettings, Timeouts
+from dicom_node.services.dicomweb_client import OAuth2, WebDestination
 from dicom_node.services.tls import ProfileName, Tls, fingerprints, server_context
 from workflows.configuration import Configuration
-from workflows.settings import DestinationSettings, NodeSettings, PeerSettings, TlsSettings
+from workflows.destination_settings import (
+    AeDestinationSettings,
+    DestinationSettings,
+    WebDestinationSettings,
+)
+from workflows.settings import NodeSettings, PeerSettings, TlsSettings
 
 
 def peers_of(settings: NodeSettings) -> Peers:
@@ -119,6 +125,8 @@ def known_entity(settings: NodeSettings, ae_title: str) -> Destination | None:
     Only peers with a host of their own (no network) and a port can be called.
     """
     for destination in settings.destinations:
+        if not isinstance(destination, AeDestinationSettings):
+            continue
         if destination.ae_title == ae_title:
             return destination_of(destination, settings.tls)
     for peer in settings.peers:
@@ -127,7 +135,7 @@ def known_entity(settings: NodeSettings, ae_title: str) -> Destination | None:
     return None
 
 
-def destination_of(settings: DestinationSettings, tls: TlsSettings) -> Destination:
+def destination_of(settings: AeDestinationSettings, tls: TlsSettings) -> Destination:
     """Return a destination as the senders take it; `tls` says who the node is there."""
     pinned = (Path(settings.certificate),) if settings.certificate else ()
     return Destination(
@@ -136,12 +144,35 @@ def destination_of(settings: DestinationSettings, tls: TlsSettings) -> Destinati
         host=settings.host,
         port=settings.port,
         seg_encoding=settings.seg_encoding,
-        timeouts=Timeouts(
-            connection=settings.connection_timeout_seconds,
-            acse=settings.acse_timeout_seconds,
-            dimse=settings.dimse_timeout_seconds,
-            network=settings.network_timeout_seconds,
-        ),
+        timeouts=_timeouts(settings),
         garbles_unaligned=settings.garbles_unaligned,
         tls=_tls(tls, pinned, settings.tls_profile or tls.profile) if settings.tls else None,
+    )
+
+
+def web_destination_of(settings: WebDestinationSettings, tls: TlsSettings) -> WebDestination:
+    """Return a DICOMweb destination as its client takes it; `tls` says who the node is there."""
+    pinned = (Path(settings.certificate),) if settings.certificate else ()
+    ours = None
+    if pinned or tls.certificate is not None or tls.authorities is not None:
+        ours = _tls(tls, pinned, settings.tls_profile or tls.profile)
+    oauth2 = settings.oauth2
+    return WebDestination(
+        name=settings.name,
+        url=settings.url,
+        tls=ours,
+        user=settings.user or "",
+        password=settings.password or "",
+        token=settings.token or "",
+        oauth2=None if oauth2 is None else OAuth2(**oauth2.model_dump()),
+        timeouts=_timeouts(settings),
+    )
+
+
+def _timeouts(settings: DestinationSettings) -> Timeouts:
+    return Timeouts(
+        connection=settings.connection_timeout_seconds,
+        acse=settings.acse_timeout_seconds,
+        dimse=settings.dimse_timeout_seconds,
+        network=settings.network_timeout_seconds,
     )

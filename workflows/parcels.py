@@ -35,6 +35,12 @@ class Outcome:
     again: list[str] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
     never: list[str] = field(default_factory=list)
+    after_seconds: float | None = None
+
+    def wait_for(self, seconds: float | None) -> None:
+        """Heed that a destination asks not to be called again so soon."""
+        if seconds is not None:
+            self.after_seconds = max(seconds, self.after_seconds or 0.0)
 
     def settle(self) -> None:
         """Raise what the attempt came to, unless all is well.
@@ -49,7 +55,7 @@ class Outcome:
             All that can be sent is sent; the rest is refused for good.
         """
         if self.again:
-            raise RetriableError(_joined(self.again, self.rejected))
+            raise RetriableError(_joined(self.again, self.rejected), self.after_seconds)
         if self.rejected:
             raise RejectedError(_joined(self.rejected))
         if self.never:

@@ -20,6 +20,11 @@ from pydantic import Field
 from dicom_node.peers import Service
 from dicom_node.services.tls import ProfileName
 from workflows.dashboard_settings import DashboardSettings
+from workflows.destination_settings import (
+    AeDestinationSettings,
+    AnyDestination,
+    DestinationSettings,
+)
 from workflows.dicomweb_settings import DicomWebSettings
 from workflows.setting_values import (
     AeTitle,
@@ -203,26 +208,6 @@ class PeerSettings(Settings):
     certificate: FileName | None = None
 
 
-class DestinationSettings(Settings):
-    """One entry of ``destinations``: an AE that results are sent to."""
-
-    name: Name
-    ae_title: AeTitle
-    host: Host
-    port: Port
-    seg_encoding: Literal["auto", "binary", "labelmap"] = "auto"
-    garbles_unaligned: Flag = False
-    confirm: Literal["find", "none"] = "find"
-    confirm_seconds: Seconds = 60.0
-    connection_timeout_seconds: Seconds = 10.0
-    acse_timeout_seconds: Seconds = 30.0
-    dimse_timeout_seconds: Seconds = 60.0
-    network_timeout_seconds: Seconds = 60.0
-    tls: Flag = False
-    tls_profile: ProfileName | None = None
-    certificate: FileName | None = None
-
-
 class NodeSettings(Settings):
     """All of ``node.yaml``."""
 
@@ -242,7 +227,7 @@ class NodeSettings(Settings):
     retention: RetentionSettings = RetentionSettings()
     dashboard: DashboardSettings = DashboardSettings()
     peers: tuple[PeerSettings, ...] = ()
-    destinations: tuple[DestinationSettings, ...] = ()
+    destinations: tuple[AnyDestination, ...] = ()
 
     def destination(self, name: str) -> DestinationSettings | None:
         """Return the destination of this name, or None when ``node.yaml`` has none."""
@@ -432,12 +417,16 @@ def _duplicates(settings: NodeSettings, marked: MarkedYaml) -> Iterable[Configur
             text = f"the AE title {peer.ae_title!r} at this address is already peers[{first}]"
             mend = "delete one of the two, or give them different hosts"
             yield marked.problem(("peers", index, "ae_title"), text, mend)
-    receivers: dict[tuple[str, str, int], int] = {}
+    receivers: dict[tuple[str, str, str], int] = {}
     for index, destination in enumerate(settings.destinations):
-        address = (destination.ae_title, destination.host, destination.port)
-        first = receivers.setdefault(address, index)
+        if isinstance(destination, AeDestinationSettings):
+            place = (destination.ae_title, destination.host, str(destination.port))
+        else:
+            place = (destination.url.rstrip("/"), "", "")
+        first = receivers.setdefault(place, index)
         if first != index:
-            text = f"is the same AE as destinations[{first}]: it would get everything twice"
+            what = "AE" if place[1] else "server"
+            text = f"is the same {what} as destinations[{first}]: it would get everything twice"
             yield marked.problem(("destinations", index), text, "delete one of the two")
 
 
@@ -462,6 +451,8 @@ def _clashes(settings: NodeSettings, marked: MarkedYaml) -> Iterable[Configurati
             yield marked.problem(("peers", index), text, "set tls.port, or leave TLS out here")
     own_hosts = _LOOPBACK | {node.host}
     for index, destination in enumerate(settings.destinations):
+        if not isinstance(destination, AeDestinationSettings):
+            continue
         if destination.port == node.port and destination.host in own_hosts:
             text = f"port {destination.port} of {destination.host} is this node's own listener"
             mend = "name the port of the PACS, or give the node another one (node.port)"

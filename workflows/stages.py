@@ -38,12 +38,12 @@ from inference.findings import Interpretation
 from inference.tasks import Task, TaskKind
 from workflows import interpret, stored_interpretation
 from workflows.boundary import attend
+from workflows.destination_settings import DestinationSettings
 from workflows.dispatch import Dispatch
 from workflows.engine_thread import EngineThread
 from workflows.identity import node_identity
 from workflows.lease_keeper import DeadlineError, LeaseKeeper
 from workflows.node import Node
-from workflows.settings import DestinationSettings
 from workflows.stored_interpretation import StoredInterpretation, StoredInterpretationError
 
 _LOG = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import httpx
 
-from dicom_node.errors import FinalError, RetriableError
+from dicom_node.errors import FinalError, RejectedError, RetriableError
 from dicom_node.part10 import FileMeta, read_file_meta
 from dicom_node.services.association import Timeouts
 from dicom_node.services.dicomweb.multipart import MultipartReader, MultipartWriter, media_type
@@ -33,20 +33,6 @@ _TOKEN_MARGIN: Final = 30.0
 _TOKEN_SECONDS: Final = 300.0
 _LONGEST_ANSWER: Final = 64 << 20
 _BUSY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-
-class BusyError(RetriableError):
-    """The archive asks us to come back later.
-
-    Attributes
-    ----------
-    after_seconds : float or None
-        When, if it said so (Retry-After, RFC 9110 10.2.3).
-    """
-
-    def __init__(self, sentence: str, after_seconds: float | None = None) -> None:
-        super().__init__(sentence)
-        self.after_seconds = after_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +122,9 @@ class WebArchive:
         Raises
         ------
         RetriableError
-            No answer, or not now; `BusyError` when it says when.
+            No answer, or not now; it may say when (Retry-After, RFC 9110 10.2.3).
+        RejectedError
+            It does not know our credentials, or gives us no right to store.
         FinalError
             The archive refuses the request as a whole.
         """
@@ -272,11 +260,11 @@ class WebArchive:
         said = _sentence_of(answer)
         where = f"{self.destination} answered {code} {answer.reason_phrase}{said}"
         if code in _BUSY:
-            raise BusyError(where, _retry_after(answer))
+            raise RetriableError(where, _retry_after(answer))
         if code in (401, 403):
             self._token_until = 0.0
             mend = "check the credentials of this destination in node.yaml, and its rights there"
-            raise FinalError(f"{where}; {mend}")
+            raise RejectedError(f"{where}; {mend}")
         raise FinalError(where)
 
     def _outcomes(
@@ -341,7 +329,7 @@ class WebArchive:
             ) from error
         if answer.status_code in _BUSY:
             sentence = f"{oauth2.token_url} answered {answer.status_code}"
-            raise BusyError(f"{self.destination}: {sentence}", _retry_after(answer))
+            raise RetriableError(f"{self.destination}: {sentence}", _retry_after(answer))
         try:
             given = answer.json()
             self._token = str(given["access_token"])

@@ -107,12 +107,16 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def test_what_is_stored_lies_there_byte_for_byte_and_is_released(running: Running) -> None:
     with running.node.database.reading() as session:
         kept = {one.sop_instance_uid: one for one in session.scalars(select(Instance))}
-        study = session.scalars(select(Study)).first()
     for path in running.paths:
         sent = dcmread(path)
         there = dcmread(running.node.archive.absolute(kept[sent.SOPInstanceUID].path))
         assert there == sent
-    assert study is not None and study.released_at is not None
+
+    def released() -> bool:
+        with running.node.database.reading() as session:
+            return session.scalar(select(Study.released_at)) is not None
+
+    wait_for("the study is released", released)
 
 
 def test_search_at_each_level(running: Running) -> None:

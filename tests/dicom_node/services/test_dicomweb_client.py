@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,9 +13,10 @@ import pytest
 from pydicom import dcmread
 
 from deploy.demo_pacs import LOOPBACK, OrthancPacs, find_orthanc
-from dicom_node.errors import FinalError, RetriableError
-from dicom_node.services.dicomweb_client import BusyError, OAuth2, WebArchive, WebDestination
+from dicom_node.errors import FinalError, RejectedError, RetriableError
+from dicom_node.services.dicomweb_client import OAuth2, WebArchive, WebDestination
 from tests.dicom_node.services.conftest import QUICK, write_instances
+from tests.factories.scripted_web import Scripted, says, scripted_web
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
@@ -64,58 +62,20 @@ def test_store_find_and_fetch_at_orthanc(orthanc: WebDestination, tmp_path: Path
 def test_wrong_credentials_are_final_and_named(orthanc: WebDestination, tmp_path: Path) -> None:
     with (
         WebArchive(replace(orthanc, password="wrong")) as archive,
-        pytest.raises(FinalError) as caught,
+        pytest.raises(RejectedError) as caught,
     ):
         archive.store(write_instances(tmp_path, 1))
     assert "401" in caught.value.sentence and "credentials" in caught.value.sentence
 
 
-@dataclass
-class Scripted:
-    """A server that answers each request as the next function says."""
-
-    answers: list[Callable[[BaseHTTPRequestHandler, bytes], tuple[int, dict[str, str], Any]]]
-    seen: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
-    port: int = 0
-
-    @property
-    def destination(self) -> WebDestination:
-        return WebDestination("web", f"http://{LOOPBACK}:{self.port}/dicom", timeouts=QUICK)
-
-
 @pytest.fixture
 def scripted() -> Iterator[Scripted]:
-    script = Scripted([])
-
-    class Handler(BaseHTTPRequestHandler):
-        def _answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            script.seen.append((f"{self.command} {self.path}", dict(self.headers), body))
-            status, headers, given = script.answers.pop(0)(self, body)
-            data = given if isinstance(given, bytes) else json.dumps(given).encode()
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(data))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(data)
-
-        do_GET = do_POST = _answer  # noqa: N815 - as the base class looks for them
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer((LOOPBACK, 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        script.port = server.server_address[1]
-        yield script
-        server.shutdown()
-        thread.join()
+    with scripted_web() as running:
+        yield running
 
 
-def says(status: int, given: Any = b"", **headers: str) -> Any:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return lambda *_: (status, named, given)
+def at(scripted: Scripted) -> WebDestination:
+    return WebDestination("web", scripted.url, timeouts=QUICK)
 
 
 def module(stored: dict[str, int], failed: dict[str, int]) -> dict[str, Any]:
@@ -138,7 +98,7 @@ def test_a_202_is_read_instance_by_instance(scripted: Scripted, tmp_path: Path) 
         {uids[0]: 0, uids[1]: 0xB000}, {uids[2]: 0xA700, uids[3]: 0xC000}
     )  # of the fifth nothing is said
     scripted.answers = [says(202, given)]
-    with WebArchive(scripted.destination) as archive:
+    with WebArchive(at(scripted)) as archive:
         statuses = archive.store(paths)
     assert [status.verdict for status in statuses] == [
         "stored", "warning", "retry", "final", "retry",
@@ -151,7 +111,7 @@ def test_a_202_is_read_instance_by_instance(scripted: Scripted, tmp_path: Path) 
 
 def test_a_200_that_names_nothing_is_no_proof(scripted: Scripted, tmp_path: Path) -> None:
     scripted.answers = [says(200, {})]
-    with WebArchive(scripted.destination) as archive:
+    with WebArchive(at(scripted)) as archive:
         [status] = archive.store(write_instances(tmp_path, 1))
     assert status.verdict == "retry"
 
@@ -159,8 +119,8 @@ def test_a_200_that_names_nothing_is_no_proof(scripted: Scripted, tmp_path: Path
 @pytest.mark.parametrize(
     ("answer", "kind", "words"),
     [
-        (says(503, b"", Retry_After="17"), BusyError, "503"),
-        (says(429, b""), BusyError, "429"),
+        (says(503, b"", Retry_After="17"), RetriableError, "503"),
+        (says(429, b""), RetriableError, "429"),
         (says(500, b"boom"), RetriableError, "boom"),
         (says(400, b"no part"), FinalError, "no part"),
         (says(413, b""), FinalError, "413"),
@@ -172,18 +132,19 @@ def test_other_answers(
     scripted: Scripted, tmp_path: Path, answer: Any, kind: type[Exception], words: str
 ) -> None:
     scripted.answers = [answer]
-    with WebArchive(scripted.destination) as archive, pytest.raises(kind) as caught:
+    with WebArchive(at(scripted)) as archive, pytest.raises(kind) as caught:
         archive.store(write_instances(tmp_path, 1))
     assert words in str(caught.value)
     if "503" in words:
-        assert isinstance(caught.value, BusyError) and caught.value.after_seconds == 17
+        assert isinstance(caught.value, RetriableError)
+        assert caught.value.after_seconds == 17
 
 
 def test_retry_after_may_be_a_date(scripted: Scripted, tmp_path: Path) -> None:
     import time
 
     scripted.answers = [says(503, b"", Retry_After=formatdate(time.time() + 3600, usegmt=True))]
-    with WebArchive(scripted.destination) as archive, pytest.raises(BusyError) as caught:
+    with WebArchive(at(scripted)) as archive, pytest.raises(RetriableError) as caught:
         archive.store(write_instances(tmp_path, 1))
     assert 3000 < (caught.value.after_seconds or 0) <= 3600
 
@@ -193,14 +154,14 @@ def test_tokens_are_fetched_once_and_again_when_they_end(
 ) -> None:
     token = {"access_token": "abc", "expires_in": 3600}
     destination = replace(
-        scripted.destination,
+        at(scripted),
         oauth2=OAuth2(f"http://{LOOPBACK}:{scripted.port}/token", "node", "secret", "dicom"),
     )
     scripted.answers = [says(200, token), says(200, []), says(200, []), says(401)]
     with WebArchive(destination) as archive:
         archive.search("/studies", {})
         archive.search("/studies", {"PatientID": "1"})
-        with pytest.raises(FinalError):
+        with pytest.raises(RejectedError):
             archive.search("/studies", {})
         scripted.answers = [says(200, {**token, "access_token": "new"}), says(200, [])]
         archive.search("/studies", {})
