@@ -55,8 +55,8 @@ def peer_list(folder: Path) -> dict[str, Any]:
                 include={"name", "ae_title", "host", "port", "url", "confirm", "certificate"},
                 exclude_none=True,
             ),
-            "address": entry.address,
-            "tls": getattr(entry, "tls", entry.address.startswith("https")),
+            "address": f"{entry.title} at {entry.place}",
+            "tls": entry.tls,
             "certificate_days": _days(entry.certificate),
         }
         for entry in settings.destinations

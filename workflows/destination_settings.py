@@ -48,9 +48,14 @@ class AeDestinationSettings(DestinationSettings):
     tls: Flag = False
 
     @property
-    def address(self) -> str:
+    def title(self) -> str:
+        """What it is, for people."""
+        return self.ae_title
+
+    @property
+    def place(self) -> str:
         """Where it is, for people."""
-        return f"{self.ae_title} at {self.host}:{self.port}"
+        return f"{self.host}:{self.port}"
 
 
 class OAuth2Settings(Settings):
@@ -72,9 +77,19 @@ class WebDestinationSettings(DestinationSettings):
     oauth2: OAuth2Settings | None = None
 
     @property
-    def address(self) -> str:
+    def title(self) -> str:
+        """What it is, for people."""
+        return "DICOMweb"
+
+    @property
+    def place(self) -> str:
         """Where it is, for people."""
         return self.url
+
+    @property
+    def tls(self) -> bool:
+        """Whether it is called by TLS."""
+        return self.url.startswith("https://")
 
     @model_validator(mode="after")
     def _one_way_in(self) -> WebDestinationSettings:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from dicom_node.services.probing import ProbeResult, probe
+from workflows.destination_settings import AeDestinationSettings
 from workflows.network import destination_of
 from workflows.node import Node
-from workflows.settings import DestinationSettings
 
 SOP_CLASSES: Final = {
     "1.2.840.10008.1.1": "Verification",
@@ -32,7 +32,7 @@ TRANSFER_SYNTAXES: Final = {
 }
 
 
-def probe_destination(node: Node, destination: DestinationSettings) -> ProbeResult:
+def probe_destination(node: Node, destination: AeDestinationSettings) -> ProbeResult:
     """Ask a destination; with the deadlines of its settings."""
     return probe(
         destination_of(destination, node.settings.tls),
