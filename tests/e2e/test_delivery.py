@@ -74,7 +74,7 @@ def test_phantom_by_storescu(
     masks = [
         np.stack(
             [
-                segment.masks.get(uid, np.zeros(source.shape[1:], bool))
+                segment.masks.get((uid, 1), np.zeros(source.shape[1:], bool))
                 for uid in source.sop_instance_uids
             ]
         )
@@ -123,7 +123,7 @@ def test_pet_sarcoma_by_dcmsend_against_the_contour(
     (segment,) = read_segments(files["segmentation"])
     mask = np.stack(
         [
-            segment.masks.get(uid, np.zeros(source.shape[1:], bool))
+            segment.masks.get((uid, 1), np.zeros(source.shape[1:], bool))
             for uid in source.sop_instance_uids
         ]
     )
