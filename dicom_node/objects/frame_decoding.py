@@ -119,7 +119,8 @@ def _processes_for(source: Source) -> int:
     frames, rows, columns = source.shape
     samples = int(source.headers[0].get("SamplesPerPixel") or 1)
     seconds = _SECONDS_PER_MEGAPIXEL.get(syntax, 0.0) * frames * rows * columns * samples / 1e6
-    if seconds < _WORTH_SECONDS:
+    # A child of a Celery worker may have no children; its siblings use the other cores.
+    if seconds < _WORTH_SECONDS or multiprocessing.current_process().daemon:
         return 1
     return min(len(os.sched_getaffinity(0)), _MOST_PROCESSES)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import billiard
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
@@ -261,6 +262,15 @@ def test_processes_are_lent_to_slow_decoders_alone(tmp_path: Path) -> None:
     assert frame_decoding._processes_for(source) == 1
     source.headers[0].Rows = source.headers[0].Columns = 4096
     assert frame_decoding._processes_for(source) == min(8, len(os.sched_getaffinity(0)))
+    # A child of a prefork worker must not try: it may have no children.
+    child = billiard.Process(target=_exit_with_processes_for, args=(source,), daemon=True)
+    child.start()
+    child.join(60)
+    assert child.exitcode == 1
+
+
+def _exit_with_processes_for(source: Source) -> None:
+    os._exit(frame_decoding._processes_for(source))
 
 
 def test_what_a_process_refuses_is_refused_here(tmp_path: Path) -> None:
