@@ -17,6 +17,7 @@ import typer
 
 from deploy.cli_jobs import cancel, retry
 from deploy.cli_lint import lint
+from deploy.cli_learning import evaluate, train
 from deploy.cli_model import app as model_app
 from deploy.cli_peers import app as peers_app
 from deploy.cli_peers import reload
@@ -169,6 +170,8 @@ def job(
 
 app.command()(retry)
 app.command()(cancel)
+app.command()(train)
+app.command()(evaluate)
 app.command()(reload)
 app.command()(lint)
 
@@ -244,24 +247,6 @@ def doctor(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None
         _print_rich(doctor_table(findings))
     if any(finding.verdict == "broken" for finding in findings):
         raise typer.Exit(1)
-
-
-@app.command()
-def train(
-    config: Annotated[Path, typer.Argument(help="The recipe, such as configs/nano.yaml.")],
-    data: Annotated[Path, typer.Option("--data", help="Folder of the training sets.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the run and its checkpoints.")],
-) -> None:
-    """Train a model by a recipe; begun runs go on from their last checkpoint."""
-    import logging
-
-    from learning.train import train as train_by_recipe
-
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    try:
-        train_by_recipe(config, data, out)
-    except OSError as error:
-        _fail(str(error))
 
 
 @app.command("version")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
@@ -76,6 +77,10 @@ class Engine:
         place = torch.device(chosen)
         return cls(load_checkpoint(folder, place), place)
 
+    def with_card(self, card: ModelCard) -> Engine:
+        """Return the same model under another card, to measure what its own does not list."""
+        return Engine(dataclasses.replace(self._checkpoint, card=card), self._device)
+
     @property
     def card(self) -> ModelCard:
         """What the model may be asked."""
@@ -135,6 +140,7 @@ class Engine:
         spacing: Spacing | None = None,
         axes: NDArray[np.float64] | None = None,
         window: tuple[float, float] | None = None,
+        rendered: tuple[float, float] | None = None,
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
     ) -> Interpretation:
@@ -159,6 +165,9 @@ class Engine:
             patient is named.
         window
             VOI window of the header, for modalities whose policy asks for it.
+        rendered
+            Values that become 0 and 255, where the images were brought to grey levels before and
+            the card's policy is not to be applied again.
         progress
             Called with slices done and slices in all, after each batch.
         cancelled
@@ -189,6 +198,7 @@ class Engine:
             spacing=spacing,
             axes=axes,
             window=window,
+            rendered=rendered,
         )
         frames = int(images.shape[0])
         while True:
@@ -213,6 +223,7 @@ class Engine:
         spacing: Spacing | None = None,
         axes: NDArray[np.float64] | None = None,
         window: tuple[float, float] | None = None,
+        rendered: tuple[float, float] | None = None,
     ) -> Steps:
         """Answer tasks about a series, one batch of slices at a time.
 
@@ -224,7 +235,7 @@ class Engine:
         float
             The fraction that is done, after each batch.
         """
-        series = self._series(images, modality, kind, spacing, axes, window)
+        series = self._series(images, modality, kind, spacing, axes, window, rendered)
         if not tasks:
             raise FinalInferenceError("nothing was asked for")
         planned = [plan(task, self.card, series) for task in tasks]
@@ -269,6 +280,7 @@ class Engine:
         spacing: Spacing | None,
         axes: NDArray[np.float64] | None,
         window: tuple[float, float] | None,
+        rendered: tuple[float, float] | None,
     ) -> Series:
         """Refuse what cannot be answered, in words."""
         if kind not in ("volume", "images"):
@@ -278,4 +290,4 @@ class Engine:
             raise NotCoveredError(self.card.covers(modality, "") or f"{modality} is not covered")
         check_geometry(spacing, axes)
         check_images(images, listed)
-        return Series(images, listed, kind, spacing, axes, window)
+        return Series(images, listed, kind, spacing, axes, window, rendered)

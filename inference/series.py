@@ -42,6 +42,9 @@ class Series:
         columns (one row each) moves; ``None`` where it is unknown.
     window
         VOI window of the header in the unit of the values; ``None`` where it has none.
+    rendered
+        Values that become 0 and 255, where the images were brought to grey levels already and no
+        policy applies any more.
     """
 
     images: NDArray[np.generic]
@@ -50,6 +53,7 @@ class Series:
     spacing: Spacing | None = None
     axes: NDArray[np.float64] | None = None
     window: tuple[float, float] | None = None
+    rendered: tuple[float, float] | None = None
     _whole: NDArray[np.generic] | None = None
     _limits: dict[IntensityPolicy, tuple[float, float]] = field(default_factory=dict)
 
@@ -81,6 +85,8 @@ class Series:
 
     def limits(self, policy: IntensityPolicy) -> tuple[float, float]:
         """Values that become 0 and 255 by a policy; worked out once."""
+        if self.rendered is not None:
+            return self.rendered
         if policy not in self._limits:
             whole = self.images if self._whole is None else self._whole
             self._limits[policy] = intensity.limits(whole, policy, self.window)
@@ -127,6 +133,8 @@ class View:
 
     def describe(self) -> str:
         """One line for the record."""
+        if self.series.rendered is not None:
+            return f"grey levels as handed in: {self.low:g}..{self.high:g}"
         return intensity.describe(self.policy, self.low, self.high, self.series.window)
 
 

@@ -98,7 +98,7 @@ def load_split(recipe: Recipe, data: Path) -> Split:
         stream = (
             _phantoms(source, recipe)
             if source.folder == "phantom"
-            else _read(source, recipe, data / source.folder)
+            else read_source(source, recipe, data / source.folder)
         )
         for sample, held_out in stream:
             if held_out:
@@ -114,7 +114,14 @@ def load_split(recipe: Recipe, data: Path) -> Split:
     return Split(tuple(train), tuple(validation))
 
 
-def _read(source: Source, recipe: Recipe, folder: Path) -> Iterator[tuple[Sample, bool]]:
+def read_source(source: Source, recipe: Recipe, folder: Path) -> Iterator[tuple[Sample, bool]]:
+    """Read one set at the images' own size; each sample with whether its group is held out.
+
+    Raises
+    ------
+    FileNotFoundError
+        When the folder has no ``labels.csv``.
+    """
     labels = folder / "labels.csv"
     if not labels.is_file():
         raise FileNotFoundError(

@@ -1,301 +1,371 @@
-"""Make a model folder of a training run: measure, calibrate, write the card and the report.
+"""Measure a checkpoint on cases through the engine: what a user of the node would get.
 
-Everything is measured on groups that training never saw, at the images' own size. Thresholds are
-chosen on the same images, and the report says so.
+Negatives are counted, presence is gated by the card's thresholds, distances are in millimetres.
+Beside the node's own rule stands the reference's (the first 300 items of a set, slices that show
+the target alone), so that figures can be held against published ones; every figure says its rule.
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
-from collections.abc import Sequence
-from dataclasses import replace
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image
-from tokenizers import Tokenizer
 
-from inference.card import ModelCard, write_card
-from inference.checkpoints import TOKENIZER_FILE, load_checkpoint, save_weights
+from inference import intensity
 from inference.engine import Engine
-from learning import metrics
-from learning.calibrate import ConceptMeasurement, build_card
-from learning.datasets import Sample, Split, load_split, with_concept
-from learning.phantom import generate_phantom
-from learning.predict import THRESHOLDS, Prediction, predict, truth_of
-from learning.recipe import Recipe, load_recipe
-from learning.report import write_report
-from learning.train import TrainingModel, model_config
+from inference.findings import Finding, Presence
+from inference.tasks import Task
+from learning import metrics, surfaces
+from learning.cases import Case
 
-_LOG = logging.getLogger(__name__)
-_MEAN_SIDE = 64
-_VOLUME_SLICE_STEP = 4
-"""Of volumes every fourth slice is scored: neighbours hardly differ."""
-_PHANTOM_SEEDS = range(90_000, 90_006)
-_VOLUMES = 12
+PUBLISHED_FIRST: Final = 300
+"""Items of a set that the reference's evaluation looks at."""
+
+Progress = Callable[[int, str], None]
 
 
-def export(run: Path, recipe: Recipe, out: Path) -> str:
-    """Write the averaged weights of a training checkpoint as a model folder, still without card."""
-    tokenizer = Tokenizer.from_file(str(run / TOKENIZER_FILE))
-    net = TrainingModel(model_config(recipe, tokenizer), len(recipe.concepts))
-    state = torch.load(run / "checkpoint.pt", weights_only=True)
-    net.load_state_dict(state["average"])
-    return save_weights(net.model, tokenizer, out)
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What was measured of one target in one case.
+
+    Attributes
+    ----------
+    positive
+        Whether the case shows the target.
+    presence, probability
+        The model's answer.
+    dice, iou
+        Of the mask that the model gave, empty where it said absent; both empty gives 1.
+    published_dice
+        Dice over the slices that show the target alone; ``None`` without any.
+    hausdorff_95, surface_dice
+        mm and 0..1; ``None`` without spacing or where a mask is empty.
+    found_ml, true_ml
+        Volumes; ``None`` without spacing or for single images.
+    """
+
+    case: str
+    source: str
+    group: str
+    modality: str
+    target: str
+    positive: bool
+    presence: str
+    probability: float
+    dice: float
+    iou: float
+    published_dice: float | None
+    hausdorff_95: float | None
+    surface_dice: float | None
+    found_ml: float | None
+    true_ml: float | None
+
+    @property
+    def key(self) -> str:
+        """Target and modality, as tables name them."""
+        return f"{self.target}, {self.modality}"
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One frame of a case with both masks, for the page."""
+
+    row: Row
+    image: NDArray[np.uint8]
+    found: NDArray[np.bool_]
+    truth: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """All rows, and the worst of them as pictures."""
+
+    rows: tuple[Row, ...]
+    worst: tuple[Picture, ...]
 
 
 def measure(
-    predictions: Sequence[Prediction],
-    moved: Sequence[Prediction],
-    training: Sequence[Sample],
-    recipe: Recipe,
-) -> list[ConceptMeasurement]:
-    """Score every concept that held-out images show, as they are and moved at random."""
+    engine: Engine,
+    cases: Iterable[Case],
+    *,
+    tolerance: float = 2.0,
+    worst: int = 4,
+    progress: Progress | None = None,
+) -> Measured:
+    """Ask every listed target of every case of which the truth is known.
+
+    Parameters
+    ----------
+    tolerance
+        Of the surface Dice, mm.
+    worst
+        Pictures to keep for each target.
+    progress
+        Called with the number of cases done, and the name of the last.
+    """
+    rows: list[Row] = []
+    pictures: dict[str, list[Picture]] = defaultdict(list)
+    for number, case in enumerate(cases, start=1):
+        targets = [t for t in case.truths if engine.card.target(case.modality, t) is not None]
+        if targets:
+            found = engine.answer(
+                case.images,
+                modality=case.modality,
+                kind=case.kind,
+                tasks=[Task.segment(*targets)],
+                spacing=case.spacing,
+                rendered=case.rendered,
+            ).findings
+            for finding in found:
+                truth = case.truths[finding.target]
+                row = measure_one(case, finding, truth, tolerance)
+                rows.append(row)
+                _keep_worst(pictures[row.key], case, finding, truth, row, worst)
+        if progress is not None:
+            progress(number, case.name)
+    kept = [picture for key in sorted(pictures) for picture in pictures[key]]
+    return Measured(tuple(rows), tuple(kept))
+
+
+def measure_one(case: Case, finding: Finding, truth: NDArray[np.bool_], tolerance: float) -> Row:
+    """Hold one finding against the truth."""
+    mask = finding.mask if finding.mask is not None else np.zeros_like(truth)
+    shown = truth.any(axis=(1, 2))
+    spacing = case.spacing
+    whole = spacing is not None and case.kind == "volume"
+    millilitre = float(np.prod(spacing)) / 1000.0 if spacing is not None else 0.0
+    return Row(
+        case=case.name,
+        source=case.source,
+        group=case.group,
+        modality=case.modality,
+        target=finding.target,
+        positive=bool(shown.any()),
+        presence=finding.presence.value,
+        probability=round(finding.confidence, 5),
+        dice=metrics.dice(mask, truth),
+        iou=metrics.iou(mask, truth),
+        published_dice=metrics.dice(mask[shown], truth[shown]) if shown.any() else None,
+        hausdorff_95=None if spacing is None else surfaces.hausdorff_95(mask, truth, spacing),
+        surface_dice=(
+            None if spacing is None else surfaces.surface_dice(mask, truth, spacing, tolerance)
+        ),
+        found_ml=float(mask.sum()) * millilitre if whole else None,
+        true_ml=float(truth.sum()) * millilitre if whole else None,
+    )
+
+
+def _keep_worst(
+    kept: list[Picture],
+    case: Case,
+    finding: Finding,
+    truth: NDArray[np.bool_],
+    row: Row,
+    most: int,
+) -> None:
+    """Keep the pictures with the lowest Dice, false alarms among them."""
+    kept.sort(key=lambda picture: picture.row.dice)
+    if most == 0 or (len(kept) >= most and row.dice >= kept[-1].row.dice) or row.dice == 1.0:
+        return
+    mask = finding.mask if finding.mask is not None else np.zeros_like(truth)
+    frame = int((mask ^ truth).sum(axis=(1, 2)).argmax())
+    kept.append(Picture(row, _grey(case, frame), mask[frame].copy(), truth[frame].copy()))
+    kept.sort(key=lambda picture: picture.row.dice)
+    del kept[most:]
+
+
+def _grey(case: Case, frame: int) -> NDArray[np.uint8]:
+    """Return a frame as a reader would look at it, 8 bit."""
+    image = case.images[frame]
+    if image.ndim == 3 or case.rendered is not None:
+        low, high = 0.0, 255.0
+    elif case.modality == "CT":
+        low, high = -160.0, 240.0
+    else:
+        low, high = (float(v) for v in np.percentile(image[np.isfinite(image)], (1, 99.5)))
+    return intensity.to_bytes(image, low, max(high, low + 1e-6))
+
+
+def summarise(rows: Sequence[Row], engine: Engine, seed: int = 0) -> list[dict[str, Any]]:
+    """Sum the rows up, one line for each target, then one for all.
+
+    Returns
+    -------
+    list of dict
+        Plain values; ``None`` where nothing was there to measure.
+    """
+    by_key: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_key[row.key].append(row)
+    lines = [_line(key, part, engine, seed) for key, part in sorted(by_key.items())]
+    if lines:
+        lines.append(_mean_line(lines, rows))
+    return lines
+
+
+def _line(key: str, rows: Sequence[Row], engine: Engine, seed: int) -> dict[str, Any]:
+    positive = [row for row in rows if row.positive]
+    negative = [row for row in rows if not row.positive]
+    dice = [row.dice for row in positive]
+    low = high = None
+    if positive:
+        low, high = metrics.bootstrap_mean(dice, [row.group for row in positive], seed)
+    truth = np.array([row.positive for row in rows])
+    probability = np.array([row.probability for row in rows])
+    error, _ = metrics.calibration_error(probability, truth)
+    target = engine.card.target(rows[0].modality, rows[0].target)
+    return {
+        "target": key,
+        "positives": len(positive),
+        "negatives": len(negative),
+        "groups": len({row.group for row in rows}),
+        "dice_positive": _mean(dice),
+        "dice_low": low,
+        "dice_high": high,
+        "dice_floor_of_card": None if target is None else target.score.floor,
+        "dice_negatives_counted": _mean([row.dice for row in rows]),
+        "iou_positive": _mean([row.iou for row in positive]),
+        "hausdorff_95_mm": _median([row.hausdorff_95 for row in positive]),
+        "surface_dice": _mean([row.surface_dice for row in positive]),
+        "sensitivity": _share(positive, Presence.PRESENT),
+        "sensitivity_with_uncertain": (
+            None if not positive else 1.0 - (_share(positive, Presence.ABSENT) or 0.0)
+        ),
+        "specificity": None if not negative else 1.0 - (_share(negative, Presence.PRESENT) or 0.0),
+        "presence_auc": (
+            metrics.roc_auc(probability[truth], probability[~truth])
+            if positive and negative
+            else None
+        ),
+        "calibration_error": error if positive and negative else None,
+        "published_rule_dice": _mean(published_rule(rows)),
+        "published_rule_count": len(published_rule(rows)),
+    }
+
+
+def published_rule(rows: Sequence[Row]) -> list[float]:
+    """Dice by the reference's rule: the first 300 items of a set, shown slices alone."""
+    taken: dict[str, int] = defaultdict(int)
     result = []
-    for index, concept in enumerate(recipe.concepts):
-        shown = [p for p in predictions if index in p.cuts]
-        if not shown:
-            _LOG.warning("%s: no held-out image shows it; it is left out", concept.key)
+    for row in rows:
+        if row.published_dice is not None and taken[row.source] < PUBLISHED_FIRST:
+            taken[row.source] += 1
+            result.append(row.published_dice)
+    return result
+
+
+def _mean_line(lines: Sequence[dict[str, Any]], rows: Sequence[Row]) -> dict[str, Any]:
+    """Mean over targets, whatever their numbers of images; counts are sums."""
+    counts = ("positives", "negatives", "published_rule_count")
+    result: dict[str, Any] = {"target": "mean over targets"}
+    for name in lines[0]:
+        if name == "target":
             continue
-        constant = constant_mask(with_concept(training, index), index)
-        truths = [truth_of(p.sample, index) for p in shown]
-        cuts = np.stack([p.cuts[index] for p in shown])
-        cut = best_cut(cuts, np.array([truth.sum() for truth in truths], np.float64))
-        away = [p for p in moved if index in p.cuts]
-        own = [p.score[index] for p in predictions if index in p.sample.absent_own]
-        other = [p.score[index] for p in predictions if index in p.sample.absent_other]
-        result.append(
-            ConceptMeasurement(
-                concept=concept,
-                mask_threshold=THRESHOLDS[cut],
-                dice=cuts[:, 0, cut],
-                floor=_constant_dice(constant, shown, index),
-                dice_shifted=np.array([p.cuts[index][0, cut] for p in away]),
-                floor_shifted=_constant_dice(constant, away, index),
-                groups=tuple(p.sample.group for p in shown),
-                positive=np.array([p.score[index] for p in shown]),
-                negative_own=np.array(own),
-                negative_other=np.array(other),
-            )
-        )
+        values = [line[name] for line in lines]
+        result[name] = sum(values) if name in counts else _mean(values)
+    result["groups"] = len({row.group for row in rows})
+    result["dice_low"] = result["dice_high"] = None
     return result
 
 
-def best_cut(cuts: NDArray[np.float64], truth: NDArray[np.float64]) -> int:
-    """Choose the threshold at which areas are right, in the median of what was found at all.
+def compare_rows(first: Sequence[Row], second: Sequence[Row]) -> list[dict[str, Any]]:
+    """Hold two evaluations of the same cases against each other, target by target.
 
-    Where that costs more than one point of Dice, the threshold of the best Dice is taken.
-
-    Parameters
-    ----------
-    cuts
-        ``(N, 2, T)``: Dice and area of each image at each threshold.
-    truth
-        ``(N,)`` true areas.
+    Returns
+    -------
+    list of dict
+        ``target`` and the fields of `learning.metrics.Comparison` of the Dice with negatives
+        counted; targets and cases that only one of them has are left out.
     """
-    mean_dice = cuts[:, 0].mean(axis=0)
-    met = cuts[:, 0].max(axis=1) > 0.5
-    if not met.any():
-        return int(np.argmax(mean_dice))
-    ratio = np.median(cuts[met, 1] / truth[met, None], axis=0)
-    unbiased, best = int(np.argmin(np.abs(ratio - 1.0))), int(np.argmax(mean_dice))
-    return unbiased if mean_dice[unbiased] >= mean_dice[best] - 0.01 else best
-
-
-def _constant_dice(
-    constant: NDArray[np.bool_], predictions: Sequence[Prediction], concept: int
-) -> NDArray[np.float64]:
-    truths = [truth_of(p.sample, concept) for p in predictions]
-    return np.array([metrics.dice(_resized(constant, t.shape), t) for t in truths])
-
-
-def shifted(samples: Sequence[Sample], seed: int) -> list[Sample]:
-    """Move images and masks by up to a quarter of the field; what comes in is black.
-
-    Targets that leave the view are dropped from what the image shows.
-    """
-    draw = np.random.default_rng(seed)
-    result = []
-    for sample in samples:
-        rows, columns = sample.mask.shape
-        down, right = (int(draw.uniform(-0.25, 0.25) * side) for side in (rows, columns))
-        mask = _moved(sample.mask, down, right)
-        counts = np.bincount(mask.reshape(-1), minlength=256)
-        before = np.bincount(sample.mask.reshape(-1), minlength=256)
-        kept = {
-            concept: values
-            for concept, values in sample.present.items()
-            if counts[list(values)].sum() > 0.5 * before[list(values)].sum()
+    earlier = {(row.case, row.key): row for row in first}
+    pairs: dict[str, list[tuple[Row, Row]]] = defaultdict(list)
+    for row in second:
+        other = earlier.get((row.case, row.key))
+        if other is not None:
+            pairs[row.key].append((other, row))
+    return [
+        {
+            "target": key,
+            **asdict(
+                metrics.compare(
+                    [old.dice for old, _ in part],
+                    [new.dice for _, new in part],
+                    [new.group for _, new in part],
+                )
+            ),
         }
-        result.append(
-            replace(sample, image=_moved(sample.image, down, right), mask=mask, present=kept)
-        )
-    return result
-
-
-def _moved(picture: NDArray[np.uint8], down: int, right: int) -> NDArray[np.uint8]:
-    rows, columns = picture.shape[:2]
-    result = np.zeros_like(picture)
-    result[max(0, down) : rows + min(0, down), max(0, right) : columns + min(0, right)] = picture[
-        max(0, -down) : rows - max(0, down), max(0, -right) : columns - max(0, right)
+        for key, part in sorted(pairs.items())
     ]
-    return result
 
 
-def constant_mask(samples: Sequence[Sample], concept: int) -> NDArray[np.bool_]:
-    """Find the constant mask that scores best on the training images: what position gives."""
-    masks = np.stack(
-        [_resized(truth_of(sample, concept), (_MEAN_SIDE, _MEAN_SIDE)) for sample in samples]
-    )
-    mean = masks.mean(axis=0)
-    best: NDArray[np.bool_] = mean >= mean.max()
-    highest = 0.0
-    for threshold in mean.max() * np.linspace(0.1, 0.8, 15):
-        candidate = mean >= threshold
-        score = float(np.mean([metrics.dice(candidate, mask) for mask in masks]))
-        if score > highest:
-            best, highest = candidate, score
-    return best
+def write_rows(rows: Sequence[Row], path: Path) -> None:
+    """Write one line for each target of each case."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
 
 
-def _resized(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    picture = Image.fromarray(mask.astype(np.uint8) * 255)
-    resized = picture.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
-    enough: NDArray[np.bool_] = np.asarray(resized) > 127
-    return enough
+def read_rows(path: Path) -> list[Row]:
+    """Read what `write_rows` wrote.
 
-
-def thinned(samples: Sequence[Sample]) -> list[Sample]:
-    """All single images, and every fourth slice of volumes."""
-    chosen, seen = [], dict[str, int]()
-    for sample in samples:
-        seen[sample.series] = seen.get(sample.series, -1) + 1
-        if not sample.series or seen[sample.series] % _VOLUME_SLICE_STEP == 0:
-            chosen.append(sample)
-    return chosen
-
-
-def measure_volumes(engine: Engine, split: Split, recipe: Recipe) -> dict[str, tuple[float, ...]]:
-    """Dice over whole volumes, through the engine with its gates: what a user gets.
-
-    A target that is called absent scores 0.
+    Raises
+    ------
+    OSError
+        When there is no such file.
+    ValueError
+        When it is something else.
     """
-    result: dict[str, list[float]] = {}
-    series: dict[str, list[Sample]] = {}
-    for sample in split.validation:
-        if sample.series:
-            series.setdefault(sample.series, []).append(sample)
-    for slices in list(series.values())[:_VOLUMES]:
-        modality = slices[0].modality
-        names = [t.name for t in engine.card.targets if t.modality == modality]
-        found = engine.segment(
-            np.stack([s.image for s in slices]).astype(np.float32),
-            modality=modality,
-            kind="volume",
-            targets=names,
-            spacing=(1.0, 1.0, 1.0),
-        )
-        labels = np.stack([s.mask for s in slices])
-        for finding in found.findings:
-            index = recipe.index(f"{finding.target}, {modality}")
-            values = {v for s in slices for v in s.present.get(index, ())}
-            truth = np.isin(labels, sorted(values))
-            if truth.any():
-                mask = finding.mask if finding.mask is not None else np.zeros_like(truth)
-                result.setdefault(recipe.concepts[index].key, []).append(metrics.dice(mask, truth))
-    return {key: tuple(values) for key, values in result.items()}
+    with path.open(encoding="utf-8", newline="") as file:
+        try:
+            return [_row(line) for line in csv.DictReader(file)]
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} was not written by an evaluation: {error!r}") from error
 
 
-def measure_phantoms(engine: Engine) -> list[tuple[int, float, float]]:
-    """Seed, Dice and relative volume error on phantoms that were never trained on."""
-    if engine.card.target("CT", "phantom insert") is None:
-        return []
-    rows = []
-    for seed in _PHANTOM_SEEDS:
-        phantom = generate_phantom(seed, inserts=2)
-        finding = engine.segment(
-            phantom.volume,
-            modality="CT",
-            kind="volume",
-            targets=["phantom insert"],
-            spacing=phantom.spacing,
-        ).findings[0]
-        truth = phantom.labels > 0
-        mask = finding.mask if finding.mask is not None else np.zeros_like(truth)
-        voxel = float(np.prod(phantom.spacing))
-        known = sum(insert.volume for insert in phantom.inserts)
-        rows.append(
-            (seed, metrics.dice(mask, truth), metrics.volume_error(mask.sum() * voxel, known))
-        )
-    return rows
+def _row(line: dict[str, str]) -> Row:
+    words = ("case", "source", "group", "modality", "target", "presence")
+    values: dict[str, Any] = {name: line[name] for name in words}
+    values["positive"] = line["positive"] == "True"
+    for field in fields(Row):
+        if field.name not in values:
+            text = line[field.name]
+            values[field.name] = None if text == "" else float(text)
+    return Row(**values)
 
 
-def evaluate(
-    run: Path, config: Path, data: Path, out: Path, report: Path | None = None
-) -> ModelCard:
-    """Export, measure, calibrate and describe a training run.
-
-    Parameters
-    ----------
-    run
-        Folder of `learning.train`.
-    config
-        The recipe of the run.
-    data
-        Folder of the training sets.
-    out
-        Model folder to write: weights, configuration, tokenizer, card.
-    report
-        Where to write the results table; ``None`` writes none.
-    """
-    recipe = load_recipe(config)
-    export(run, recipe, out)
-    split = load_split(recipe, data)
-    # A first card, without volumes, because the engine refuses to work without one.
-    write_card(build_card(recipe, [], {}), out)
-    # The stored weights are rounded: what is measured is what is shipped.
-    checkpoint = load_checkpoint(out)
-    samples = thinned(split.validation)
-    images = [sample for sample in shifted(samples, recipe.seed) if sample.present]
-    predictions, moved = (
-        list(predict(checkpoint.model, checkpoint.tokenizer, recipe, part))
-        for part in (samples, images)
-    )
-    measured = measure(predictions, moved, split.train, recipe)
-    write_card(build_card(recipe, measured, {}), out)
-    engine = Engine.load(out)
-    volumes = measure_volumes(engine, split, recipe)
-    phantoms = measure_phantoms(engine)
-    if phantoms:
-        volumes["phantom insert, CT"] = tuple(dice for _, dice, _ in phantoms)
-    card = build_card(recipe, measured, volumes)
-    write_card(card, out)
-    if report is not None:
-        write_report(report, card, engine.digest, split, phantoms)
-    return card
+def write_summary(lines: Sequence[dict[str, Any]], facts: dict[str, Any], out: Path) -> None:
+    """Write ``summary.csv`` and ``summary.json``; the JSON also says what was measured how."""
+    if lines:
+        with (out / "summary.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(lines[0]))
+            writer.writeheader()
+            writer.writerows(lines)
+    document = {**facts, "targets": list(lines)}
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    (out / "summary.json").write_text(text + "\n", encoding="utf-8")
 
 
-def main(checkpoint: Path | None = None, data: Path | None = None, out: Path | None = None) -> None:
-    """Command line: ``python -m learning.evaluate RUN --config YAML --data DIR --out DIR``."""
-    parser = argparse.ArgumentParser(description="Make a model folder of a training run.")
-    parser.add_argument("run", type=Path, nargs="?", default=checkpoint or Path("runs/nano"))
-    parser.add_argument("--config", type=Path, default=Path("configs/nano.yaml"))
-    parser.add_argument("--data", type=Path, default=data or Path("../shared/data/train"))
-    parser.add_argument("--out", type=Path, default=out or Path("inference/weights/nano"))
-    parser.add_argument("--report", type=Path, default=None)
-    parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    torch.set_num_threads(arguments.threads)
-    card = evaluate(
-        arguments.run, arguments.config, arguments.data, arguments.out, arguments.report
-    )
-    for target in card.targets:
-        _LOG.info("%s in %s: %s", target.name, target.modality, target.score)
+def _present(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
 
 
-if __name__ == "__main__":
-    main()
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = _present(values)
+    return float(np.mean(known)) if known else None
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = _present(values)
+    return float(np.median(known)) if known else None
+
+
+def _share(rows: Sequence[Row], presence: Presence) -> float | None:
+    return float(np.mean([row.presence == presence.value for row in rows])) if rows else None

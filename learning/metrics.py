@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 Scores = NDArray[np.floating]
 
@@ -22,6 +24,78 @@ def dice(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
         raise ValueError(f"masks of shape {found.shape} and {truth.shape} cannot be compared")
     total = int(found.sum()) + int(truth.sum())
     return 1.0 if total == 0 else 2.0 * int((found & truth).sum()) / total
+
+
+def iou(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    """Intersection over union; 1 where both are empty."""
+    both = dice(found, truth)
+    return both / (2.0 - both)
+
+
+def calibration_error(
+    probability: Scores, truth: NDArray[np.bool_], bins: int = 10
+) -> tuple[float, list[tuple[float, float, int]]]:
+    """Return the expected calibration error, and the diagram that it sums up.
+
+    Returns
+    -------
+    tuple
+        The mean distance of probability and frequency over equally wide bins, weighed by their
+        counts (Guo et al., ICML 2017); and for each bin that is not empty its mean probability, the
+        share of positives, and its count.
+    """
+    place = np.minimum((probability * bins).astype(int), bins - 1)
+    rows = [
+        (float(probability[place == b].mean()), float(truth[place == b].mean()), int(chosen))
+        for b in range(bins)
+        if (chosen := (place == b).sum())
+    ]
+    total = sum(count for _, _, count in rows)
+    error = sum(abs(p - share) * count for p, share, count in rows) / max(1, total)
+    return float(error), rows
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two models on the same images.
+
+    Attributes
+    ----------
+    difference
+        Mean of second minus first.
+    low, high
+        95 % bootstrap interval of it, drawing whole groups.
+    p_value
+        Of a paired t-test over images; ``None`` where all differences are equal.
+    count
+        Number of images.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float | None
+    count: int
+
+
+def compare(
+    first: Sequence[float], second: Sequence[float], groups: Sequence[str], seed: int = 0
+) -> Comparison:
+    """Compare two models' scores, image by image.
+
+    Raises
+    ------
+    ValueError
+        When the lists are empty or of different lengths.
+    """
+    if not first or not len(first) == len(second) == len(groups):
+        raise ValueError(f"{len(first)} and {len(second)} scores of {len(groups)} images")
+    change = np.asarray(second, np.float64) - np.asarray(first, np.float64)
+    low, high = bootstrap_mean(change.tolist(), groups, seed)
+    p_value = None
+    if change.size > 1 and np.ptp(change) > 1e-12:
+        p_value = float(stats.ttest_rel(second, first).pvalue)
+    return Comparison(float(change.mean()), low, high, p_value, change.size)
 
 
 def roc_auc(positive: Scores, negative: Scores) -> float:

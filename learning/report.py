@@ -19,7 +19,7 @@ Recipe: `configs/nano.yaml` (its copy as trained: `config.yaml`), log: `log.json
 
 {train} training images of {train_groups} patients or clusters, {validation} held-out images of
 {validation_groups}. No group is on both sides. This file and `card.yaml` are written by
-`learning/evaluate.py` from what it measured; nobody types a figure.
+`learning/release.py` from what it measured; nobody types a figure.
 
 ## Measured on held-out groups
 

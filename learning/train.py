@@ -332,7 +332,7 @@ def train(config_path: Path, data: Path, out: Path) -> Path:
     Returns
     -------
     Path
-        The training checkpoint; ``learning.evaluate`` makes a model folder of it.
+        The training checkpoint; ``learning.release`` makes a model folder of it.
     """
     recipe = load_recipe(config_path)
     if recipe.workers == 1:

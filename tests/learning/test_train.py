@@ -11,9 +11,9 @@ import torch
 
 from inference.engine import Engine
 from inference.errors import NotCoveredError
-from learning.evaluate import evaluate
 from learning.losses import mask_losses, soft_dice, weighted_mean
 from learning.recipe import Recipe
+from learning.release import release
 from learning.train import Trainer, _schedule, train
 from tests.learning.small_recipe import recipe_data, write_data, write_recipe
 
@@ -29,7 +29,7 @@ def test_all_stages_run_and_a_model_folder_with_a_card_comes_out(
     recipe = write_recipe(tmp_path)
     run, out = tmp_path / "run", tmp_path / "model"
     assert train(recipe, data, run) == run / "checkpoint.pt"
-    card = evaluate(run, recipe, data, out, tmp_path / "README.md")
+    card = release(run, recipe, data, out, tmp_path / "README.md")
     # Seven steps teach nothing, and the card says so: nothing is listed that was not learned.
     assert card.targets == ()
     assert {item.name for item in card.not_listed} == {"polyp", "breast tumour"}
