@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from deploy.cli_jobs import cancel, retry
-from deploy.cli_lint import lint
 from deploy.cli_learning import evaluate, train
+from deploy.cli_lint import lint
 from deploy.cli_model import app as model_app
 from deploy.cli_peers import app as peers_app
 from deploy.cli_peers import reload
