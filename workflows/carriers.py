@@ -84,7 +84,14 @@ class DimseCarrier:
         self, files: Sequence[Path], on_status: Callable[[StoreStatus], None]
     ) -> list[StoreStatus]:
         """Send files over one association."""
-        return send(files, self._destination, calling_ae_title=self._calling, on_status=on_status)
+        return send(
+            files,
+            self._destination,
+            calling_ae_title=self._calling,
+            on_status=on_status,
+            # Where the object's own form is not taken, another one that holds the same.
+            transcode=True,
+        )
 
     def holds(self, study: str, by_series: Mapping[str, Collection[str]]) -> set[str]:
         """Ask by C-FIND."""

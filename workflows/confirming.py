@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Final
 
 from db.jobs import Lease
@@ -28,10 +29,10 @@ def prove_at(
     study_instance_uid: str,
     outcome: Outcome,
 ) -> None:
-    """Have what was sent proven; what the destination does not know after a while is sent anew.
+    """Have what was sent proven; what it came to goes into ``outcome``.
 
-    What it came to goes into ``outcome``. A destination that cannot be asked now keeps what it
-    was sent; only one that answers without knowing an object gets it again.
+    A destination that cannot be asked now keeps what it was sent; only one that answers for long
+    without knowing an object gets it again.
     """
     sent = [
         parcel
@@ -59,14 +60,33 @@ def prove_at(
         )
         return
     if lacking:
-        carrier = carrier_of(destination, node.settings)
-        problem = (
-            f"{carrier} answered success, but its {carrier.find_name} does not know the "
-            f"object after {destination.confirm_seconds:g} s; it is sent again"
-        )
+        _note_lacking(node, lease, destination, lacking, outcome)
+
+
+def _note_lacking(
+    node: Node,
+    lease: Lease,
+    destination: DestinationSettings,
+    lacking: Sequence[Parcel],
+    outcome: Outcome,
+) -> None:
+    """Ask again later for what the destination does not know; after long enough, send it anew.
+
+    Some archives take an object at once and file it at night. Sent at each attempt, it would
+    arrive a hundred times; never sent again, it would be lost where it was lost.
+    """
+    carrier = carrier_of(destination, node.settings)
+    hours = node.settings.retries.prove_hours
+    long_ago = node.now() - timedelta(hours=hours)
+    anew = [one for one in lacking if one.sent_at is None or one.sent_at <= long_ago]
+    said = f"{carrier} answered success, but its {carrier.find_name} does not know the object"
+    if len(anew) < len(lacking):
+        outcome.again.append(f"{said} yet; it is asked again, and sent again after {hours:g} h")
+    if anew:
+        problem = f"{said} after {hours:g} h; it is sent again"
         outcome.again.append(problem)
         with node.database.session() as session:
-            ids = [parcel.delivery_id for parcel in lacking]
+            ids = [parcel.delivery_id for parcel in anew]
             record_sending(session, lease, ids, DeliveryState.PENDING, problem, node.now())
 
 
@@ -87,7 +107,10 @@ def _look_until_proven(
     RetriableError, FinalError
         The destination does not answer the question.
     """
-    limit = time.monotonic() + destination.confirm_seconds
+    # What was not there an hour ago will hardly come while we wait.
+    fresh = node.now() - timedelta(seconds=2 * destination.confirm_seconds)
+    is_fresh = any(one.sent_at is None or one.sent_at >= fresh for one in sent)
+    limit = time.monotonic() + (destination.confirm_seconds if is_fresh else 0.0)
     seconds = _FIRST_LOOK_SECONDS
     while True:
         proven = _ask(node, destination, study_instance_uid, sent)

@@ -190,7 +190,7 @@ def _send_to(
             return
         except RetriableError as error:
             sentence = error.sentence
-            _LOG.warning("job %d: %s", lease.job_id, sentence)
+            _LOG.debug("job %d: %s", lease.job_id, sentence)
             outcome.wait_for(error.after_seconds)
             if error.after_seconds is not None:
                 break

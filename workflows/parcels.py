@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import chain
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class Parcel:
     path: Path
     state: DeliveryState
     sentence: str
+    sent_at: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -78,6 +80,7 @@ def parcels_for(node: Node, lease: Lease, destination: str) -> list[Parcel]:
                 node.archive.absolute(result.path),
                 delivery.state,
                 delivery.sentence,
+                delivery.sent_at,
             )
             for result in results_of(session, lease.job_id)
             for delivery in result.deliveries

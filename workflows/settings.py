@@ -168,6 +168,7 @@ class RetrySettings(Settings):
     rejected_attempts: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 12
     first_seconds: Seconds = 10.0
     longest_seconds: Seconds = 900.0
+    prove_hours: Annotated[float, Field(strict=True, ge=0, le=24 * 30)] = 48.0
 
 
 class ResultSettings(Settings):

@@ -176,10 +176,15 @@ def test_what_the_pacs_does_not_know_is_sent_again(
     job = told(node, job_id)
     assert (job["state"], confirmed(job)) == ("delivering", [True, True, False])
     assert "its C-FIND does not know the object" in job["wait_reason"]
-    pacs.forgets.clear()
-    node = make_node(tmp_path, sqlite_database, clock, destinations=[destination(pacs)])
-    clock.forward(60)
+    # Asked again, it is not sent again; only after two days it counts as lost there.
+    clock.forward(3600)
     deliver_job(node, job_id)
+    assert pacs.received == ALL
+    clock.forward(48 * 3600)
+    for _ in range(2):
+        deliver_job(node, job_id)
+        pacs.forgets.clear()
+        clock.forward(3600)
     assert told(node, job_id)["state"] == "delivered"
     assert pacs.received == [*ALL, GROUNDED_UID]
     first, second = pacs.data[GROUNDED_UID]

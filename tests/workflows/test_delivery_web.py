@@ -82,7 +82,7 @@ def test_it_waits_as_long_as_the_server_asks_for(
         assert session.get_one(Job, job_id).next_attempt_at >= clock() + timedelta(hours=2)
 
 
-def test_a_success_that_the_search_does_not_bear_out_is_sent_again(
+def test_a_success_that_the_search_does_not_bear_out_is_no_delivery(
     tmp_path: Path, sqlite_database: Database, clock: Clock, scripted: Scripted
 ) -> None:
     node = node_for(tmp_path, sqlite_database, clock, scripted.url, confirm_seconds=0.1)
