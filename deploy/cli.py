@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from deploy.cli_jobs import cancel, retry
+from deploy.cli_jobs import app as jobs_app
 from deploy.cli_learning import evaluate, train
 from deploy.cli_lint import lint
 from deploy.cli_model import app as model_app
@@ -39,6 +39,7 @@ app = typer.Typer(
 )
 app.add_typer(model_app)
 app.add_typer(peers_app)
+app.add_typer(jobs_app)
 
 HomeOption = Annotated[
     Path,
@@ -118,36 +119,6 @@ def send(
 
 
 @app.command()
-def jobs(
-    home: HomeOption = DEFAULT_HOME,
-    as_json: JsonOption = False,
-    state: Annotated[
-        list[str] | None, typer.Option("--state", help="Only jobs in this state (repeatable).")
-    ] = None,
-    study: Annotated[
-        str | None, typer.Option("--study", metavar="UID", help="Only jobs of this study.")
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 50,
-) -> None:
-    """List the jobs of a node, the newest first."""
-    from db.reports import job_list
-    from db.states import JobState
-
-    try:
-        states = [JobState(word) for word in state or []]
-    except ValueError:
-        _fail(f"There is no such state; choose from: {', '.join(JobState)}.", 2)
-    with _reading(home) as session:
-        listed = job_list(session, states=states, study_instance_uid=study, limit=limit)
-    if as_json:
-        _print_json(listed)
-        return
-    from deploy.job_display import jobs_table
-
-    _print_rich(jobs_table(listed))
-
-
-@app.command()
 def job(
     number: Annotated[int, typer.Argument(metavar="ID", help="The job's number.")],
     home: HomeOption = DEFAULT_HOME,
@@ -168,8 +139,6 @@ def job(
     _print_rich(*job_page(report))
 
 
-app.command()(retry)
-app.command()(cancel)
 app.command()(train)
 app.command()(evaluate)
 app.command()(reload)

@@ -1,8 +1,10 @@
-"""The commands ``unibiomed-node retry`` and ``cancel``: what people decide about jobs."""
+"""The commands ``unibiomed-node jobs``: what there is, what failed, what people decide about it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import getpass
+import json
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,16 +13,92 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
+    from db.orders import Order
 
-__all__ = ["cancel", "retry"]
+__all__ = ["app"]
 
+app = typer.Typer(
+    name="jobs",
+    help="List the jobs of a node, and decide about them.",
+    invoke_without_command=True,
+)
 HomeOption = Annotated[
     Path, typer.Option("--home", envvar="UNIBIOMED_HOME", help="The node's folder.")
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Numbers = Annotated[list[int], typer.Argument(metavar="ID...", help="Numbers of jobs.")]
 DEFAULT_HOME = Path("unibiomed-home")
+_MOST_NUMBERS = 12
 
 
+@app.callback()
+def jobs(
+    context: typer.Context,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+    state: Annotated[
+        list[str] | None, typer.Option("--state", help="Only jobs in this state (repeatable).")
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option("--study", metavar="UID", help="Only jobs of this study.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 50,
+) -> None:
+    """List the jobs of a node, the newest first; or decide about them."""
+    if context.invoked_subcommand is not None:
+        return
+    from db.reports import job_list
+    from db.states import JobState
+    from deploy.node_database import open_database
+
+    try:
+        states = [JobState(word) for word in state or []]
+    except ValueError:
+        _fail(f"There is no such state; choose from: {', '.join(JobState)}.", 2)
+    with _home_errors(), open_database(home) as session:
+        listed = job_list(session, states=states, study_instance_uid=study, limit=limit)
+    if as_json:
+        typer.echo(json.dumps(listed, indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    from deploy.job_display import jobs_table
+
+    Console().print(jobs_table(listed))
+
+
+@app.command()
+def failures(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+    """Show the failed jobs, those of one cause together, with what to do about it."""
+    from db.figures import causes
+    from deploy.node_database import open_database
+
+    with _home_errors(), open_database(home) as session:
+        found = causes(session)
+    if as_json:
+        listed = [
+            {
+                "stage": one.stage,
+                "sentence": one.sentence,
+                "jobs": one.jobs,
+                "last_at": one.last_at.isoformat(),
+            }
+            for one in found
+        ]
+        typer.echo(json.dumps(listed, indent=2, ensure_ascii=False))
+        return
+    if not found:
+        typer.echo("No job has failed.")
+    for one in found:
+        shown = " ".join(str(number) for number in one.jobs[:_MOST_NUMBERS])
+        more = " ..." if len(one.jobs) > _MOST_NUMBERS else ""
+        count = "1 job" if len(one.jobs) == 1 else f"{len(one.jobs)} jobs"
+        last = f"{one.last_at.astimezone():%Y-%m-%d %H:%M}"
+        typer.echo(f"{count} in {one.stage or 'an early stage'}, last {last}: {one.sentence}")
+        typer.echo(f"  mend it, then: unibiomed-node jobs retry {shown}{more}")
+
+
+@app.command()
 def retry(
     numbers: Annotated[
         list[int] | None, typer.Argument(metavar="[ID]...", help="Numbers of jobs.")
@@ -37,69 +115,61 @@ def retry(
     ] = False,
 ) -> None:
     """Give failed, cancelled or not applicable jobs another chance, and hurry those that wait."""
-    from db.jobs import hurry, reopen
-    from deploy.node_database import changing
+    from db.orders import Order
 
     if not numbers and not failed:
         _fail("Say which jobs: their numbers, or --failed.", 2)
-    left = 0
+    _give(home, Order.RESTART if from_start else Order.RETRY, numbers or (), failed=failed)
+
+
+@app.command()
+def cancel(numbers: Numbers, home: HomeOption = DEFAULT_HOME) -> None:
+    """End jobs; a worker that has one stops. What was sent already stays where it is."""
+    from db.orders import Order
+
+    _give(home, Order.CANCEL, numbers)
+
+
+@app.command()
+def prioritise(
+    numbers: Numbers,
+    home: HomeOption = DEFAULT_HOME,
+    to: Annotated[str, typer.Option(help="routine, urgent or stat.")] = "stat",
+) -> None:
+    """Let jobs come before others, or after them."""
+    from db.orders import PRIORITIES, Order
+
+    if to not in PRIORITIES:
+        _fail(f"There is no priority {to!r}; choose from: {', '.join(PRIORITIES)}.", 2)
+    _give(home, Order(to), numbers)
+
+
+def _give(home: Path, order: Order, numbers: Iterable[int], *, failed: bool = False) -> None:
+    """Give an order, and say what came of it for each job."""
+    from sqlalchemy import select
+
+    from db.models import Job
+    from db.orders import give
+    from db.states import JobState
+    from deploy.node_database import changing
+
+    chosen = set(numbers)
     with _home_errors(), changing(home) as session:
-        for number in _chosen(session, numbers or (), failed):
-            now = datetime.now(UTC)
-            state = reopen(session, number, "retried by hand", now=now, from_start=from_start)
-            if state is not None:
-                typer.echo(f"Job {number} goes on: {state}.")
-            elif hurry(session, number, now):
-                typer.echo(f"Job {number} is tried at once.")
-            else:
-                left += 1
-                _say_why_left(session, number)
-    if left:
+        if failed:
+            chosen.update(session.scalars(select(Job.id).where(Job.state == JobState.FAILED)))
+        outcomes = give(session, order, chosen, _who(), datetime.now(UTC))
+    for outcome in outcomes:
+        typer.echo(outcome.sentence, err=not outcome.done)
+    if not all(outcome.done for outcome in outcomes):
         raise typer.Exit(1)
 
 
-def cancel(
-    number: Annotated[int, typer.Argument(metavar="ID", help="Number of the job.")],
-    home: HomeOption = DEFAULT_HOME,
-    reason: Annotated[str, typer.Option(help="Kept with the job.")] = "cancelled by hand",
-) -> None:
-    """End a job; a worker that has it stops. What was sent already stays where it is."""
-    from db.jobs import JobState, finish
-    from db.models import Job
-    from deploy.node_database import changing
-
-    with _home_errors(), changing(home) as session:
-        if session.get(Job, number) is None:
-            _fail(f"There is no job {number} in {home}.")
-        if not finish(session, number, JobState.CANCELLED, reason, now=datetime.now(UTC)):
-            _fail(f"Job {number} has ended already.")
-    typer.echo(f"Job {number} is cancelled.")
-
-
-def _chosen(session: Session, numbers: Sequence[int], failed: bool) -> list[int]:
-    """Return the jobs in question, each once, the oldest first."""
-    from sqlalchemy import select
-
-    from db.jobs import JobState
-    from db.models import Job
-
-    chosen = set(numbers)
-    if failed:
-        chosen.update(session.scalars(select(Job.id).where(Job.state == JobState.FAILED)))
-    return sorted(chosen)
-
-
-def _say_why_left(session: Session, number: int) -> None:
-    from db.models import Job
-
-    job = session.get(Job, number)
-    if job is None:
-        reason = "there is no such job"
-    elif job.finished_at is None:
-        reason = f"a worker has it ({job.state})"
-    else:
-        reason = f"it is {job.state}, or another job does the same work by now"
-    typer.echo(f"Job {number} is left as it is: {reason}.", err=True)
+def _who() -> str:
+    """Return who sits at the terminal, as the system knows them."""
+    try:
+        return f"{getpass.getuser()} at the command line"
+    except (KeyError, OSError):
+        return "somebody at the command line"
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from db import catalog, jobs
 from db.jobs import JobState
+from db.models import Job
 from db.session import Database
 from deploy.cli import app
 from tests.databases import START
@@ -49,42 +50,57 @@ def failed(database: Database, study: str) -> int:
 def test_all_failed_jobs_go_on_after_the_pacs_was_mended(home: Path, database: Database) -> None:
     first, second = failed(database, "1.2.3"), failed(database, "1.2.4")
     other = waiting_job(database, "1.2.5")
-    code, said = call(home, "retry", "--failed")
+    code, said = call(home, "jobs", "failures")
+    assert code == 0
+    assert "2 jobs in" in said and "the PACS refuses us" in said
+    assert f"unibiomed-node jobs retry {second} {first}" in said
+    code, said = call(home, "jobs", "retry", "--failed")
     assert (code, said) == (0, f"Job {first} goes on: queued.\nJob {second} goes on: queued.\n")
     assert state_of(database, other) is JobState.WAITING
+    assert call(home, "jobs", "failures") == (0, "No job has failed.\n")
 
 
 def test_a_job_that_waits_is_hurried_and_one_that_is_worked_on_is_left(
     home: Path, database: Database
 ) -> None:
     job_id = queued_job(database)
-    assert call(home, "retry", str(job_id)) == (0, f"Job {job_id} is tried at once.\n")
+    assert call(home, "jobs", "retry", str(job_id))[0] == 0
     claimed(database, job_id, JobState.QUEUED, START.replace(year=START.year + 50))
-    code, said = call(home, "retry", str(job_id), "999")
+    code, said = call(home, "jobs", "retry", str(job_id), "999")
     assert code == 1
     assert f"Job {job_id} is left as it is: a worker has it (queued)." in said
-    assert "Job 999 is left as it is: there is no such job." in said
+    assert "There is no job 999 any more." in said
 
 
 def test_a_cancelled_job_is_taken_from_its_worker(home: Path, database: Database) -> None:
     job_id = queued_job(database)
     lease = claimed(database, job_id, JobState.QUEUED)
-    assert call(home, "cancel", str(job_id), "--reason", "wrong patient")[0] == 0
+    assert call(home, "jobs", "cancel", str(job_id))[0] == 0
     assert state_of(database, job_id) is JobState.CANCELLED
     with pytest.raises(jobs.LostLease), database.session() as session:
         jobs.heartbeat(session, lease, 60, START)
-    code, said = call(home, "cancel", str(job_id))
-    assert (code, said) == (1, f"Job {job_id} has ended already.\n")
+    code, said = call(home, "jobs", "cancel", str(job_id))
+    assert code == 1 and "cancelled" in said
+
+
+def test_a_job_comes_before_others(home: Path, database: Database) -> None:
+    job_id = queued_job(database)
+    assert call(home, "jobs", "prioritise", str(job_id)) == (0, f"Job {job_id} is stat now.\n")
+    with database.reading() as session:
+        assert session.get_one(Job, job_id).priority == 0
+    code, said = call(home, "jobs", "prioritise", str(job_id), "--to", "soon")
+    assert code == 2 and "routine" in said
 
 
 def test_what_cannot_be_done_is_said_in_a_sentence(home: Path) -> None:
-    assert call(home, "retry") == (2, "Say which jobs: their numbers, or --failed.\n")
-    code, said = call(home, "cancel", "1")
+    said = (2, "Say which jobs: their numbers, or --failed.\n")
+    assert call(home, "jobs", "retry") == said
+    code, text = call(home, "jobs", "cancel", "1")
     assert code == 1
-    assert "has not run yet" in said
-    code, said = call(home / "nowhere", "retry", "1")
+    assert "has not run yet" in text
+    code, text = call(home / "nowhere", "jobs", "retry", "1")
     assert code == 1
-    assert "is no node's home" in said
+    assert "is no node's home" in text
 
 
 def test_a_job_tells_of_objects_that_came_again_with_other_bytes(
