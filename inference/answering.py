@@ -97,7 +97,14 @@ def answer(
         answered = [
             Answered(
                 target,
-                assemble(one, target, kind=seen.kind, grid=seen.grid, spacing=seen.spacing),
+                assemble(
+                    one,
+                    target,
+                    kind=seen.kind,
+                    grid=seen.grid,
+                    spacing=seen.spacing,
+                    probabilities=task.probabilities,
+                ),
             )
             for target, one in zip(planned.targets, slices, strict=True)
         ]

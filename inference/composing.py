@@ -195,6 +195,7 @@ def _finding(answered: Answered, series: Series, kind: TaskKind, text: str, phra
         key_frame=result.key_frame,
         predicted_iou=result.predicted_iou,
         task=kind.value,
+        probabilities=result.probabilities,
     )
 
 

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
 
+HALF = 128
+"""The least value of a probability in 0 to 255 that belongs to the mask."""
+
 
 class Presence(enum.StrEnum):
     """Whether the model holds that a target is in the image."""
@@ -52,6 +55,9 @@ class Finding:
         there is no mask.
     task
         Which kind of question it answers, a value of `inference.tasks.TaskKind`.
+    probabilities
+        Where they were asked for: the probability of each pixel on the grid of the mask, uint8,
+        0 to 255 for 0 to 1. The mask is just where they are 128 or more.
 
     Raises
     ------
@@ -69,14 +75,15 @@ class Finding:
     key_frame: int | None = None
     predicted_iou: float | None = None
     task: str = "segmentation"
+    probabilities: NDArray[np.uint8] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse a finding that contradicts itself."""
         if not 0.0 <= self.confidence <= 1.0:
             raise ValueError(f"confidence of {self.target!r} is {self.confidence}, not in 0..1")
         if self.mask is None:
-            if self.key_frame is not None:
-                raise ValueError(f"{self.target!r} has a key frame but no mask")
+            if self.key_frame is not None or self.probabilities is not None:
+                raise ValueError(f"{self.target!r} has a key frame or probabilities but no mask")
             return
         if self.presence is Presence.ABSENT:
             raise ValueError(f"{self.target!r} is absent but has a mask")
@@ -87,6 +94,10 @@ class Finding:
             )
         if not self.mask.any():
             raise ValueError(f"mask of {self.target!r} is empty: such a target is absent")
+        if self.probabilities is not None and not np.array_equal(
+            self.probabilities >= HALF, self.mask
+        ):
+            raise ValueError(f"probabilities of {self.target!r} do not fit its mask")
         if self.key_frame is None or not 0 <= self.key_frame < self.mask.shape[0]:
             raise ValueError(f"key frame of {self.target!r} is outside its mask")
 

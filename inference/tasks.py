@@ -76,6 +76,8 @@ class Task:
     body_part
         Body Part Examined (0018,0015), where it is known: targets that belong elsewhere are left
         out by the tasks that look for everything.
+    probabilities
+        Whether findings with a mask carry the probability of each pixel, too.
 
     Raises
     ------
@@ -89,6 +91,7 @@ class Task:
     region: Region | None = None
     question: str = ""
     body_part: str = field(default="", compare=True)
+    probabilities: bool = False
 
     def __post_init__(self) -> None:
         """Normalise words, and refuse a task that cannot be asked."""
@@ -126,6 +129,8 @@ class Task:
             data["question"] = self.question
         if self.body_part:
             data["body_part"] = self.body_part
+        if self.probabilities:
+            data["probabilities"] = True
         return data
 
     @classmethod
@@ -137,7 +142,9 @@ class Task:
         ValueError
             When it is no task; the message says what is wrong with it.
         """
-        unknown = sorted(set(data) - {"kind", "targets", "region", "question", "body_part"})
+        unknown = sorted(
+            set(data) - {"kind", "targets", "region", "question", "body_part", "probabilities"}
+        )
         if unknown:
             raise ValueError(f"a task has no {', '.join(unknown)}")
         if "kind" not in data:
@@ -149,4 +156,5 @@ class Task:
             region=None if region is None else Region.from_json(region),
             question=str(data.get("question", "")),
             body_part=str(data.get("body_part", "")),
+            probabilities=bool(data.get("probabilities", False)),
         )

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from inference.card import CardTarget, VolumeRules
-from inference.findings import Mask, Presence
+from inference.findings import HALF, Mask, Presence
 from inference.presence import (
     Evidence,
     Probabilities,
@@ -79,6 +79,7 @@ class Assembled:
     mask: Mask | None
     key_frame: int | None
     predicted_iou: float | None
+    probabilities: NDArray[np.uint8] | None = None
 
 
 def assemble(
@@ -88,6 +89,7 @@ def assemble(
     kind: str,
     grid: tuple[int, int],
     spacing: Spacing | None,
+    probabilities: bool = False,
 ) -> Assembled:
     """Decide presence and build the mask on the source grid.
 
@@ -103,6 +105,8 @@ def assemble(
         Rows and columns of the source.
     spacing
         mm between frames, rows, columns, or ``None`` where it is unknown.
+    probabilities
+        Whether to give the probability of each pixel, too.
     """
     evidence = answers.evidence(target.presence.coefficients)
     values = probability(evidence, target.presence)
@@ -128,7 +132,10 @@ def assemble(
         below = float(np.nextafter(target.presence.absent_below, 0.0))
         return Assembled(Presence.ABSENT, min(confidence, below), None, None, None)
     key = key_frame(mask, values)
-    return Assembled(presence, confidence, mask, key, float(answers.predicted_iou[key]))
+    pixels = None
+    if probabilities:
+        pixels = pixel_probabilities(logits, shown, mask, answers.via, target.rules.mask_threshold)
+    return Assembled(presence, confidence, mask, key, float(answers.predicted_iou[key]), pixels)
 
 
 def smooth_across(
@@ -176,6 +183,28 @@ def on_source(
         upsampled = to_source(part, *grid, via=via)
         mask[chosen] = (upsampled > threshold).numpy()
     return mask
+
+
+def pixel_probabilities(
+    logits: NDArray[np.float16],
+    shown: NDArray[np.bool_],
+    mask: Mask,
+    via: int | None = None,
+    threshold: float = 0.0,
+) -> NDArray[np.uint8]:
+    """Return the probability of each pixel, 0 to 255, so that `HALF` and more is the mask.
+
+    The logistic function of the logits above the threshold that makes the mask. What cleaning took
+    out of the mask or filled in it is brought to the nearest value on its side.
+    """
+    values = np.zeros(mask.shape, np.uint8)
+    frames = np.flatnonzero(shown)
+    for start in range(0, frames.size, _CHUNK):
+        chosen = frames[start : start + _CHUNK]
+        part = torch.from_numpy(logits[chosen].astype(np.float32))
+        upsampled = to_source(part, mask.shape[1], mask.shape[2], via=via)
+        values[chosen] = torch.round(torch.sigmoid(upsampled - threshold) * 255).numpy()
+    return np.where(mask, np.maximum(values, HALF), np.minimum(values, HALF - 1))
 
 
 def clean(mask: Mask, rules: VolumeRules, spacing: Spacing | None, *, whole: bool) -> Mask:

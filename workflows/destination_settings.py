@@ -27,7 +27,7 @@ class DestinationSettings(Settings):
     """What all destinations have."""
 
     name: Name
-    seg_encoding: Literal["auto", "binary", "labelmap"] = "auto"
+    seg_encoding: Literal["auto", "binary", "labelmap", "fractional"] = "auto"
     garbles_unaligned: Flag = False
     confirm: Literal["find", "none"] = "find"
     confirm_seconds: Seconds = 60.0

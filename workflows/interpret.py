@@ -22,7 +22,7 @@ from dicom_node.objects.measurements import Measurements, measure
 from dicom_node.objects.pixels import PixelValues, read_pixels
 from dicom_node.objects.provenance import NodeIdentity
 from dicom_node.objects.report import build_grounded_report, build_measurement_report
-from dicom_node.objects.segmentation import build_segmentation, choose_encoding
+from dicom_node.objects.segmentation import Encoding, build_segmentation, choose_encoding
 from dicom_node.objects.segments import segments_of
 from dicom_node.objects.series import Source, read_sources
 from dicom_node.objects.terminology import Codes
@@ -227,14 +227,20 @@ def measure_findings(
     return measurements
 
 
+def wants_probabilities(destinations: Sequence[DestinationSettings]) -> bool:
+    """Whether a job's segmentation is one of probabilities: only where all destinations ask."""
+    return bool(destinations) and all(one.seg_encoding == "fractional" for one in destinations)
+
+
 def encoding_for(
     destinations: Iterable[DestinationSettings], source: Source, interpretation: Interpretation
-) -> tuple[Literal["binary", "labelmap"], str]:
+) -> tuple[Encoding, str]:
     """Choose how the segmentation is encoded, for all destinations of a job together.
 
     A job has one segmentation, because one SOP Instance UID means one object wherever it lies.
     Where destinations differ, LABELMAP wins: a viewer that cannot read it shows nothing, whereas
-    a viewer that garbles BINARY frames shows a wrong mask and does not say so.
+    a viewer that garbles BINARY frames shows a wrong mask and does not say so. FRACTIONAL is
+    written only where all ask for it: the findings have probabilities then.
     """
     choices = [
         choose_encoding(

@@ -135,7 +135,7 @@ def encode_job(node: Node, job_id: int) -> list[Dispatch]:
             identifiers,
             node_identity(node.settings),
             codes=Codes(node.settings.results.codes),
-            destinations=_destinations(node, given),
+            destinations=_destinations(node, given.destinations),
             progress=keeper.report,
         )
         files = [
@@ -159,7 +159,11 @@ def _input_of(node: Node, job_id: int) -> _JobInput:
             study_id=job.study_id,
             priority=job.priority,
             modality=job.modality,
-            task=Task(TaskKind(job.task), tuple(job.targets or ())),
+            task=Task(
+                TaskKind(job.task),
+                tuple(job.targets or ()),
+                probabilities=interpret.wants_probabilities(_destinations(node, job.destinations)),
+            ),
             destinations=tuple(job.destinations),
             paths=tuple(node.archive.absolute(instance.path) for instance in instances),
             sop_instance_uids=tuple(instance.sop_instance_uid for instance in instances),
@@ -245,9 +249,9 @@ def _identifiers(node: Node, lease: Lease) -> ResultIdentifiers:
     return ResultIdentifiers.from_json(kept)
 
 
-def _destinations(node: Node, given: _JobInput) -> list[DestinationSettings]:
+def _destinations(node: Node, names: Sequence[str]) -> list[DestinationSettings]:
     """Return the job's destinations that still exist; delivery complains about the others."""
-    known = (node.settings.destination(name) for name in given.destinations)
+    known = (node.settings.destination(name) for name in names)
     return [destination for destination in known if destination is not None]
 
 

@@ -74,6 +74,11 @@ def write(folder: Path, stored: StoredInterpretation) -> Path:
         for index, finding in enumerate(stored.interpretation.findings)
         if finding.mask is not None
     }
+    masks |= {
+        f"probabilities_{index}": finding.probabilities
+        for index, finding in enumerate(stored.interpretation.findings)
+        if finding.probabilities is not None
+    }
     text = json.dumps(_as_json(stored), ensure_ascii=True).encode()
     path = folder / FILE_NAME
     temporary = folder / f".{FILE_NAME}.{os.getpid()}"
@@ -109,7 +114,11 @@ def read(folder: Path) -> StoredInterpretation:
                 text = f"{path} is of format {document.get('format')}, this version reads {_FORMAT}"
                 raise StoredInterpretationError(text)
             findings = tuple(
-                _finding(entry, arrays[f"mask_{index}"] if entry["mask_shape"] else None)
+                _finding(
+                    entry,
+                    arrays[f"mask_{index}"] if entry["mask_shape"] else None,
+                    arrays.get(f"probabilities_{index}"),
+                )
                 for index, entry in enumerate(document["findings"])
             )
     except FileNotFoundError as error:
@@ -177,7 +186,11 @@ def _as_json(stored: StoredInterpretation) -> dict[str, Any]:
     }
 
 
-def _finding(entry: dict[str, Any], packed: NDArray[np.uint8] | None) -> Finding:
+def _finding(
+    entry: dict[str, Any],
+    packed: NDArray[np.uint8] | None,
+    probabilities: NDArray[np.uint8] | None,
+) -> Finding:
     mask: Mask | None = None
     if packed is not None:
         shape = tuple(entry["mask_shape"])
@@ -194,6 +207,7 @@ def _finding(entry: dict[str, Any], packed: NDArray[np.uint8] | None) -> Finding
         key_frame=entry["key_frame"],
         predicted_iou=entry["predicted_iou"],
         task=entry.get("task", TaskKind.SEGMENTATION.value),
+        probabilities=probabilities,
     )
 
 

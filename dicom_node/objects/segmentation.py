@@ -15,8 +15,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 from highdicom.color import CIELabColor
 from highdicom.seg import SegmentDescription
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import Tag
@@ -61,14 +63,14 @@ from dicom_node.objects.series import Source
 from dicom_node.objects.terminology import Codes, Concept
 from inference.findings import Interpretation
 
-Encoding = Literal["binary", "labelmap"]
+Encoding = Literal["binary", "labelmap", "fractional"]
 
 # Newer than pydicom's dictionary.
 LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
 
 
 def choose_encoding(
-    setting: Literal["auto", "binary", "labelmap"],
+    setting: Literal["auto", "binary", "labelmap", "fractional"],
     source: Source,
     interpretation: Interpretation,
     *,
@@ -94,7 +96,14 @@ def choose_encoding(
     """
     if setting == "binary":
         return "binary", "BINARY, as the destination asks."
-    masks = [PackedMask.of(segment.mask) for segment in segments_of(interpretation)]
+    segments = segments_of(interpretation)
+    if setting == "fractional":
+        if all(segment.finding.probabilities is not None for segment in segments):
+            return "fractional", "FRACTIONAL probabilities, as the destination asks."
+        return "binary", (
+            "BINARY: FRACTIONAL is written only where all destinations of a job ask for it."
+        )
+    masks = [PackedMask.of(segment.mask) for segment in segments]
     if overlapping(masks):
         return "binary", "BINARY: segments overlap, which a label map cannot hold."
     if setting == "labelmap":
@@ -139,7 +148,8 @@ def build_segmentation(
     identifiers
         Drawn once for the job; the same ones give the same bytes again.
     encoding
-        ``"binary"`` (uncompressed) or ``"labelmap"`` (RLE, without an item for the background).
+        ``"binary"`` (uncompressed), ``"labelmap"`` (RLE, without an item for the background) or
+        ``"fractional"``: the probabilities of the findings, on the frames where one is above 0.
 
     Returns
     -------
@@ -149,7 +159,8 @@ def build_segmentation(
     Raises
     ------
     SegmentationError
-        When a mask has another shape than the source, or segments of a label map overlap.
+        When a mask has another shape than the source, segments of a label map overlap, or a
+        finding has no probabilities where they are to be written.
     """
     segments = segments_of(interpretation, codes)
     if not segments:
@@ -158,6 +169,8 @@ def build_segmentation(
     _check_shapes(source, segments, len(references))
     masks = [PackedMask.of(segment.mask) for segment in segments]
     overlap = overlapping(masks)
+    if encoding == "fractional":
+        masks = [PackedMask.of(_probabilities(segment) > 0) for segment in segments]
     if encoding == "labelmap" and overlap:
         raise SegmentationError(
             "the segments overlap, which a label map cannot hold: encode them as BINARY"
@@ -186,10 +199,13 @@ def _start(encoding: Encoding) -> Dataset:
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    binary = encoding == "binary"
-    dataset.SOPClassUID = SegmentationStorage if binary else LABEL_MAP_SEGMENTATION_STORAGE
+    label_map = encoding == "labelmap"
+    dataset.SOPClassUID = LABEL_MAP_SEGMENTATION_STORAGE if label_map else SegmentationStorage
     dataset.Modality = "SEG"
-    dataset.SegmentationType = "BINARY" if binary else "LABELMAP"
+    dataset.SegmentationType = encoding.upper()
+    if encoding == "fractional":
+        dataset.SegmentationFractionalType = "PROBABILITY"
+        dataset.MaximumFractionalValue = 255
     return dataset
 
 
@@ -317,7 +333,7 @@ def _write_frames(
     organization_uid = derived_uid(identifiers.segmentation.instance_uid, "dimensions")
     organization, index = dimension_organization(
         organization_uid,
-        segments=encoding == "binary",
+        segments=encoding != "labelmap",
         plane=plane,
         stacked=len(references) > 1 or encoding == "labelmap",
     )
@@ -339,6 +355,15 @@ def _frames(masks: Sequence[PackedMask], encoding: Encoding) -> list[SegmentFram
     ]
 
 
+def _probabilities(segment: Segment) -> NDArray[np.uint8]:
+    """Return the probabilities of a segment, (frames, rows, columns)."""
+    if segment.finding.probabilities is None:
+        raise SegmentationError(
+            f"finding {segment.index + 1} has no probabilities: encode its mask as BINARY"
+        )
+    return segment.finding.probabilities
+
+
 def _write_pixels(
     dataset: Dataset,
     segments: Sequence[Segment],
@@ -349,6 +374,16 @@ def _write_pixels(
         dataset.BitsAllocated = dataset.BitsStored = 1
         dataset.HighBit = 0
         dataset.PixelData = bit_stream(masks, dataset.Rows * dataset.Columns)
+        dataset["PixelData"].VR = "OB"
+        return
+    if encoding == "fractional":
+        dataset.BitsAllocated = dataset.BitsStored = 8
+        dataset.HighBit = 7
+        data = b"".join(
+            _probabilities(segment)[mask.frames].tobytes()
+            for segment, mask in zip(segments, masks, strict=True)
+        )
+        dataset.PixelData = data + b"\x00" * (len(data) % 2)
         dataset["PixelData"].VR = "OB"
         return
     labels = label_map([segment.mask for segment in segments], masks)

@@ -36,7 +36,7 @@ _WITHOUT_COLOUR: Final[Colour] = (0, 200, 180)
 
 
 class UnreadableSegmentationError(FinalError):
-    """The object cannot be read as BINARY or LABELMAP Segmentation; the sentence says why."""
+    """The object cannot be read as a Segmentation; the sentence says why."""
 
 
 class SegmentRead(NamedTuple):
@@ -98,12 +98,24 @@ class SegmentationRead:
         """Give every mask with at least one pixel, in the order of the object's frames."""
         if self._dataset.SegmentationType == "BINARY":
             yield from self._binary_masks()
+        elif self._dataset.SegmentationType == "FRACTIONAL":
+            yield from self._fractional_masks()
         else:
             yield from self._label_masks()
 
     def _binary_masks(self) -> Iterator[FrameMask]:
         for index, groups in enumerate(self._dataset.PerFrameFunctionalGroupsSequence):
             mask = frame_bits(self._dataset, index)
+            if mask.any():
+                segment = int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+                yield FrameMask(segment, *_source_frame(groups), mask)
+
+    def _fractional_masks(self) -> Iterator[FrameMask]:
+        """Give where the value is at least half of the largest that is possible."""
+        groups_of_frames = self._dataset.PerFrameFunctionalGroupsSequence
+        largest = int(self._dataset.MaximumFractionalValue)
+        for groups, values in zip(groups_of_frames, iter_pixels(self._dataset), strict=True):
+            mask = values.astype(np.uint16) * 2 >= largest
             if mask.any():
                 segment = int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
                 yield FrameMask(segment, *_source_frame(groups), mask)
@@ -117,7 +129,7 @@ class SegmentationRead:
 
 
 def read_segmentation(segmentation: Path | Dataset) -> SegmentationRead:
-    """Read a BINARY or LABELMAP Segmentation.
+    """Read a BINARY, FRACTIONAL or LABELMAP Segmentation.
 
     Parameters
     ----------
@@ -134,7 +146,7 @@ def read_segmentation(segmentation: Path | Dataset) -> SegmentationRead:
     try:
         dataset = dcmread(segmentation) if isinstance(segmentation, Path) else segmentation
         kind = str(dataset.SegmentationType)
-        if kind not in ("BINARY", "LABELMAP"):
+        if kind not in ("BINARY", "FRACTIONAL", "LABELMAP"):
             raise UnreadableSegmentationError(f"segmentations of the type {kind} are not shown")
         size = int(dataset.Rows), int(dataset.Columns)
         _check_length(dataset, kind, size)

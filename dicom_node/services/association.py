@@ -135,7 +135,7 @@ class Destination:
 
     Attributes
     ----------
-    seg_encoding : {"auto", "binary", "labelmap"}
+    seg_encoding : {"auto", "binary", "labelmap", "fractional"}
         How segmentations are encoded for it.
     garbles_unaligned : bool
         Its viewers garble BINARY segmentations whose frames do not end on a byte (OHIF 3.13).
@@ -147,7 +147,7 @@ class Destination:
     ae_title: str
     host: str
     port: int
-    seg_encoding: Literal["auto", "binary", "labelmap"] = "auto"
+    seg_encoding: Literal["auto", "binary", "labelmap", "fractional"] = "auto"
     timeouts: Timeouts = field(default_factory=Timeouts)
     garbles_unaligned: bool = False
     tls: Tls | None = None

@@ -61,6 +61,21 @@ def test_an_absent_target_has_no_mask() -> None:
     assert result.confidence < 0.01
 
 
+@pytest.mark.parametrize("kind", ["volume", "images"])
+def test_probabilities_agree_with_the_mask(kind: str) -> None:
+    given = answers(5, [9, 9, 9, -9, 9])
+    given.logits[4] = np.random.default_rng(1).normal(0, 1, (16, 16)).astype(np.float16)
+    arguments = {"kind": kind, "grid": (32, 32), "spacing": (3.0, 1.0, 1.0)}
+    rules = target(single_component=True, solid=True)
+    result = assemble(given, rules, probabilities=True, **arguments)  # type: ignore[arg-type]
+    assert result.mask is not None and result.probabilities is not None
+    assert np.array_equal(result.probabilities >= 128, result.mask)
+    # The logit within the box is 8: nearly sure; nothing is said of slices that do not show it.
+    assert result.probabilities[0, 12, 12] == 255
+    assert not kind == "images" or not result.probabilities[3].any()
+    assert assemble(given, rules, **arguments).probabilities is None  # type: ignore[arg-type]
+
+
 def test_a_blank_slice_shows_nothing_whatever_the_score() -> None:
     given = answers(1, [20.0])
     given.blank[0] = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 from pathlib import Path
@@ -30,6 +31,21 @@ def stored(shape: tuple[int, int, int] = (3, 5, 7), seed: int = 0) -> StoredInte
     )
     found = Interpretation(findings, "m", "1", "d" * 64, "window", shape[0])
     return StoredInterpretation(found, ("1.2", "1.3"), Task.segment("liver", "spleen", "aorta"))
+
+
+def test_probabilities_are_kept(tmp_path: Path) -> None:
+    before = stored()
+    first = before.interpretation.findings[0]
+    assert first.mask is not None
+    values = np.where(first.mask, 200, 17).astype(np.uint8)
+    with_values = dataclasses.replace(first, probabilities=values)
+    others = before.interpretation.findings[1:]
+    interpretation = dataclasses.replace(before.interpretation, findings=(with_values, *others))
+    storage.write(tmp_path, dataclasses.replace(before, interpretation=interpretation))
+    after = storage.read(tmp_path).interpretation.findings
+    assert after[0].probabilities is not None
+    assert np.array_equal(after[0].probabilities, values)
+    assert after[2].probabilities is None
 
 
 @given(st.tuples(*[st.integers(1, 9)] * 3), st.integers(0, 100))

@@ -32,6 +32,7 @@ from dicom_node.objects.segmentation import (
     choose_encoding,
     is_aligned,
 )
+from dicom_node.objects.segmentation_reading import read_segmentation
 from dicom_node.objects.segments import segments_of
 from dicom_node.objects.series import Source, read_sources
 from inference.findings import Interpretation
@@ -253,6 +254,51 @@ def test_overlap_rules_a_label_map_out(tmp_path: Path) -> None:
     ("rows", "columns", "frames", "safe"),
     [(512, 512, 3, True), (178, 197, 2, False), (180, 198, 9, False), (180, 198, 8, True)],
 )
+def with_probabilities(given: Interpretation) -> Interpretation:
+    """Give each mask probabilities: a slope that is above one half just inside of it."""
+    findings = []
+    for one in given.findings:
+        if one.mask is not None:
+            slope = np.indices(one.mask.shape).sum(axis=0) % 100
+            values = np.where(one.mask, 128 + slope, slope).astype(np.uint8)
+            one = dataclasses.replace(one, probabilities=values)
+        findings.append(one)
+    return dataclasses.replace(given, findings=tuple(findings))
+
+
+@pytest.mark.parametrize("shape", [(6, 32, 40), (3, 33, 35)])
+def test_probabilities_are_written_where_they_are_asked_for(
+    shape: tuple[int, int, int], tmp_path: Path
+) -> None:
+    source = make_source("CT", tmp_path, shape=shape)
+    given = with_probabilities(example(source))
+    encoding, why = choose_encoding("fractional", source, given)
+    assert (encoding, why[:24]) == ("fractional", "FRACTIONAL probabilities")
+    dataset = segmentation(source, given, encoding)
+    file = tmp_path / "seg.dcm"
+    file.write_bytes(encode(dataset))
+    assert conformance_tools.validate(file, "seg") == []
+    reader = highdicom.seg.Segmentation.from_dataset(dataset)
+    read = reader.get_pixels_by_source_instance(
+        source.sop_instance_uids, assert_missing_frames_are_empty=True, rescale_fractional=False
+    )
+    expected = [one.probabilities for one in given.findings if one.mask is not None]
+    assert np.array_equal(np.moveaxis(read, -1, 0), expected)
+    # A reader of masks sees the masks.
+    masks = np.zeros((2, *source.shape), np.bool_)
+    for one in read_segmentation(file).masks():
+        masks[one.segment - 1, source.sop_instance_uids.index(one.sop_instance_uid)] = one.mask
+    assert np.array_equal(masks, masks_of(given))
+
+
+def test_without_probabilities_the_mask_is_written(tmp_path: Path) -> None:
+    source = make_source("CT", tmp_path)
+    encoding, why = choose_encoding("fractional", source, example(source))
+    assert encoding == "binary" and "all destinations of a job ask" in why
+    with pytest.raises(SegmentationError, match="has no probabilities"):
+        segmentation(source, encoding="fractional")
+
+
 def test_alignment_is_what_ohif_was_seen_to_need(
     rows: int, columns: int, frames: int, safe: bool
 ) -> None:
