@@ -10,6 +10,7 @@ from sqlalchemy import Table, delete, exists, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from db.attributes import plain_text
 from db.models import (
     Instance,
     Job,
@@ -19,7 +20,7 @@ from db.models import (
     Study,
     StudyAssociation,
 )
-from db.registration import Arrival, Outcome, Registered, plain_text, register, register_batch
+from db.registration import Arrival, Outcome, Registered, register, register_batch
 from db.states import JobState
 
 __all__ = [

@@ -18,8 +18,8 @@ from sqlalchemy import (
     true,
 )
 
+from db.attributes import LONGEST_TEXT
 from db.names import folded_name
-from db.registration import LONGEST_TEXT
 
 Kind = Literal["text", "name", "time", "values"]
 """How a column is compared: case and all; folded names; times of any precision; the values of a

@@ -9,26 +9,23 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal
 
-from sqlalchemy import Connection, Insert, Table, Update, bindparam, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.orm import Session
 
-from db.direct import DirectStatement, PlainStatement, Statement
-from db.models import (
-    OPEN_STUDY_JOB,
-    Base,
-    Instance,
-    Job,
-    JobEvent,
-    JobStage,
-    Series,
-    Study,
-    StudyAssociation,
+from db.attributes import (
+    INSTANCE_FIELDS,
+    NAMED,
+    SERIES_FIELDS,
+    STUDY_FIELDS,
+    name_keys,
+    plain_text,
+    taken,
 )
-from db.names import folded_name
+from db.models import Instance, Job, JobEvent, JobStage
+from db.registration_statements import Statements
+from db.registration_statements import statements as registration_statements
 from db.states import LIVE_STATES, JobState
 
 _Identity = tuple[int, str, str]
@@ -37,38 +34,6 @@ _Times = dict[int, tuple[datetime, datetime]]
 _STANDING_STATES = sorted(LIVE_STATES | {JobState.DELIVERED})
 
 Outcome = Literal["new", "same", "conflict"]
-LONGEST_TEXT = 1024
-"""Characters kept of an attribute without a narrower column."""
-
-_STUDY_COLUMNS: Mapping[str, str] = {
-    "PatientID": "patient_id",
-    "PatientName": "patient_name",
-    "PatientBirthDate": "patient_birth_date",
-    "PatientSex": "patient_sex",
-    "AccessionNumber": "accession_number",
-    "StudyDate": "study_date",
-    "StudyTime": "study_time",
-    "StudyID": "study_id",
-    "StudyDescription": "study_description",
-    "ReferringPhysicianName": "referring_physician_name",
-}
-_NAME_KEYS: Mapping[str, str] = {
-    "PatientName": "patient_name_key",
-    "ReferringPhysicianName": "referring_physician_key",
-}
-_SERIES_COLUMNS: Mapping[str, str] = {
-    "Modality": "modality",
-    "SeriesNumber": "series_number",
-    "SeriesDescription": "series_description",
-    "BodyPartExamined": "body_part_examined",
-}
-_INSTANCE_COLUMNS: Mapping[str, str] = {
-    "InstanceNumber": "instance_number",
-    "NumberOfFrames": "number_of_frames",
-    "Rows": "rows",
-    "Columns": "columns",
-    "ImageType": "image_type",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +109,7 @@ def register_arrivals(connection: Connection, arrivals: Sequence[Arrival]) -> li
     """Do what `register_batch` does, in a transaction without a session."""
     if not arrivals:
         return []
-    statements = _statements(connection.dialect.name)
+    statements = registration_statements(connection.dialect.name)
     studies = _upsert_studies(connection, statements, arrivals)
     series = _upsert_series(connection, statements, arrivals, studies)
     new, back = _insert_instances(connection, statements, arrivals, studies, series)
@@ -176,144 +141,6 @@ def register_arrivals(connection: Connection, arrivals: Sequence[Arrival]) -> li
     return registered
 
 
-def plain_text(text: str, length: int | None = None) -> str:
-    """Cut text from DICOM to what both databases can hold.
-
-    PostgreSQL takes neither NUL nor half a surrogate pair, and does not shorten by itself; what
-    the column cannot hold stays in the stored file.
-    """
-    if not text.isascii() or "\x00" in text:
-        text = text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
-    return text[: length or LONGEST_TEXT]
-
-
-class _Statements(NamedTuple):
-    """The statements of registering, for one dialect."""
-
-    studies: Statement
-    series: Statement
-    instances: Statement
-    associations: Statement
-    study_counts: Statement
-    series_counts: Statement
-    open_jobs: Statement
-
-
-@cache
-def _statements(dialect: str) -> _Statements:
-    """Build the statements of registering once: building costs more than running them."""
-    is_postgresql = dialect == "postgresql"
-    insert = postgresql.insert if is_postgresql else sqlite.insert
-    later = func.greatest if is_postgresql else func.max
-
-    def ready(statement: Insert | Update) -> Statement:
-        if is_postgresql:
-            return PlainStatement(statement)
-        return DirectStatement(statement, sqlite.dialect())
-
-    study, series, instance = _table(Study), _table(Series), _table(Instance)
-    association, job = _table(StudyAssociation), _table(Job)
-    studies = insert(study)
-    rows = insert(series)
-    links = insert(association)
-    return _Statements(
-        studies=ready(
-            studies.on_conflict_do_update(
-                index_elements=["study_instance_uid"],
-                set_={
-                    "last_received_at": later(
-                        study.c.last_received_at, studies.excluded.last_received_at
-                    ),
-                    "arrivals": study.c.arrivals + studies.excluded.arrivals,
-                    "released_at": None,
-                },
-            ).returning(study.c.id, study.c.study_instance_uid)
-        ),
-        # "DO UPDATE" that changes nothing, because "DO NOTHING" would not return the row.
-        series=ready(
-            rows.on_conflict_do_update(
-                index_elements=["study_id", "series_instance_uid"],
-                set_={"series_instance_uid": rows.excluded.series_instance_uid},
-            ).returning(series.c.id, series.c.study_id, series.c.series_instance_uid)
-        ),
-        instances=ready(
-            insert(instance)
-            .on_conflict_do_nothing(index_elements=["series_id", "sop_instance_uid", "sha256"])
-            .returning(instance.c.series_id, instance.c.sop_instance_uid, instance.c.sha256)
-        ),
-        associations=ready(
-            links.on_conflict_do_update(
-                index_elements=["study_id", "association"],
-                set_={
-                    "last_received_at": links.excluded.last_received_at,
-                    "instances": association.c.instances + links.excluded.instances,
-                    "ended_at": None,
-                    "outcome": "",
-                },
-            )
-        ),
-        study_counts=ready(
-            update(study)
-            .where(study.c.id == bindparam("of_id"))
-            .values(
-                number_of_instances=study.c.number_of_instances + bindparam("new"),
-                conflicts=study.c.conflicts + bindparam("beside"),
-            )
-        ),
-        series_counts=ready(
-            update(series)
-            .where(series.c.id == bindparam("of_id"))
-            .values(number_of_instances=series.c.number_of_instances + bindparam("new"))
-        ),
-        open_jobs=ready(
-            insert(job)
-            .on_conflict_do_nothing(index_elements=["study_id"], index_where=OPEN_STUDY_JOB)
-            .returning(job.c.id, job.c.study_id)
-        ),
-    )
-
-
-def _table(model: type[Base]) -> Table:
-    """Give the Core table of a model."""
-    return cast("Table", model.__table__)
-
-
-class _Field(NamedTuple):
-    """A column that takes the text of an attribute, and how much of it."""
-
-    keyword: str
-    column: str
-    length: int
-
-
-def _fields(columns: Mapping[str, str], model: type[Base]) -> tuple[_Field, ...]:
-    table = _table(model).c
-    return tuple(
-        _Field(keyword, column, getattr(table[column].type, "length", None) or LONGEST_TEXT)
-        for keyword, column in columns.items()
-    )
-
-
-_STUDY_FIELDS = _fields(_STUDY_COLUMNS, Study)
-_SERIES_FIELDS = _fields(_SERIES_COLUMNS, Series)
-_INSTANCE_FIELDS = _fields(_INSTANCE_COLUMNS, Instance)
-_NAMED: frozenset[str] = frozenset({*_STUDY_COLUMNS, *_SERIES_COLUMNS, *_INSTANCE_COLUMNS})
-
-
-def _taken(attributes: Mapping[str, str], fields: tuple[_Field, ...]) -> dict[str, str]:
-    return {
-        column: plain_text(attributes.get(keyword, ""), length)
-        for keyword, column, length in fields
-    }
-
-
-def _name_keys(attributes: Mapping[str, str]) -> dict[str, str]:
-    return {
-        column: plain_text(folded_name(attributes.get(keyword, "")), 256)
-        for keyword, column in _NAME_KEYS.items()
-    }
-
-
 def _extend(times: _Times, study_id: int, at: datetime) -> None:
     first, last = times.get(study_id, (at, at))
     times[study_id] = (min(first, at), max(last, at))
@@ -325,7 +152,7 @@ def _identity(arrival: Arrival, series: Mapping[tuple[str, str], int]) -> _Ident
 
 
 def _upsert_studies(
-    connection: Connection, statements: _Statements, arrivals: Sequence[Arrival]
+    connection: Connection, statements: Statements, arrivals: Sequence[Arrival]
 ) -> dict[str, int]:
     rows: dict[str, dict[str, Any]] = {}
     for arrival in arrivals:
@@ -333,8 +160,8 @@ def _upsert_studies(
         if row is None:
             rows[arrival.study_instance_uid] = {
                 "study_instance_uid": arrival.study_instance_uid,
-                **_taken(arrival.attributes, _STUDY_FIELDS),
-                **_name_keys(arrival.attributes),
+                **taken(arrival.attributes, STUDY_FIELDS),
+                **name_keys(arrival.attributes),
                 "first_received_at": arrival.received_at,
                 "last_received_at": arrival.received_at,
                 "arrivals": 1,
@@ -351,7 +178,7 @@ def _upsert_studies(
 
 def _upsert_series(
     connection: Connection,
-    statements: _Statements,
+    statements: Statements,
     arrivals: Sequence[Arrival],
     studies: Mapping[str, int],
 ) -> dict[tuple[str, str], int]:
@@ -362,11 +189,11 @@ def _upsert_series(
             rows[key] = {
                 "study_id": key[0],
                 "series_instance_uid": key[1],
-                **_taken(arrival.attributes, _SERIES_FIELDS),
+                **taken(arrival.attributes, SERIES_FIELDS),
                 "attributes": {
                     keyword: plain_text(text)
                     for keyword, text in arrival.attributes.items()
-                    if keyword not in _NAMED
+                    if keyword not in NAMED
                 },
                 "number_of_instances": 0,
             }
@@ -380,7 +207,7 @@ def _upsert_series(
 
 def _insert_instances(
     connection: Connection,
-    statements: _Statements,
+    statements: Statements,
     arrivals: Sequence[Arrival],
     studies: Mapping[str, int],
     series: Mapping[tuple[str, str], int],
@@ -401,7 +228,7 @@ def _insert_instances(
                 "size": arrival.size,
                 "sha256": arrival.sha256,
                 "conflict": arrival.beside,
-                **_taken(arrival.attributes, _INSTANCE_FIELDS),
+                **taken(arrival.attributes, INSTANCE_FIELDS),
                 "association": arrival.association,
                 "received_at": arrival.received_at,
             },
@@ -434,7 +261,7 @@ def _bring_back(
 
 def _upsert_associations(
     connection: Connection,
-    statements: _Statements,
+    statements: Statements,
     arrivals: Sequence[Arrival],
     studies: Mapping[str, int],
 ) -> None:
@@ -466,7 +293,7 @@ def _upsert_associations(
 
 def _count(
     connection: Connection,
-    statements: _Statements,
+    statements: Statements,
     arrivals: Sequence[Arrival],
     registered: Sequence[Registered],
     series: Mapping[tuple[str, str], int],
@@ -509,7 +336,7 @@ def _standing(connection: Connection, study_ids: Collection[int]) -> set[int]:
     )
 
 
-def _open_jobs(connection: Connection, statements: _Statements, fresh: _Times, event: str) -> None:
+def _open_jobs(connection: Connection, statements: Statements, fresh: _Times, event: str) -> None:
     """Give each study a waiting job with this first event, unless one is open."""
     if not fresh:
         return

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import delete, exists, insert, select, update
 from sqlalchemy.orm import Session, selectinload
 
+from db.attributes import plain_text
 from db.leases import Lease, guard
 from db.models import (
     DeliveryRecord,
@@ -19,7 +20,6 @@ from db.models import (
     ResultRecord,
     ResultState,
 )
-from db.registration import plain_text
 
 
 @dataclass(frozen=True, slots=True)
