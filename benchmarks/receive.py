@@ -29,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -119,10 +119,11 @@ def process_cost(pid: int) -> tuple[float, float]:
         if line.startswith("VmHWM"):
             peak = int(line.split()[1]) / 1024
     for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            more, memory = process_cost(int(child))
-            seconds += more
-            peak += memory
+        with suppress(FileNotFoundError):  # a thread that ended meanwhile
+            for child in (task / "children").read_text().split():
+                more, memory = process_cost(int(child))
+                seconds += more
+                peak += memory
     return seconds, peak
 
 
