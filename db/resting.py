@@ -23,12 +23,14 @@ from db.states import (
 
 
 class Due(NamedTuple):
-    """A job that waits for a worker."""
+    """A job that waits for a worker: since when, and when it was announced last."""
 
     job_id: int
     state: JobState
     study_id: int
     priority: int
+    since: datetime
+    announced_at: datetime | None
 
 
 class Released(NamedTuple):
@@ -210,7 +212,14 @@ def due(
     """
     since = now - timedelta(seconds=announce_again_seconds)
     rows = session.execute(
-        select(Job.id, Job.state, Job.study_id, Job.priority)
+        select(
+            Job.id,
+            Job.state,
+            Job.study_id,
+            Job.priority,
+            Job.next_attempt_at,
+            Job.announced_at,
+        )
         .where(
             Job.state.in_(RESTING_STATES),
             Job.next_attempt_at <= now,

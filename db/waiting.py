@@ -47,3 +47,14 @@ def series_of(session: Session, study_id: int) -> list[Series]:
     return list(
         session.scalars(select(Series).where(Series.study_id == study_id).order_by(Series.id))
     )
+
+
+def digests_of(session: Session, study_id: int) -> list[str]:
+    """List the digests of the weights by which jobs of a study were answered."""
+    return list(
+        session.scalars(
+            select(Job.model_digest)
+            .where(Job.study_id == study_id, Job.model_digest != "")
+            .distinct()
+        )
+    )

@@ -23,7 +23,7 @@ from db.jobs import (
 )
 from db.jobs import Pair as JobPair
 from db.models import Instance, Job, Series, Study, StudyAssociation
-from db.waiting import hold_study, own_series_of, series_of, waiting_job_of
+from db.waiting import digests_of, hold_study, own_series_of, series_of, waiting_job_of
 from dicom_node.errors import RetriableError
 from dicom_node.objects.series import SetAside, Source, read_sources
 from dicom_node.objects.stacks import patients_in
@@ -31,7 +31,7 @@ from dicom_node.peers import Peers
 from workflows.boundary import attend
 from workflows.completion import AssociationEvidence, Decision, Ending, Evidence, Timing, weigh
 from workflows.dispatch import Dispatch
-from workflows.identity import own_equipment
+from workflows.identity import own_devices, own_equipment
 from workflows.lease_keeper import LeaseKeeper
 from workflows.network import peers_of
 from workflows.node import Node
@@ -200,6 +200,7 @@ def _facts(session: Session, node: Node, study: Study) -> StudyFacts:
         own_series_of(session, study.id),
         own_equipment(node.settings),
         {one.called_ae_title for one in associations_of(session, study.id)},
+        own_devices({node.model.digest, *digests_of(session, study.id)}),
     )
 
 

@@ -7,6 +7,7 @@ lost, late or doubled therefore does no harm.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -41,6 +42,19 @@ holds up other deliveries, and nothing else."""
 ROUTINE: Final = 6
 
 
+_URGENT: Final = 3
+
+
+def aged(priority: int, waited: timedelta, aging_seconds: float) -> int:
+    """Return the priority of a job that has waited so long.
+
+    For each `aging_seconds` it counts as one step of three more urgent, up to urgent: however many
+    urgent studies come, routine ones have their turn, and stat stays before all.
+    """
+    steps = max(0, int(waited.total_seconds() // aging_seconds))
+    return max(min(priority, _URGENT), priority - 3 * steps)
+
+
 class Dispatch(NamedTuple):
     """One message to send.
 
@@ -56,6 +70,9 @@ class Dispatch(NamedTuple):
         0 first.
     after_seconds
         Not before so many seconds have passed.
+    raised
+        Whether it has come a step forward by waiting since it was announced last: the message that
+        lies in the queue is worth less than this one.
     """
 
     job_id: int | None
@@ -63,11 +80,15 @@ class Dispatch(NamedTuple):
     study_id: int
     priority: int = ROUTINE
     after_seconds: float = 0.0
+    raised: bool = False
 
     @classmethod
-    def of(cls, due: Due) -> Dispatch:
+    def of(cls, due: Due, now: datetime, aging_seconds: float) -> Dispatch:
         """Return the message for a job that is due."""
-        return cls(due.job_id, due.state, due.study_id, due.priority)
+        priority = aged(due.priority, now - due.since, aging_seconds)
+        told = due.announced_at
+        raised = told is not None and priority < aged(due.priority, told - due.since, aging_seconds)
+        return cls(due.job_id, due.state, due.study_id, priority, raised=raised)
 
     @property
     def task(self) -> str:

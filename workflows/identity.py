@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.metadata import version
 
-from dicom_node.objects.provenance import NodeIdentity
+from dicom_node.objects.provenance import NodeIdentity, device_uid_of
 from workflows.settings import NodeSettings
 
 
@@ -22,3 +23,8 @@ def own_equipment(settings: NodeSettings) -> tuple[str, str]:
     """Return Manufacturer and Manufacturer's Model Name of the node's own objects."""
     identity = node_identity(settings)
     return identity.manufacturer, identity.model_name
+
+
+def own_devices(digests: Iterable[str]) -> frozenset[str]:
+    """Return the Device UIDs that results by these weights carry."""
+    return frozenset(device_uid_of(digest) for digest in digests if digest)

@@ -161,7 +161,7 @@ def send_within_depth(app: Celery, dispatches: Sequence[Dispatch]) -> list[Dispa
         return []
     for dispatch in dispatches:
         name = QUEUES[dispatch.task]
-        if room[name] > 0:
+        if room[name] > 0 or dispatch.raised:
             room[name] -= 1
             chosen.append(dispatch)
     return send(app, chosen)

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal, Protocol
 
 from pydantic import BeforeValidator, Field
+from pydicom import Dataset
 
 from dicom_node.objects.series import SetAside, Source
 from workflows.conditions import AnyCondition, Keyword, matches, shown, values_of
+from workflows.hours import Hours
 from workflows.setting_values import AeTitle, Flag, Name, Settings
 from workflows.settings import NodeSettings
 from workflows.yaml_positions import (
@@ -111,6 +113,7 @@ class Rule(Settings):
     task: StudyTask = "segmentation"
     targets: Names = "all"
     priority: Priority = "routine"
+    hours: Hours | None = None
     destinations: Names = "all"
 
 
@@ -118,6 +121,10 @@ class Rules(Settings):
     """All of ``rules.yaml``."""
 
     rules: tuple[Rule, ...] = (Rule(name="everything"),)
+
+    def rule(self, name: str) -> Rule | None:
+        """Return the rule of this name, or None when there is none."""
+        return next((rule for rule in self.rules if rule.name == name), None)
 
     @property
     def called_ae_titles(self) -> frozenset[str]:
@@ -139,6 +146,8 @@ class StudyFacts:
         Series Instance UIDs of results that this node wrote: they never trigger it again.
     own_equipment
         Manufacturer and Manufacturer's Model Name of the node's own objects.
+    own_devices
+        Device UIDs of the algorithms that this node wrote results by.
     called_ae_titles
         What the node was called when the study was sent to it.
     """
@@ -147,6 +156,7 @@ class StudyFacts:
     own_series: Collection[str] = frozenset()
     own_equipment: tuple[str, str] = ("", "")
     called_ae_titles: Collection[str] = frozenset()
+    own_devices: Collection[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,16 +351,25 @@ def series_words(source: Source) -> str:
 
 
 def _is_own(source: Source, study: StudyFacts) -> bool:
-    """Recognize the node's own objects: by their series, or by their equipment.
+    """Recognize the node's own objects: by their series, their equipment, or their algorithm.
 
     The second way also catches results that were sent back under new UIDs, or that were written
-    before the database was set up anew.
+    before the database was set up anew; the third what others made of them, such as a rendering
+    that keeps who contributed (PS3.3 C.12.1.1.5).
     """
     if source.series_instance_uid in study.own_series:
         return True
     header = source.headers[0]
+    if study.own_devices and not _devices(header).isdisjoint(study.own_devices):
+        return True
     equipment = tuple(str(header.get(k, "")) for k in ("Manufacturer", "ManufacturerModelName"))
     return all(study.own_equipment) and equipment == tuple(study.own_equipment)
+
+
+def _devices(header: Dataset) -> set[str]:
+    """Return the Device UIDs of an object and of all that contributed to it."""
+    items = [header, *(header.get("ContributingEquipmentSequence") or ())]
+    return {str(item.get("DeviceUID") or "") for item in items} - {""}
 
 
 def _one_fits(values: Iterable[str], patterns: Iterable[str]) -> bool:

@@ -148,6 +148,7 @@ class JobSettings(Settings):
     attempts: Annotated[int, Field(strict=True, ge=1, le=100)] = 3
     sweep_seconds: Annotated[float, Field(strict=True, ge=0.2, le=300)] = 5.0
     resend_seconds: Seconds = 30.0
+    aging_seconds: Seconds = 3600.0
 
     @property
     def heartbeat_seconds(self) -> float:

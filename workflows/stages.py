@@ -17,7 +17,7 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from db.jobs import JobState, Lease, advance, note_event, sources_of
+from db.jobs import JobState, Lease, advance, note_event, postpone, sources_of
 from db.models import Job
 from db.results import (
     FoundFinding,
@@ -39,8 +39,9 @@ from inference.tasks import Task, TaskKind
 from workflows import interpret, stored_interpretation
 from workflows.boundary import attend
 from workflows.destination_settings import DestinationSettings
-from workflows.dispatch import Dispatch
+from workflows.dispatch import ROUTINE, Dispatch
 from workflows.engine_thread import EngineThread
+from workflows.hours import opens_at
 from workflows.identity import node_identity
 from workflows.lease_keeper import DeadlineError, LeaseKeeper
 from workflows.node import Node
@@ -61,6 +62,7 @@ class _JobInput:
 
     study_id: int
     priority: int
+    rule: str
     modality: str
     task: Task
     destinations: tuple[str, ...]
@@ -80,6 +82,8 @@ def interpret_job(
 
     def work(lease: Lease, keeper: LeaseKeeper) -> list[Dispatch]:
         given = _input_of(node, job_id)
+        if _waits_for_its_hours(node, lease, given):
+            return []
         _advance(node, lease, JobState.PREPARING)
         source = interpret.one_source(given.paths, given.sop_instance_uids, given.frame_numbers)
         folder = node.home.work_folder(job_id)
@@ -151,6 +155,20 @@ def encode_job(node: Node, job_id: int) -> list[Dispatch]:
     return attend(node, job_id, JobState.ENCODING, work)
 
 
+def _waits_for_its_hours(node: Node, lease: Lease, given: _JobInput) -> bool:
+    """Put a routine job back until its rule's hours begin; who made it urgent cannot wait."""
+    rule = node.configuration.rules.rule(given.rule)
+    if rule is None or rule.hours is None or given.priority < ROUTINE:
+        return False
+    opens = opens_at(rule.hours, node.now(), node.settings.dashboard.time_zone)
+    if opens is None:
+        return False
+    reason = f"waits for the hours of its rule, {rule.hours}; give it priority to start it now"
+    with node.database.session() as session:
+        postpone(session, lease, JobState.QUEUED, reason, opens, now=node.now())
+    return True
+
+
 def _input_of(node: Node, job_id: int) -> _JobInput:
     with node.database.reading() as session:
         job = session.get_one(Job, job_id)
@@ -158,6 +176,7 @@ def _input_of(node: Node, job_id: int) -> _JobInput:
         return _JobInput(
             study_id=job.study_id,
             priority=job.priority,
+            rule=job.rule,
             modality=job.modality,
             task=Task(
                 TaskKind(job.task),

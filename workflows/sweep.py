@@ -73,7 +73,9 @@ def sweep(node: Node, send: Send) -> int:
         return 0
     if any(one.state is JobState.QUEUED for one in found):
         _explain_untaken(node, now)
-    return announce(node, [Dispatch.of(one) for one in found], send)
+    aging = node.settings.jobs.aging_seconds
+    dispatches = [Dispatch.of(one, now, aging) for one in found]
+    return announce(node, sorted(dispatches, key=lambda one: one.priority), send)
 
 
 def _follow_clock(node: Node, now: datetime, ahead: datetime) -> None:

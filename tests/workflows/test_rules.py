@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from pydicom import Dataset
 
 from dicom_node.objects.series import Source, read_sources
 from tests.factories import StudyIdentity, write_ct_series, write_image, write_localizer
@@ -148,6 +149,15 @@ def test_own_results_never_trigger(tmp_path: Path) -> None:
     ours = a_source(tmp_path / "b", Manufacturer="Us", ManufacturerModelName="Node")
     assert made("rules: [{name: a}]", ours, own_equipment=("Us", "Other")).pairs
     assert not made("rules: [{name: a}]", ours, own_equipment=("Us", "Node")).pairs
+
+
+def test_what_others_made_of_own_results_does_not_trigger_either(tmp_path: Path) -> None:
+    item = Dataset()
+    item.DeviceUID = "2.25.77"
+    source = a_source(tmp_path, ContributingEquipmentSequence=[item])
+    assert made("rules: [{name: all}]", source).pairs
+    own = made("rules: [{name: all}]", source, own_devices={"2.25.77"})
+    assert "written by this node" in own.sentence
 
 
 def test_each_rule_makes_its_own_pair(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pydicom
@@ -22,6 +24,7 @@ from tests.workflows.whole_node import (
 from workflows.consider import consider_study
 from workflows.engine_thread import EngineThread
 from workflows.node import Node
+from workflows.rules import Rules
 from workflows.stages import encode_job, interpret_job
 from workflows.stored_interpretation import FILE_NAME
 
@@ -195,6 +198,29 @@ def test_an_unexpected_error_fails_the_job_and_not_the_worker(
         job = session.get_one(Job, queued.argument)
         assert job.state is JobState.FAILED
         assert "ZeroDivisionError" in job.error and str(node.home.log) in job.error
+
+
+def test_a_routine_job_waits_for_the_hours_of_its_rule(
+    node: Node, clock: Clock, engine: EngineThread, tmp_path: Path
+) -> None:
+    begin = clock().astimezone() + timedelta(hours=2)
+    hours = f"{begin:%H:%M}-{begin + timedelta(hours=3):%H:%M}"
+    rules = Rules.model_validate({"rules": [{"name": "everything", "hours": hours}]})
+    at_night = replace(node, configuration=replace(node.configuration, rules=rules))
+    take_in(node, write_ct_series(tmp_path / "ct", ct_volume()))
+    clock.forward(21)
+    (queued,) = consider_study(at_night, STUDY)
+    assert interpret_job(at_night, queued.argument, engine) == []
+    with node.database.session() as session:
+        job = session.get_one(Job, queued.argument)
+        assert job.state is JobState.QUEUED
+        assert "waits for the hours of its rule" in job.wait_reason
+        waits = job.next_attempt_at - clock()
+        assert timedelta(hours=1) < waits <= timedelta(hours=2)
+        # Who makes it urgent does not wait.
+        job.priority, job.next_attempt_at = 0, clock()
+    (encode,) = interpret_job(at_night, queued.argument, engine)
+    assert encode.state is JobState.ENCODING
 
 
 def test_a_truncated_file_fails_with_its_reason(
