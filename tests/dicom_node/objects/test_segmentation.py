@@ -250,10 +250,6 @@ def test_overlap_rules_a_label_map_out(tmp_path: Path) -> None:
         assert encoding == "binary" and "overlap" in sentence
 
 
-@pytest.mark.parametrize(
-    ("rows", "columns", "frames", "safe"),
-    [(512, 512, 3, True), (178, 197, 2, False), (180, 198, 9, False), (180, 198, 8, True)],
-)
 def with_probabilities(given: Interpretation) -> Interpretation:
     """Give each mask probabilities: a slope that is above one half just inside of it."""
     findings = []
@@ -299,6 +295,10 @@ def test_without_probabilities_the_mask_is_written(tmp_path: Path) -> None:
         segmentation(source, encoding="fractional")
 
 
+@pytest.mark.parametrize(
+    ("rows", "columns", "frames", "safe"),
+    [(512, 512, 3, True), (178, 197, 2, False), (180, 198, 9, False), (180, 198, 8, True)],
+)
 def test_alignment_is_what_ohif_was_seen_to_need(
     rows: int, columns: int, frames: int, safe: bool
 ) -> None:
