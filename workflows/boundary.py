@@ -151,7 +151,7 @@ def attend(
         return _again(
             node,
             lease,
-            "the worker's memory ran out; give the node more, or lower model.concurrent_jobs or "
+            "the worker's memory ran out; give the node more, or lower model.prepared_memory or "
             "workers.io in node.yaml",
             most=jobs.attempts,
         )

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from dicom_node.errors import RetriableError
 from inference.findings import Interpretation
 from inference.tasks import Task
+from workflows.pixel_room import PixelRoom
 
 _LOG = logging.getLogger(__name__)
 
@@ -95,6 +96,8 @@ class EngineThread:
     ----------
     load
         Loads the model; called in the engine's own thread, again after it failed.
+    room
+        For the pixels of the jobs that hand in questions, or prepare to.
 
     Notes
     -----
@@ -102,7 +105,8 @@ class EngineThread:
     until these are done. An error of one job is that job's answer and touches no other.
     """
 
-    def __init__(self, load: Callable[[], Engine]) -> None:
+    def __init__(self, load: Callable[[], Engine], room: PixelRoom | None = None) -> None:
+        self.room = PixelRoom() if room is None else room
         self._load = load
         self._engine: Engine | None = None
         self._turns: list[_Turn] = []

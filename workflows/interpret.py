@@ -131,6 +131,12 @@ def one_source(
     )
 
 
+def bytes_of(source: Source) -> int:
+    """Return how much memory the pixels of a source take once they are decoded: 32-bit values."""
+    frames, rows, columns = source.shape
+    return 4 * frames * rows * columns
+
+
 def prepare(source: Source, scratch: Path | None = None) -> Prepared:
     """Read the pixels of a source; raises PixelError (final) or RetriableError.
 

@@ -14,6 +14,7 @@ from workflows.configuration import Configuration, load_configuration
 from workflows.engine_thread import EngineThread
 from workflows.interpret import load_engine
 from workflows.node import Node, open_node
+from workflows.pixel_room import PixelRoom
 from workflows.reloading import Reloading
 from workflows.settings import Home
 
@@ -74,7 +75,8 @@ class WorkerProcess:
     def engine(self) -> EngineThread:
         """The thread that owns the model; not yet started."""
         settings = self.configuration.settings
-        return EngineThread(lambda: load_engine(settings))
+        room = PixelRoom(settings.model.prepared_memory)
+        return EngineThread(lambda: load_engine(settings), room)
 
     @cached_property
     def answering(self) -> Answering:

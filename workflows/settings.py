@@ -131,6 +131,7 @@ class ModelSettings(Settings):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     threads: Annotated[int, Field(strict=True, ge=1, le=1024)] | None = None
     concurrent_jobs: Annotated[int, Field(strict=True, ge=1, le=16)] = 3
+    prepared_memory: Size | None = None
 
 
 class WorkerSettings(Settings):

@@ -32,6 +32,7 @@ from dicom_node.errors import FinalError, RetriableError
 from dicom_node.incoming import StoredFile
 from dicom_node.objects.conformance import Problem
 from dicom_node.objects.identifiers import Predecessor, ResultIdentifiers
+from dicom_node.objects.series import Source
 from dicom_node.objects.terminology import Codes
 from dicom_node.services.header import attributes_of
 from inference.findings import Interpretation
@@ -92,21 +93,8 @@ def interpret_job(
             folder, given.sop_instance_uids, given.task, digest
         )
         if found is None:
-            prepared = interpret.prepare(source, folder)
-            keeper.check()
-            _advance(node, lease, JobState.INFERRING)
-            begun = threading.Event()
-
-            def progress(fraction: float) -> None:
-                keeper.report(fraction)
-                begun.set()
-
-            answer = engine.submit(
-                interpret.question_of(prepared, [given.task], node.model.card),
-                priority=given.priority,
-                progress=progress,
-            )
-            found = _wait(answer, keeper, begun)
+            with engine.room.taken(interpret.bytes_of(source), keeper.check):
+                found = _ask(node, lease, keeper, engine, source, given)
             stored = StoredInterpretation(found, given.sop_instance_uids, given.task)
             stored_interpretation.write(folder, stored)
         else:
@@ -116,6 +104,32 @@ def interpret_job(
         return [Dispatch(job_id, JobState.ENCODING, given.study_id, given.priority)]
 
     return attend(node, job_id, JobState.QUEUED, work, abandon=abandon)
+
+
+def _ask(
+    node: Node,
+    lease: Lease,
+    keeper: LeaseKeeper,
+    engine: EngineThread,
+    source: Source,
+    given: _JobInput,
+) -> Interpretation:
+    """Decode a source's pixels and have the model look at them."""
+    prepared = interpret.prepare(source, node.home.work_folder(lease.job_id))
+    keeper.check()
+    _advance(node, lease, JobState.INFERRING)
+    begun = threading.Event()
+
+    def progress(fraction: float) -> None:
+        keeper.report(fraction)
+        begun.set()
+
+    answer = engine.submit(
+        interpret.question_of(prepared, [given.task], node.model.card),
+        priority=given.priority,
+        progress=progress,
+    )
+    return _wait(answer, keeper, begun)
 
 
 def encode_job(node: Node, job_id: int) -> list[Dispatch]:
