@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -46,7 +46,8 @@ class WrittenResult:
     Attributes
     ----------
     kind
-        ``segmentation``, ``measurement_report`` or ``grounded_report``.
+        ``segmentation``, ``measurement_report``, ``grounded_report``, or a form that a destination
+        asks for besides.
     path, size, sha256
         Of the file, as `dicom_node.archive.StoredFile` has them.
     problems
@@ -263,8 +264,22 @@ def findings_of(session: Session, job_id: int) -> list[FindingRecord]:
     )
 
 
-def plan_deliveries(session: Session, lease: Lease, destinations: Sequence[str]) -> None:
+def plan_deliveries(
+    session: Session,
+    lease: Lease,
+    destinations: Sequence[str],
+    kinds: Mapping[str, Collection[str]] | None = None,
+) -> None:
     """Give each result that may be sent a row per destination; rows that exist stay.
+
+    Parameters
+    ----------
+    session, lease
+        An open transaction, and the right to the job.
+    destinations
+        Their names.
+    kinds
+        By name, the kinds of result that a destination takes; those not named take all.
 
     Raises
     ------
@@ -277,7 +292,9 @@ def plan_deliveries(session: Session, lease: Lease, destinations: Sequence[str])
             continue
         planned = {delivery.destination for delivery in result.deliveries}
         for destination in destinations:
-            if destination not in planned:
+            takes = (kinds or {}).get(destination)
+            wanted = takes is None or result.kind in takes
+            if wanted and destination not in planned:
                 session.add(
                     DeliveryRecord(
                         result_id=result.id,

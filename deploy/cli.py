@@ -159,13 +159,23 @@ def interpret(
         Path | None,
         typer.Option("--model", help="Folder of the weights; the shipped ones if none."),
     ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--also",
+            help="Write besides (repeatable): secondary_capture, report_document, key_objects, "
+            "structure_set.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Interpret DICOM files without network and queue, the same way as the node does."""
     from deploy.interpreting import InterpretError, interpret_folder
 
     try:
-        reports = interpret_folder(path, out, targets=target or None, model=model, say=_say)
+        reports = interpret_folder(
+            path, out, targets=target or None, model=model, say=_say, also=also or ()
+        )
     except InterpretError as error:
         _fail(str(error))
     if as_json:

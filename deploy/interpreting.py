@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from deploy.sending import SendError, files_under
 from dicom_node.errors import DicomNodeError
+from dicom_node.objects.fallbacks import FORMS, Form
 from dicom_node.objects.identifiers import ResultIdentifiers
 from dicom_node.objects.series import Source, read_sources
 from inference.errors import InferenceError
@@ -36,7 +37,13 @@ class InterpretError(Exception):
 
 
 def interpret_folder(
-    path: Path, out: Path, *, targets: Sequence[str] | None, model: Path | None, say: Say
+    path: Path,
+    out: Path,
+    *,
+    targets: Sequence[str] | None,
+    model: Path | None,
+    say: Say,
+    also: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Interpret a file, or all DICOM files under a folder, and write SEG and SR.
 
@@ -52,6 +59,8 @@ def interpret_folder(
         Folder of the weights; None for the shipped ones.
     say
         Receives a sentence about what was set aside and what the checks found.
+    also
+        Forms besides SEG and SR, as a destination's ``objects`` names them.
 
     Returns
     -------
@@ -66,6 +75,10 @@ def interpret_folder(
         not written).
     """
     settings = NodeSettings.model_validate({"model": {"folder": str(model) if model else None}})
+    unknown = [form for form in also if form not in FORMS]
+    if unknown:
+        raise InterpretError(f"There is no form {unknown[0]!r}; choose from: {', '.join(FORMS)}.")
+    forms = [form for form in FORMS if form in also]
     try:
         known = look_at_model(settings)
         sources, set_aside = read_sources(files_under(path))
@@ -85,7 +98,9 @@ def interpret_folder(
     for number, (source, chosen) in enumerate(wanted, start=1):
         folder = out / f"{number:03d}"
         try:
-            reports.append(_interpret(source, chosen, (engine, known), settings, folder, say))
+            reports.append(
+                _interpret(source, chosen, (engine, known), settings, folder, forms, say)
+            )
         except (DicomNodeError, InferenceError) as error:
             # As in the node, where it would be a job of its own: the others go on.
             say(f"Left out {series_words(source)}: {error}")
@@ -112,6 +127,7 @@ def _interpret(
     model: tuple[Engine, KnownModel],
     settings: NodeSettings,
     out: Path,
+    also: Sequence[Form],
     say: Say,
 ) -> dict[str, Any]:
     def quiet(_part: float) -> None:
@@ -123,7 +139,12 @@ def _interpret(
     found = interpret.infer(engine, question, quiet)
     identifiers = ResultIdentifiers.draw(datetime.now(UTC))
     encoded = interpret.encode(
-        prepared, found, identifiers, node_identity(settings), progress=quiet
+        prepared,
+        found,
+        identifiers,
+        node_identity(settings),
+        also=also,
+        progress=quiet,
     )
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / one.file_name for one in encoded.objects]

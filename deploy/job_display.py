@@ -38,6 +38,10 @@ _OBJECTS = {
     "segmentation": "SEG",
     "measurement_report": "SR TID 1500",
     "grounded_report": "SR TID 2000",
+    "structure_set": "RT Structure Set",
+    "secondary_capture": "Secondary Capture",
+    "report_document": "PDF",
+    "key_objects": "Key Objects",
 }
 
 
@@ -162,15 +166,24 @@ def results_table(results: Iterable[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("object", "SOP Instance UID", "sent to", "proven by"):
         table.add_column(title, no_wrap=True)
-    for result in results:
+    for result, count in _counted(results):
         proof = result.get("confirmed_by", "") if result.get("confirmed") else "-"
         table.add_row(
             Text(_OBJECTS.get(result["kind"], result["kind"])),
-            Text(result["sop_instance_uid"]),
+            Text(result["sop_instance_uid"] if count == 1 else f"{count} objects"),
             Text(result.get("destination") or "-"),
             Text(proof, style="green" if result.get("confirmed") else "dim"),
         )
     return table
+
+
+def _counted(results: Iterable[dict[str, Any]]) -> list[tuple[dict[str, Any], int]]:
+    """Count objects of one kind that fare alike: captures come by the dozen."""
+    alike: dict[tuple[object, ...], list[dict[str, Any]]] = {}
+    for result in results:
+        fate = (result.get(key) for key in ("kind", "destination", "confirmed", "confirmed_by"))
+        alike.setdefault(tuple(fate), []).append(result)
+    return [(same[0], len(same)) for same in alike.values()]
 
 
 def doctor_table(examined: Iterable[Examined]) -> Table:

@@ -19,12 +19,12 @@ from pydicom.dataset import Dataset
 from deploy.job_display import measured
 from dicom_node.objects.pixels import PixelValues, read_pixels
 from dicom_node.objects.references import frame_references
+from dicom_node.objects.rendering import fitted, font, shades
 from dicom_node.objects.segmentation_reading import Colour, read_segmentation
 from dicom_node.objects.series import Source
 
 __all__ = ["Segment", "draw_findings", "read_segments"]
 
-Grey = NDArray[np.uint8]
 ImageKey = tuple[str, int]
 
 PANEL = 420  # pixels of the longer side of a panel
@@ -143,7 +143,7 @@ def _panel(
 ) -> Image.Image:
     """Draw one slice with all masks on it, in the shape it has in the patient."""
     size = _panel_size(source)
-    grey = _shades(pixels, frame)
+    grey = shades(pixels, frame)
     image = Image.fromarray(grey).convert("RGB").resize(size, Image.Resampling.BICUBIC)
     shown = _images(source)[frame]
     for segment in segments:
@@ -165,11 +165,11 @@ def _images(source: Source) -> list[ImageKey]:
 
 def _write_label(image: Image.Image, label: str) -> None:
     """Write into the lower left corner, on a dark strip: slices are black, PET is white."""
-    font, place = _font(15), (10, image.height - 8)
+    letters, place = font(15), (10, image.height - 8)
     draw = ImageDraw.Draw(image, "RGBA")
-    left, top, right, bottom = draw.textbbox(place, label, font, anchor="lb")
+    left, top, right, bottom = draw.textbbox(place, label, letters, anchor="lb")
     draw.rectangle((left - 6, top - 4, right + 6, bottom + 4), fill=(17, 20, 25, 190))
-    draw.text(place, label, TEXT, font, anchor="lb")
+    draw.text(place, label, TEXT, letters, anchor="lb")
 
 
 def _panel_size(source: Source) -> tuple[int, int]:
@@ -179,31 +179,6 @@ def _panel_size(source: Source) -> tuple[int, int]:
     height, width = rows * tall, columns * wide
     scale = PANEL / max(height, width)
     return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _shades(pixels: PixelValues, frame: int) -> Grey:
-    """Return one frame as 8-bit values; PET dark on white, as it is read."""
-    values = pixels.values[frame]
-    if pixels.unit == "rgb":
-        return np.asarray(values, np.uint8)
-    if pixels.unit == "SUVbw":
-        low, high = 0.0, max(float(np.percentile(pixels.values, 99.8)), 1e-6)
-    else:
-        low, high = _window(pixels)
-    shades = np.clip((values - low) / max(high - low, 1e-6), 0.0, 1.0)
-    if pixels.unit == "SUVbw":
-        shades = 1.0 - shades
-    grey: Grey = (shades * 255.0).astype(np.uint8)
-    return grey
-
-
-def _window(pixels: PixelValues) -> tuple[float, float]:
-    """Return the header's window, unless the values fill so little of it that all would be dark."""
-    low, high = (float(x) for x in np.percentile(pixels.values, (0.5, 99.7)))
-    stated = pixels.window
-    if stated is not None and high - low >= (stated[1] - stated[0]) / 3:
-        return stated
-    return low, high
 
 
 def _overlay(image: Image.Image, mask: NDArray[np.bool_], colour: Colour) -> Image.Image:
@@ -263,7 +238,7 @@ def _compose(
     """Lay panels, captions and heading out on one page."""
     widths = [sum(p.width for p in row) + GAP * (len(row) - 1) for row in rows]
     inner = max(*widths, 560) if len(widths) > 1 else max(widths[0], 560)
-    wrapped = [_wrap(caption.sentence, inner - 26, _font(19)) for caption in captions]
+    wrapped = [_wrap(caption.sentence, inner - 26, font(19)) for caption in captions]
     heights = [
         max(panel.height for panel in row)
         + (14 + 26 * len(wrapped[index]) + 26 + 20 if captions else 0)
@@ -273,8 +248,8 @@ def _compose(
     height = top + sum(heights) + (10 + 24 * len(footers) if footers else 0) + MARGIN
     page = Image.new("RGB", (inner + 2 * MARGIN, height), BACKGROUND)
     draw = ImageDraw.Draw(page)
-    draw.text((MARGIN, MARGIN - 6), _fit(heading[0], inner, _font(24)), TEXT, _font(24))
-    draw.text((MARGIN, MARGIN + 28), heading[1], FAINT, _font(14))
+    draw.text((MARGIN, MARGIN - 6), fitted(heading[0], inner, font(24)), TEXT, font(24))
+    draw.text((MARGIN, MARGIN + 28), heading[1], FAINT, font(14))
     y = top
     for index, row in enumerate(rows):
         x = MARGIN
@@ -286,7 +261,7 @@ def _compose(
             _write_caption(draw, captions[index], wrapped[index], below)
         y += heights[index]
     for line in footers:
-        draw.text((MARGIN, y + 4), line, FAINT, _font(16))
+        draw.text((MARGIN, y + 4), line, FAINT, font(16))
         y += 24
     return page
 
@@ -296,9 +271,9 @@ def _write_caption(
 ) -> None:
     draw.rounded_rectangle((MARGIN, y + 4, MARGIN + 14, y + 18), 3, fill=caption.colour)
     for line in lines:
-        draw.text((MARGIN + 26, y - 2), line, TEXT, _font(19))
+        draw.text((MARGIN + 26, y - 2), line, TEXT, font(19))
         y += 26
-    draw.text((MARGIN + 26, y), caption.numbers, FAINT, _font(16))
+    draw.text((MARGIN + 26, y), caption.numbers, FAINT, font(16))
 
 
 def _wrap(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
@@ -310,16 +285,3 @@ def _wrap(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
         else:
             lines.append(word)
     return lines
-
-
-def _fit(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
-    while font.getlength(text) > width and len(text) > 4:
-        text = text[:-2].rstrip() + "…"
-    return text
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise RuntimeError("this Pillow was built without FreeType, so it cannot write text")
-    return font

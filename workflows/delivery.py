@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -38,6 +38,7 @@ from workflows.parcels import Outcome, Parcel, parcels_for, pause
 _LOG = logging.getLogger(__name__)
 
 SEGMENTATION: Final = "segmentation"
+REPORTS: Final = frozenset({"measurement_report", "grounded_report"})
 
 
 def deliver_job(node: Node, job_id: int) -> list[Dispatch]:
@@ -97,14 +98,15 @@ def deliver(node: Node, lease: Lease, keeper: LeaseKeeper) -> None:
 
 
 def _planned(node: Node, lease: Lease) -> tuple[list[str], str]:
-    """Plan a delivery of each result to each destination; returns these and the study's UID."""
+    """Plan each result for each destination that takes it; returns their names and the study."""
     with node.database.session() as session:
         job = session.get_one(Job, lease.job_id)
         names = list(dict.fromkeys(job.destinations))
         if job.attempts == 0:
             # Refusals stand between the attempts of one go; an operator's retry lifts them.
             hope_again(session, lease)
-        plan_deliveries(session, lease, names)
+        kinds = {one.name: one.objects for one in node.settings.destinations}
+        plan_deliveries(session, lease, names, kinds)
         return names, job.study.study_instance_uid
 
 
@@ -249,9 +251,8 @@ def _send_pending(
         if by_path[failed.path].kind == SEGMENTATION:
             # The reports point to the segmentation; without it they would point to nothing.
             sentence = f"{failed.sentence}; its reports are not sent without it"
-            _refuse(node, lease, destination, sentence)
+            _refuse(node, lease, destination, sentence, REPORTS)
             outcome.never.append(sentence)
-            return
 
 
 def _record(node: Node, lease: Lease, parcel: Parcel, status: StoreStatus) -> None:
@@ -272,9 +273,15 @@ def _record(node: Node, lease: Lease, parcel: Parcel, status: StoreStatus) -> No
         )
 
 
-def _refuse(node: Node, lease: Lease, destination: DestinationSettings, sentence: str) -> None:
-    """Note that the destination takes none of what it still lacks."""
-    _note_pending(node, lease, destination, sentence, DeliveryState.REFUSED)
+def _refuse(
+    node: Node,
+    lease: Lease,
+    destination: DestinationSettings,
+    sentence: str,
+    kinds: Collection[str] | None = None,
+) -> None:
+    """Note that the destination takes none of what it still lacks, or none of these kinds."""
+    _note_pending(node, lease, destination, sentence, DeliveryState.REFUSED, kinds)
 
 
 def _note_failed_attempt(
@@ -297,17 +304,23 @@ def _note_pending(
     destination: DestinationSettings,
     sentence: str,
     state: DeliveryState,
+    kinds: Collection[str] | None = None,
 ) -> None:
-    pending = _pending(node, lease, destination)
+    pending = _pending(node, lease, destination, kinds)
     with node.database.session() as session:
         record_sending(session, lease, pending, state, sentence, node.now())
 
 
-def _pending(node: Node, lease: Lease, destination: DestinationSettings) -> list[int]:
+def _pending(
+    node: Node,
+    lease: Lease,
+    destination: DestinationSettings,
+    kinds: Collection[str] | None = None,
+) -> list[int]:
     return [
         parcel.delivery_id
         for parcel in parcels_for(node, lease, destination.name)
-        if parcel.state is DeliveryState.PENDING
+        if parcel.state is DeliveryState.PENDING and (kinds is None or parcel.kind in kinds)
     ]
 
 

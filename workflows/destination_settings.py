@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
@@ -20,6 +20,16 @@ from workflows.setting_values import (
     Settings,
 )
 
+ResultKind = Literal[
+    "segmentation",
+    "measurement_report",
+    "grounded_report",
+    "structure_set",
+    "secondary_capture",
+    "report_document",
+    "key_objects",
+]
+RESULTS: Final[tuple[ResultKind, ...]] = ("segmentation", "measurement_report", "grounded_report")
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s?#]+$", max_length=2048)]
 
 
@@ -29,6 +39,8 @@ class DestinationSettings(Settings):
     name: Name
     seg_encoding: Literal["auto", "binary", "labelmap", "fractional"] = "auto"
     garbles_unaligned: Flag = False
+    objects: Annotated[tuple[ResultKind, ...], Field(min_length=1)] = RESULTS
+    rejection_notes: Flag = False
     confirm: Literal["find", "none"] = "find"
     confirm_seconds: Seconds = 60.0
     connection_timeout_seconds: Seconds = 10.0

@@ -7,7 +7,7 @@ by `load_engine`; nothing else here needs torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ from pydicom import Dataset
 from dicom_node.errors import FinalError
 from dicom_node.objects import conformance
 from dicom_node.objects import encoding as files
+from dicom_node.objects.fallbacks import FORMS, Material, build_fallbacks
 from dicom_node.objects.identifiers import Predecessor, ResultIdentifiers
 from dicom_node.objects.measurements import Measurements, measure
 from dicom_node.objects.pixels import PixelValues, read_pixels
@@ -29,14 +30,13 @@ from dicom_node.objects.terminology import Codes
 from inference.card import ModelCard
 from inference.findings import Interpretation
 from inference.tasks import Task
-from workflows.destination_settings import DestinationSettings
+from workflows.destination_settings import DestinationSettings, ResultKind
 from workflows.engine_thread import Engine, Question, steps_of
 from workflows.errors import NotApplicableError
 from workflows.model_card import model_folder
 from workflows.settings import NodeSettings
 
 Progress = Callable[[float], None]
-ResultKind = Literal["segmentation", "measurement_report", "grounded_report"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -49,16 +49,23 @@ class Prepared:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class EncodedObject:
-    """One result object, as data set and as the bytes of its file."""
+    """One result object, as data set and as the bytes of its file.
+
+    Attributes
+    ----------
+    number
+        From 1, where there are several of the kind.
+    """
 
     kind: ResultKind
     dataset: Dataset
     data: bytes
+    number: int | None = None
 
     @property
     def file_name(self) -> str:
         """Name of the file among the job's results."""
-        return f"{self.kind}.dcm"
+        return f"{self.kind}.dcm" if self.number is None else f"{self.kind}_{self.number:03d}.dcm"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -68,7 +75,8 @@ class Encoded:
     Attributes
     ----------
     objects
-        The segmentation first, if there is one; then the reports that refer to it.
+        The segmentation first, if there is one; then the reports that refer to it; then what the
+        destinations ask for besides.
     measurements
         By index of the finding.
     segment_numbers
@@ -267,9 +275,10 @@ def encode(
     *,
     codes: Codes = Codes.ALL,
     destinations: Sequence[DestinationSettings] = (),
+    also: Collection[ResultKind] = (),
     progress: Progress,
 ) -> Encoded:
-    """Measure the findings and build the three objects.
+    """Measure the findings and build the objects.
 
     Parameters
     ----------
@@ -283,6 +292,8 @@ def encode(
         Which codes the site lets into its objects.
     destinations
         Where the objects go.
+    also
+        Forms that are built whatever the destinations ask for.
     progress
         Called with the fraction done.
 
@@ -304,15 +315,29 @@ def encode(
         ("measurement_report", build_measurement_report(*arguments, codes=codes)),
         ("grounded_report", build_grounded_report(*arguments)),
     ]
-    progress(0.9)
-    objects = tuple(
+    objects = [
         EncodedObject(kind, dataset, files.encode(dataset))
         for kind, dataset in built
         if dataset is not None
+    ]
+    progress(0.9)
+    material = Material(
+        source, prepared.pixels, interpretation, measurements, identifiers, node, codes
     )
+    asked = {kind for destination in destinations for kind in destination.objects}
+    objects += _fallbacks(material, {*asked, *also})
     numbers = {segment.index: segment.number for segment in segments_of(interpretation)}
     progress(1.0)
-    return Encoded(objects, measurements, numbers, note if segmentation is not None else "")
+    return Encoded(tuple(objects), measurements, numbers, note if segmentation is not None else "")
+
+
+def _fallbacks(material: Material, asked: Collection[ResultKind]) -> Iterator[EncodedObject]:
+    """Build what is asked for besides SEG and SR."""
+    forms = [form for form in FORMS if form in asked]
+    for form, datasets in build_fallbacks(forms, material):
+        for number, dataset in enumerate(datasets, start=1):
+            several = number if form == "secondary_capture" else None
+            yield EncodedObject(form, dataset, files.encode(dataset), several)
 
 
 def validate(

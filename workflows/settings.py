@@ -394,7 +394,11 @@ def settings_of(marked: MarkedYaml) -> NodeSettings:
         With file, line and mend of every mistake.
     """
     settings = validate(NodeSettings, marked)
-    problems = [*_duplicates(settings, marked), *_clashes(settings, marked)]
+    problems = [
+        *_duplicates(settings, marked),
+        *_clashes(settings, marked),
+        *_dangling(settings, marked),
+    ]
     if problems:
         raise ConfigurationError(problems)
     return settings
@@ -460,3 +464,15 @@ def _clashes(settings: NodeSettings, marked: MarkedYaml) -> Iterable[Configurati
             text = f"port {destination.port} of {destination.host} is this node's own listener"
             mend = "name the port of the PACS, or give the node another one (node.port)"
             yield marked.problem(("destinations", index, "port"), text, mend)
+
+
+def _dangling(settings: NodeSettings, marked: MarkedYaml) -> Iterable[ConfigurationProblem]:
+    """Find destinations whose reports would refer to a segmentation that they are not sent."""
+    for index, destination in enumerate(settings.destinations):
+        reports = {"measurement_report", "grounded_report"} & set(destination.objects)
+        if reports and "segmentation" not in destination.objects:
+            text = (
+                f"the {' and '.join(sorted(reports))} refers to the segmentation, not listed here"
+            )
+            mend = "list segmentation too, or leave the reports out"
+            yield marked.problem(("destinations", index, "objects"), text, mend)

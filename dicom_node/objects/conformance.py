@@ -22,6 +22,7 @@ from pydicom.dataset import Dataset
 from dicom_node.objects import (
     conformance_delivery,
     conformance_equipment,
+    conformance_fallbacks,
     conformance_groups,
     conformance_header,
     conformance_report,
@@ -96,6 +97,7 @@ def rules() -> tuple[Rule, ...]:
         *conformance_segmentation.RULES,
         *conformance_report.RULES,
         *conformance_groups.RULES,
+        *conformance_fallbacks.RULES,
         *conformance_delivery.RULES,
         *conformance_tools.RULES,
     )
@@ -287,7 +289,9 @@ class _Outside:
         self._objects, self._datasets, self._sources = objects, datasets, sources
         self._tools, self._templates = tools, templates
         self._given = source_uids(sources)
-        self._elsewhere = elsewhere
+        # Structure sets refer to the study as to an instance (PS3.3 C.8.8.5): no file has it.
+        studies = {str(one.get("StudyInstanceUID")) for one in datasets}
+        self._elsewhere = {*elsewhere, *studies}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._paths: list[Path] = []
 

@@ -342,7 +342,7 @@ def _write_series(
     suffix = f" {_WORDS[kind]} {RESEARCH_MARKER if node.research_use else CLEARED_MARKER}"
     name = single_line(f"{algorithm.name} {algorithm.version}", LONG_STRING - len(suffix))
     dataset.SeriesDescription = name + suffix
-    if kind == "segmentation":
+    if kind in ("segmentation", "secondary_capture"):
         for keyword in ("BodyPartExamined", "Laterality"):
             if source.get(keyword):
                 dataset.add(copied(source[keyword]))
