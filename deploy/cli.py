@@ -167,6 +167,9 @@ def interpret(
             "structure_set.",
         ),
     ] = None,
+    task: Annotated[
+        str, typer.Option("--task", help="segmentation, disease_recognition or grounded_report.")
+    ] = "segmentation",
     as_json: JsonOption = False,
 ) -> None:
     """Interpret DICOM files without network and queue, the same way as the node does."""
@@ -174,7 +177,7 @@ def interpret(
 
     try:
         reports = interpret_folder(
-            path, out, targets=target or None, model=model, say=_say, also=also or ()
+            path, out, targets=target or None, model=model, say=_say, also=also or (), task=task
         )
     except InterpretError as error:
         _fail(str(error))

@@ -17,7 +17,7 @@ from dicom_node.objects.fallbacks import FORMS, Form
 from dicom_node.objects.identifiers import ResultIdentifiers
 from dicom_node.objects.series import Source, read_sources
 from inference.errors import InferenceError
-from inference.tasks import Task
+from inference.tasks import STUDY_TASKS, Task, TaskKind
 from workflows import interpret
 from workflows.identity import node_identity
 from workflows.model_card import KnownModel, look_at_model
@@ -44,6 +44,7 @@ def interpret_folder(
     model: Path | None,
     say: Say,
     also: Sequence[str] = (),
+    task: str = TaskKind.SEGMENTATION.value,
 ) -> list[dict[str, Any]]:
     """Interpret a file, or all DICOM files under a folder, and write SEG and SR.
 
@@ -61,6 +62,8 @@ def interpret_folder(
         Receives a sentence about what was set aside and what the checks found.
     also
         Forms besides SEG and SR, as a destination's ``objects`` names them.
+    task
+        A task that needs nobody who asks; see `workflows.rules.StudyTask`.
 
     Returns
     -------
@@ -74,6 +77,8 @@ def interpret_folder(
         There is nothing to interpret, or the checks found an error in an object (which is then
         not written).
     """
+    if task not in STUDY_TASKS:
+        raise InterpretError(f"The task is {task!r}, not one of {', '.join(STUDY_TASKS)}.")
     settings = NodeSettings.model_validate({"model": {"folder": str(model) if model else None}})
     unknown = [form for form in also if form not in FORMS]
     if unknown:
@@ -85,9 +90,9 @@ def interpret_folder(
         for aside in set_aside:
             say(f"Set aside {len(aside.paths)} files: {aside.reason}")
         wanted = [
-            (source, chosen)
+            (source, Task(TaskKind(task), chosen))
             for source in sources
-            if (chosen := _targets(source, targets, known, say))
+            if (chosen := _targets(source, targets, task, known, say))
         ]
         if not wanted:
             raise InterpretError(f"There is nothing in {path} that the model can interpret.")
@@ -95,12 +100,10 @@ def interpret_folder(
     except (SendError, DicomNodeError, InferenceError) as error:
         raise InterpretError(str(error)) from error
     reports = []
-    for number, (source, chosen) in enumerate(wanted, start=1):
+    for number, (source, asked) in enumerate(wanted, start=1):
         folder = out / f"{number:03d}"
         try:
-            reports.append(
-                _interpret(source, chosen, (engine, known), settings, folder, forms, say)
-            )
+            reports.append(_interpret(source, asked, (engine, known), settings, folder, forms, say))
         except (DicomNodeError, InferenceError) as error:
             # As in the node, where it would be a job of its own: the others go on.
             say(f"Left out {series_words(source)}: {error}")
@@ -112,9 +115,11 @@ def interpret_folder(
 
 
 def _targets(
-    source: Source, targets: Sequence[str] | None, known: KnownModel, say: Say
+    source: Source, targets: Sequence[str] | None, task: str, known: KnownModel, say: Say
 ) -> tuple[str, ...]:
-    rule = Rule.model_validate({"name": "interpret", "targets": list(targets or ()) or "all"})
+    rule = Rule.model_validate(
+        {"name": "interpret", "targets": list(targets or ()) or "all", "task": task}
+    )
     chosen, reason = choose_targets(rule, source, known)
     if not chosen:
         say(f"Left out {series_words(source)}: {reason}")
@@ -123,7 +128,7 @@ def _targets(
 
 def _interpret(
     source: Source,
-    targets: Sequence[str],
+    task: Task,
     model: tuple[Engine, KnownModel],
     settings: NodeSettings,
     out: Path,
@@ -135,7 +140,7 @@ def _interpret(
 
     prepared = interpret.prepare(source)
     engine, known = model
-    question = interpret.question_of(prepared, [Task.segment(*targets)], known.card)
+    question = interpret.question_of(prepared, [task], known.card)
     found = interpret.infer(engine, question, quiet)
     identifiers = ResultIdentifiers.draw(datetime.now(UTC))
     encoded = interpret.encode(

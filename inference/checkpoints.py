@@ -18,6 +18,7 @@ from torch import Tensor
 from inference.architecture import ModelConfig, UniBiomed
 from inference.card import ModelCard, read_card
 from inference.errors import CheckpointError
+from inference.prompts import IMAGE_CONTEXT, SEG
 from inference.published import is_published, load_published
 from inference.weight_files import WEIGHTS_FILE, file_digest, weights_digest
 
@@ -90,6 +91,7 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpo
     card = read_card(folder)
     config = _read_config(folder / CONFIG_FILE)
     tokenizer = _read_tokenizer(folder / TOKENIZER_FILE)
+    _check_tokenizer(tokenizer, config, folder / TOKENIZER_FILE)
     model = UniBiomed(config)
     tensors = _read_weights(folder / WEIGHTS_FILE)
     _check(model.state_dict(), tensors, folder / WEIGHTS_FILE)
@@ -116,6 +118,19 @@ def _read_tokenizer(path: Path) -> Tokenizer:
     # The tokenizers library raises bare Exception for a file that it cannot read.
     except Exception as error:
         raise CheckpointError(f"{path} is not a tokenizer: {error}") from error
+
+
+def _check_tokenizer(tokenizer: Tokenizer, config: ModelConfig, path: Path) -> None:
+    """Refuse a tokenizer whose ids mean something else to these weights."""
+    size = tokenizer.get_vocab_size(with_added_tokens=True)
+    context, seg = (tokenizer.token_to_id(token) for token in (IMAGE_CONTEXT, SEG))
+    if size != config.language.vocabulary or context != config.language.image_token_id:
+        raise CheckpointError(
+            f"{path} is another model's tokenizer: {size} tokens, {IMAGE_CONTEXT} is {context}; "
+            f"the weights have {config.language.vocabulary} and {config.language.image_token_id}"
+        )
+    if seg is None:
+        raise CheckpointError(f"{path} is another model's tokenizer: it has no {SEG}")
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

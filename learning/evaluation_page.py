@@ -35,7 +35,7 @@ def write_evaluation(
     words: Sequence[dict[str, Any]] = (),
     against: tuple[str, Sequence[Row]] | None = None,
 ) -> Path:
-    """Write ``cases.csv``, ``summary.csv``, ``summary.json``, two figures and ``index.html``.
+    """Write ``cases.csv``, ``summary`` as CSV, JSON and Markdown, two figures, ``index.html``.
 
     Parameters
     ----------
@@ -82,6 +82,7 @@ def write_evaluation(
     error = figures.reliability(measured.rows, out / "reliability.png")
     recorded = {**facts, "calibration_error_all": error, "words": list(words)}
     write_summary(lines, {**recorded, "comparison": comparison}, out)
+    (out / "summary.md").write_text(_markdown(facts, error, lines, words), encoding="utf-8")
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
@@ -105,6 +106,64 @@ def write_evaluation(
     path = out / PAGE
     path.write_text(page, encoding="utf-8")
     return path
+
+
+_MARKDOWN_TARGETS = (
+    ("Dice, shown", "dice_positive", 3),
+    ("floor", "dice_floor_of_card", 2),
+    ("Dice, all", "dice_negatives_counted", 3),
+    ("HD95 mm", "hausdorff_95_mm", 1),
+    ("NSD", "surface_dice", 2),
+    ("sens.", "sensitivity", 2),
+    ("spec.", "specificity", 2),
+    ("AUC", "presence_auc", 3),
+    ("ECE", "calibration_error", 3),
+    ("Dice, reference's rule", "published_rule_dice", 3),
+)
+_MARKDOWN_WORDS = (
+    ("accuracy", "accuracy"),
+    ("majority", "accuracy_of_majority"),
+    ("ROUGE-L", "ROUGE-L"),
+    ("majority", "ROUGE-L_of_majority"),
+    ("BLEU-4", "BLEU-4"),
+)
+
+
+def _markdown(
+    facts: dict[str, Any],
+    error: float,
+    lines: Sequence[dict[str, Any]],
+    words: Sequence[dict[str, Any]],
+) -> str:
+    """Return the tables alone, for a documentation that must not hold the images."""
+    head = ["target", "shown / not", *(title for title, _, _ in _MARKDOWN_TARGETS)]
+    rows = [
+        [
+            str(line["target"]),
+            f"{line['positives']} / {line['negatives']}",
+            *(_number(line[name], digits) for _, name, digits in _MARKDOWN_TARGETS),
+        ]
+        for line in lines
+    ]
+    text = (
+        f"{facts['model']}, weights {facts['digest'][:16]}, on {facts['data']}: {facts['cases']} "
+        f"images and volumes of {facts['groups']} patients or clusters. Expected calibration error "
+        f"over all cases {error:.3f}. NSD at {facts['tolerance_mm']:g} mm.\n\n"
+    )
+    text += _table(head, rows)
+    if words:
+        head = ["task", "items", *(title for title, _ in _MARKDOWN_WORDS)]
+        spoken = [
+            [str(w["task"]), str(w["items"]), *(_number(w[name]) for _, name in _MARKDOWN_WORDS)]
+            for w in words
+        ]
+        text += "\n" + _table(head, spoken)
+    return text
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def read_summary(out: Path) -> dict[str, Any]:

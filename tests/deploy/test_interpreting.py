@@ -56,6 +56,30 @@ def test_files_become_checked_objects_and_a_picture(
         assert image.width > 400 and image.height > 400
 
 
+def test_a_grounded_report_says_where_and_how_large_in_a_valid_sr(
+    slices: list[Path], tmp_path: Path
+) -> None:
+    said: list[str] = []
+    (report,) = interpret_folder(
+        slices[0].parent,
+        tmp_path,
+        targets=["phantom insert"],
+        model=None,
+        say=said.append,
+        task="grounded_report",
+    )
+    (finding,) = report["findings"]
+    assert finding["task"] == "grounded_report"
+    assert not [sentence for sentence in said if sentence.startswith("error")]
+    if finding["presence"] != "absent":
+        assert " of the imaged field; " in finding["text"]
+        assert finding["text"].count("volume") == 1
+    with pytest.raises(InterpretError, match="not one of segmentation"):
+        interpret_folder(
+            slices[0].parent, tmp_path, targets=None, model=None, say=said.append, task="guessing"
+        )
+
+
 def test_a_target_the_card_does_not_list_is_refused_by_name(
     model: Path, slices: list[Path], tmp_path: Path
 ) -> None:

@@ -179,7 +179,8 @@ def test_an_evaluation_writes_tables_figures_and_a_page(
     assert text.count("data:image/png") == 2 + len(measured.worst)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
-        "index.html", "cases.csv", "summary.csv", "summary.json", "dice.png", "reliability.png",
+        "index.html", "cases.csv", "summary.csv", "summary.json", "summary.md", "dice.png",
+        "reliability.png",
     }  # fmt: skip
     summary = read_summary(tmp_path / "out")
     assert summary["digest"] == nano.digest
