@@ -16,6 +16,7 @@ from pydicom.dataelem import DataElement
 
 from dicom_node.objects.calibration import number
 from dicom_node.objects.headers import Header
+from dicom_node.objects.storage_classes import PET_CLASSES
 
 # What every frame takes from its instance: identity, image pixel module, and what SUV needs.
 _OF_THE_INSTANCE: Final = (
@@ -96,6 +97,15 @@ _SINGLE_FRAME_NAMES: Final[Mapping[str, str]] = {
 }
 
 
+# UCUM codes of CID 84 and 85, as Units (0054,1001) has them.
+_PET_UNITS: Final[Mapping[str, str]] = {
+    "Bq/ml": "BQML",
+    "{SUVbw}g/ml": "GML",
+    "g/ml{SUVbw}": "GML",
+    "g/ml": "GML",
+}
+
+
 class FunctionalGroupsError(Exception):
     """The functional groups contradict the image; the text is a sentence."""
 
@@ -124,10 +134,14 @@ def frame_headers(header: Header) -> list[Header]:
             base.add(dataset[keyword])
     for item in dataset.get("SharedFunctionalGroupsSequence") or ():
         _add_macros(base, item)
-    return [
+    headers = [
         replace(header, dataset=_frame(base, groups, index), frame=index)
         for index, groups in enumerate(per_frame)
     ]
+    if str(dataset.SOPClassUID) in PET_CLASSES:
+        for one in headers:
+            _name_pet_values(one.dataset)
+    return headers
 
 
 def _frame(base: Dataset, groups: Dataset, index: int) -> Dataset:
@@ -138,6 +152,34 @@ def _frame(base: Dataset, groups: Dataset, index: int) -> Dataset:
     _add_macros(frame, groups)
     frame.InstanceNumber = index + 1
     return frame
+
+
+def _name_pet_values(frame: Dataset) -> None:
+    """Say under the names of single-frame PET what an enhanced one says (PS3.3 C.8.22, C.7.6.16).
+
+    Its unit stands in the real world value mapping, and counts are corrected for decay to a time
+    of their own.
+    """
+    mapping = next(iter(frame.get("RealWorldValueMappingSequence") or ()), Dataset())
+    code = next(iter(mapping.get("MeasurementUnitsCodeSequence") or ()), Dataset())
+    unit = _PET_UNITS.get(str(code.get("CodeValue") or ""))
+    slope = number(mapping, "RealWorldValueSlope")
+    if "Units" not in frame and unit is not None and slope is not None:
+        frame.Units = unit
+        frame.RescaleSlope = f"{slope:.10g}"
+        frame.RescaleIntercept = f"{number(mapping, 'RealWorldValueIntercept') or 0.0:.10g}"
+    done = [
+        name
+        for keyword, name in (("AttenuationCorrected", "ATTN"), ("DecayCorrected", "DECY"))
+        if frame.get(keyword) == "YES"
+    ]
+    if done and "CorrectedImage" not in frame:
+        frame.CorrectedImage = done
+    moment = str(frame.get("DecayCorrectionDateTime") or "")
+    if len(moment) >= 14 and "DecayCorrection" not in frame:
+        frame.DecayCorrection = "START"
+        frame.SeriesDate = frame.AcquisitionDate = moment[:8]
+        frame.SeriesTime = frame.AcquisitionTime = moment[8:14]
 
 
 def _add_macros(target: Dataset, groups: Dataset) -> None:

@@ -28,6 +28,7 @@ from tests.dicom_node.objects.kinds import moving_block
 from tests.factories import (
     EIGHT_ORIENTATIONS,
     StudyIdentity,
+    code,
     new_uid,
     write_cine,
     write_enhanced,
@@ -106,6 +107,27 @@ def test_enhanced_pet_becomes_suv(tmp_path: Path) -> None:
     pixels = read_pixels(source)
     assert pixels.unit == "SUVbw"
     assert np.allclose(pixels.values, VALUES * 2.0 * 70_000 / 370e6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("unit", ["Bq/ml", "{SUVbw}g/ml"])
+def test_enhanced_pet_says_its_unit_in_its_own_way(unit: str, tmp_path: Path) -> None:
+    path = write_enhanced(tmp_path / "pt.dcm", VALUES, kind="PET", rescale=(1.0, 0.0))
+    dataset = dcmread(path)
+    del dataset.Units, dataset.DecayCorrection, dataset.CorrectedImage
+    # An hour after the injection at 09:15.
+    dataset.DecayCorrectionDateTime = f"{dataset.StudyDate}101500"
+    mapping = Dataset()
+    mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept = 2.5, 0.0
+    mapping.MeasurementUnitsCodeSequence = code(unit, "UCUM", unit)
+    dataset.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence = DicomSequence(
+        [mapping]
+    )
+    dataset.save_as(path)
+    pixels = read_pixels(only(path))
+    dose = 370e6 * 2.0 ** (-3600.0 / 6586.2)
+    factor = 2.5 if unit != "Bq/ml" else 2.5 * 70_000 / dose
+    assert pixels.unit == "SUVbw"
+    assert np.allclose(pixels.values, VALUES * factor, rtol=1e-5)
 
 
 def test_frames_without_a_place_are_looked_at_one_by_one(tmp_path: Path) -> None:

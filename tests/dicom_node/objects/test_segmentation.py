@@ -22,7 +22,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from scipy.spatial.transform import Rotation
 
-from dicom_node.objects import conformance_tools
+from dicom_node.objects import conformance, conformance_tools
 from dicom_node.objects.encoding import encode
 from dicom_node.objects.geometry import Geometry
 from dicom_node.objects.segmentation import (
@@ -393,6 +393,35 @@ def test_a_volume_without_a_frame_of_reference_is_told_by_its_images(tmp_path: P
         file.write_bytes(encode(dataset))
         assert conformance_tools.validate(file, encoding) == []
         assert np.array_equal(read_back(dataset, loose), masks_of(given))
+
+
+def test_a_frame_of_reference_without_positions_is_left_out(tmp_path: Path) -> None:
+    source = make_source("DX", tmp_path, attributes={"FrameOfReferenceUID": "2.25.77"})
+    dataset = segmentation(source)
+    assert "FrameOfReferenceUID" not in dataset
+    file = tmp_path / "seg.dcm"
+    file.write_bytes(encode(dataset))
+    assert [p for p in conformance.check([file], source.headers) if p.severity == "error"] == []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_numbers_longer_than_a_decimal_string_are_rounded(tmp_path: Path) -> None:
+    path = write_enhanced(tmp_path / "oct.dcm", np.zeros((3, 16, 16), np.uint8), kind="OCT")
+    header = dcmread(path)
+    measures = header.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    # As devices write them: 18 characters where 16 are allowed.
+    measures.PixelSpacing = ["0.6000000000000001", "0.3333333333333333"]
+    header.PerFrameFunctionalGroupsSequence[1].PlanePositionSequence[0].ImagePositionPatient = [
+        "-10.00000000000001", "20", "32.00000000000001",
+    ]  # fmt: skip
+    header.save_as(path)
+    (source,), _ = read_sources([path])
+    dataset = segmentation(source)
+    file = tmp_path / "seg.dcm"
+    file.write_bytes(encode(dataset))
+    assert conformance_tools.validate(file, "seg") == []
+    spacing = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing
+    assert [float(value) for value in spacing] == pytest.approx([0.6, 1 / 3])
 
 
 def test_one_frame_of_a_single_frame_class_is_not_referred_to_by_number(tmp_path: Path) -> None:
