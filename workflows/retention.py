@@ -74,21 +74,25 @@ def _before(now: datetime, days: float | None) -> datetime:
     return now - (_LONG_AGO if days is None else timedelta(days=days))
 
 
-def _is_short_of_space(archive: Archive) -> bool:
+def _is_short_of_space(node: Node) -> bool:
     """Whether the disk nears the reserve below which intake refuses instances."""
-    return not archive.has_room(archive.reserve_bytes // 2)
+    archive, watermark = node.archive, node.settings.retention.free_below
+    above = archive.reserve_bytes // 2
+    if watermark is not None:
+        above = max(0, watermark - archive.reserve_bytes)
+    return not archive.has_room(above)
 
 
 def _purge_sources(
     node: Node, before: datetime, failed_before: datetime, *, only_while_short: bool
 ) -> None:
-    if only_while_short and not _is_short_of_space(node.archive):
+    if only_while_short and not _is_short_of_space(node):
         return
     with node.database.reading() as session:
         studies = aged_studies(session, before, failed_before, _AT_ONCE)
     files = 0
     for study_id in studies:
-        if only_while_short and not _is_short_of_space(node.archive):
+        if only_while_short and not _is_short_of_space(node):
             break
         # The files go inside the transaction: it holds the study, so that none of its instances
         # can be registered as kept between the look and the deletion. Few at a time, because in

@@ -190,6 +190,7 @@ class RetentionSettings(Settings):
     """
 
     studies_days: Days | None = 14
+    free_below: Size | None = None
     results_days: Days | None = 90
     jobs_days: Days | None = 365
     quarantine_days: Days | None = 30
@@ -452,6 +453,11 @@ def _clashes(settings: NodeSettings, marked: MarkedYaml) -> Iterable[Configurati
     if tls.port and tls.port == node.port and tls.plain:
         text = "is the port without TLS, too (node.port)"
         yield marked.problem(("tls", "port"), text, "choose another, 2762 by custom")
+    kept = settings.retention
+    if (kept.studies_days or 0) > (kept.results_days or 1 << 30):
+        text = "results would go before the images that they were made from"
+        mend = "keep results at least as long as studies (retention.studies_days)"
+        yield marked.problem(("retention", "results_days"), text, mend)
     for index, peer in enumerate(settings.peers):
         if tls.port is None and (peer.requires_tls or peer.certificate):
             text = "must call by TLS, but this node has no port for TLS"

@@ -107,17 +107,24 @@ def test_a_purged_study_may_come_again(node: Node, clock: Clock) -> None:
     assert len(sources(node)) == 1
 
 
+@pytest.mark.parametrize("by", ["reserve", "watermark"])
 def test_a_short_disk_thins_finished_studies_early(
-    tmp_path: Path, sqlite_database: Database, clock: Clock, pacs: Pacs
+    tmp_path: Path, sqlite_database: Database, clock: Clock, pacs: Pacs, by: str
 ) -> None:
-    settings = {"destinations": [destination(pacs)], "retention": {"studies_days": None}}
+    settings: dict[str, Any] = {
+        "destinations": [destination(pacs)],
+        "retention": {"studies_days": None},
+    }
     roomy = make_node(tmp_path, sqlite_database, clock, **settings)
     deliver_job(roomy, encoded_job(roomy, ["pacs"]))
     waiting = encoded_job(roomy, ["pacs"], study="1.9")
     clock.forward(2 * 3600)
     clean_up(roomy)
     assert len(sources(roomy)) == 2
-    full = make_node(tmp_path, sqlite_database, clock, reserve=1 << 62, **settings)
+    if by == "watermark":
+        settings["retention"]["free_below"] = 1 << 62
+    reserve = 1 << 62 if by == "reserve" else 0
+    full = make_node(tmp_path, sqlite_database, clock, reserve=reserve, **settings)
     clean_up(full)
     assert [path.split("/")[1] for path in sources(full)] == ["1.9"]
     assert told(full, waiting)["state"] == "delivering"
