@@ -144,6 +144,48 @@ def prioritise(
     _give(home, Order(to), numbers)
 
 
+@app.command()
+def withdraw(
+    number: Annotated[int, typer.Argument(metavar="ID", help="Number of the job.")],
+    because: Annotated[
+        str, typer.Option("--because", help="Why, in words; stands in the note and in the log.")
+    ],
+    reason: Annotated[
+        str, typer.Option(help="quality, safety or retention: the code that the PACS acts on.")
+    ] = "quality",
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Withdraw the results that a job sent: a rejection note (IHE IOCM) to each destination.
+
+    Destinations without rejection_notes in node.yaml are named, with what to remove there by hand.
+    """
+    from deploy.node_database import database_url_of
+    from dicom_node.errors import DicomNodeError
+    from dicom_node.objects.fallback_key_objects import Rejection
+    from workflows.node import open_node
+    from workflows.settings import Home
+    from workflows.withdrawal import withdraw as withdraw_results
+
+    if reason not in list(Rejection):
+        _fail(f"There is no reason {reason!r}; choose from: {', '.join(Rejection)}.", 2)
+    if not because.strip():
+        _fail("Say why (--because): people at the PACS will ask.", 2)
+    with _home_errors():
+        database_url_of(home)
+        node = open_node(Home(home.expanduser().resolve()), role="operator")
+        try:
+            outcomes = withdraw_results(node, number, Rejection(reason), because.strip(), _who())
+        except DicomNodeError as error:
+            _fail(f"{error.sentence[:1].upper()}{error.sentence[1:]}.")
+        finally:
+            node.database.dispose()
+    for outcome in outcomes:
+        mark = "withdrawn" if outcome.done else "NOT withdrawn"
+        typer.echo(f"{outcome.destination}: {mark}. {outcome.sentence}", err=not outcome.done)
+    if not all(outcome.done for outcome in outcomes):
+        raise typer.Exit(1)
+
+
 def _give(home: Path, order: Order, numbers: Iterable[int], *, failed: bool = False) -> None:
     """Give an order, and say what came of it for each job."""
     from sqlalchemy import select

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-__all__ = ["NoNodeError", "changing", "open_database"]
+__all__ = ["NoNodeError", "changing", "database_url_of", "open_database"]
 
 
 class NoNodeError(Exception):
@@ -29,15 +29,16 @@ def open_database(folder: Path) -> AbstractContextManager[Session]:
     workflows.yaml_positions.ConfigurationError
         ``node.yaml`` has a mistake.
     """
-    return _session(_url(folder), writes=False)
+    return _session(database_url_of(folder), writes=False)
 
 
 def changing(folder: Path) -> AbstractContextManager[Session]:
     """Open it for one change, committed at the end; errors as `open_database`."""
-    return _session(_url(folder), writes=True)
+    return _session(database_url_of(folder), writes=True)
 
 
-def _url(folder: Path) -> str:
+def database_url_of(folder: Path) -> str:
+    """Return where the database of the node at `folder` is; errors as `open_database`."""
     from workflows.settings import Home, load
 
     home = Home(folder.expanduser().resolve())

@@ -113,3 +113,16 @@ def test_a_job_tells_of_objects_that_came_again_with_other_bytes(
     told = " ".join(call(home, "job", str(job_id))[1].split())
     assert "1 object of this study came again under the same SOP Instance UID" in told
     assert '"conflicts": 1' in call(home, "job", str(job_id), "--json")[1]
+
+
+def test_withdrawing_needs_a_reason_and_something_that_was_sent(
+    home: Path, database: Database
+) -> None:
+    code, said = call(home, "jobs", "withdraw", "1", "--reason", "mood", "--because", "wrong side")
+    assert code == 2 and "quality, safety, retention" in said
+    code, said = call(home, "jobs", "withdraw", "77", "--because", "wrong side")
+    assert code == 1 and "There is no job 77." in said
+    assert call(home, "jobs", "withdraw", "1", "--because", " ")[0] == 2
+    number = failed(database, "1.2.3")
+    code, said = call(home, "jobs", "withdraw", str(number), "--because", "wrong side")
+    assert code == 1 and "was sent anywhere" in said
