@@ -21,7 +21,11 @@ from dicom_node.objects.identifiers import Predecessor, ResultIdentifiers
 from dicom_node.objects.measurements import Measurements, measure
 from dicom_node.objects.pixels import PixelValues, read_pixels
 from dicom_node.objects.provenance import NodeIdentity
-from dicom_node.objects.report import build_grounded_report, build_measurement_report
+from dicom_node.objects.report import (
+    build_grounded_report,
+    build_measurement_report,
+    build_not_applicable_reports,
+)
 from dicom_node.objects.segmentation import Encoding, build_segmentation, choose_encoding
 from dicom_node.objects.segments import segments_of
 from dicom_node.objects.series import Source, read_sources
@@ -32,8 +36,9 @@ from inference.tasks import Task
 from workflows.destination_settings import DestinationSettings, ResultKind
 from workflows.engine_thread import Engine, Question, steps_of
 from workflows.errors import NotApplicableError
-from workflows.model_card import model_folder
+from workflows.model_card import KnownModel, model_folder
 from workflows.settings import NodeSettings
+from workflows.stored_interpretation import StoredInterpretation
 
 Progress = Callable[[float], None]
 
@@ -328,6 +333,39 @@ def encode(
     numbers = {segment.index: segment.number for segment in segments_of(interpretation)}
     progress(1.0)
     return Encoded(tuple(objects), measurements, numbers, note if segmentation is not None else "")
+
+
+def nothing_of(source: Source, model: KnownModel) -> Interpretation:
+    """Return the interpretation of a source that the model was not asked about."""
+    card = model.card
+    return Interpretation((), card.name, card.version, model.digest, "", source.shape[0])
+
+
+def encode_not_applicable(
+    source: Source,
+    stored: StoredInterpretation,
+    identifiers: ResultIdentifiers,
+    node: NodeIdentity,
+    *,
+    codes: Codes = Codes.ALL,
+) -> Encoded:
+    """Build the two reports that say why a source was not interpreted."""
+    documents = build_not_applicable_reports(
+        source,
+        stored.task.targets,
+        stored.not_applicable,
+        stored.interpretation,
+        identifiers,
+        node,
+        codes=codes,
+    )
+    kinds: tuple[ResultKind, ...] = ("measurement_report", "grounded_report")
+    objects = tuple(
+        EncodedObject(kind, dataset, files.encode(dataset))
+        for kind, dataset in zip(kinds, documents, strict=True)
+    )
+    note = f"the model was not applicable, and the reports say so: {stored.not_applicable}"
+    return Encoded(objects, {}, {}, note)
 
 
 def _fallbacks(material: Material, asked: Collection[ResultKind]) -> Iterator[EncodedObject]:

@@ -178,9 +178,12 @@ class ResultSettings(Settings):
 
     `codes` is for sites in countries without a SNOMED CT licence: DICOM lists codes that it may use
     everywhere (``dicom``); for others a broader one of these stands, the words stay.
+    `say_not_applicable` sends reports that a series was not interpreted, and why, where a rule had
+    chosen it and the model turned it down; else only the job says so.
     """
 
     codes: Literal["all", "dicom"] = "all"
+    say_not_applicable: Flag = False
 
 
 class RetentionSettings(Settings):

@@ -42,6 +42,7 @@ from workflows.boundary import attend
 from workflows.destination_settings import DestinationSettings
 from workflows.dispatch import ROUTINE, Dispatch
 from workflows.engine_thread import EngineThread
+from workflows.errors import NotApplicableError
 from workflows.hours import opens_at
 from workflows.identity import node_identity
 from workflows.lease_keeper import DeadlineError, LeaseKeeper
@@ -93,9 +94,15 @@ def interpret_job(
             folder, given.sop_instance_uids, given.task, digest
         )
         if found is None:
-            with engine.room.taken(interpret.bytes_of(source), keeper.check):
-                found = _ask(node, lease, keeper, engine, source, given)
-            stored = StoredInterpretation(found, given.sop_instance_uids, given.task)
+            reason = ""
+            try:
+                with engine.room.taken(interpret.bytes_of(source), keeper.check):
+                    found = _ask(node, lease, keeper, engine, source, given)
+            except NotApplicableError as error:
+                if not node.settings.results.say_not_applicable:
+                    raise
+                found, reason = interpret.nothing_of(source, node.model), error.sentence
+            stored = StoredInterpretation(found, given.sop_instance_uids, given.task, reason)
             stored_interpretation.write(folder, stored)
         else:
             _advance(node, lease, JobState.INFERRING, "findings of an earlier attempt are used")
@@ -137,25 +144,15 @@ def encode_job(node: Node, job_id: int) -> list[Dispatch]:
 
     def work(lease: Lease, keeper: LeaseKeeper) -> list[Dispatch]:
         given = _input_of(node, job_id)
-        identifiers = _identifiers(node, lease)
+        identifiers, work_folder = _identifiers(node, lease), node.home.work_folder(job_id)
         try:
-            stored = stored_interpretation.read(node.home.work_folder(job_id))
+            stored = stored_interpretation.read(work_folder)
         except StoredInterpretationError as error:
             raise FinalError(
                 f"what the model found is lost: {error}; retry the job from the start"
             ) from error
         source = interpret.one_source(given.paths, stored.sop_instance_uids, given.frame_numbers)
-        prepared = interpret.prepare(source, node.home.work_folder(job_id))
-        keeper.check()
-        encoded = interpret.encode(
-            prepared,
-            stored.interpretation,
-            identifiers,
-            node_identity(node.settings),
-            codes=Codes(node.settings.results.codes),
-            destinations=_destinations(node, given.destinations),
-            progress=keeper.report,
-        )
+        encoded = _encode(node, work_folder, keeper, given, stored, source, identifiers)
         files = [
             node.archive.write_result(job_id, one.file_name, one.data) for one in encoded.objects
         ]
@@ -167,6 +164,32 @@ def encode_job(node: Node, job_id: int) -> list[Dispatch]:
         return [Dispatch(job_id, JobState.DELIVERING, given.study_id, given.priority)]
 
     return attend(node, job_id, JobState.ENCODING, work)
+
+
+def _encode(
+    node: Node,
+    work_folder: Path,
+    keeper: LeaseKeeper,
+    given: _JobInput,
+    stored: StoredInterpretation,
+    source: Source,
+    identifiers: ResultIdentifiers,
+) -> interpret.Encoded:
+    """Build the objects of what was found, or the reports that the model was not applicable."""
+    identity, codes = node_identity(node.settings), Codes(node.settings.results.codes)
+    if stored.not_applicable:
+        return interpret.encode_not_applicable(source, stored, identifiers, identity, codes=codes)
+    prepared = interpret.prepare(source, work_folder)
+    keeper.check()
+    return interpret.encode(
+        prepared,
+        stored.interpretation,
+        identifiers,
+        identity,
+        codes=codes,
+        destinations=_destinations(node, given.destinations),
+        progress=keeper.report,
+    )
 
 
 def _waits_for_its_hours(node: Node, lease: Lease, given: _JobInput) -> bool:

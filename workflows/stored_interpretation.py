@@ -41,11 +41,14 @@ class StoredInterpretation:
         SOP Instance UID of each frame, in the order of the masks.
     task
         What was asked for.
+    not_applicable
+        Why the model was not asked; empty where it was.
     """
 
     interpretation: Interpretation
     sop_instance_uids: tuple[str, ...]
     task: Task
+    not_applicable: str = ""
 
 
 def write(folder: Path, stored: StoredInterpretation) -> Path:
@@ -135,7 +138,10 @@ def read(folder: Path) -> StoredInterpretation:
         frames=document["frames"],
     )
     return StoredInterpretation(
-        interpretation, tuple(document["sop_instance_uids"]), _task(document)
+        interpretation,
+        tuple(document["sop_instance_uids"]),
+        _task(document),
+        document.get("not_applicable", ""),
     )
 
 
@@ -166,6 +172,7 @@ def _as_json(stored: StoredInterpretation) -> dict[str, Any]:
         "frames": interpretation.frames,
         "sop_instance_uids": list(stored.sop_instance_uids),
         "task": stored.task.to_json(),
+        "not_applicable": stored.not_applicable,
         "findings": [
             {
                 "target": finding.target,

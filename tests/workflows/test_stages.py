@@ -270,3 +270,29 @@ def test_a_ct_without_hounsfield_units_is_not_applicable(
         job = session.get_one(Job, queued.argument)
         assert job.state is JobState.NOT_APPLICABLE
         assert "needs CT values in HU" in job.wait_reason
+
+
+def test_a_site_may_have_it_reported_that_the_model_was_not_applicable(
+    clock: Clock, tmp_path: Path
+) -> None:
+    node = make_node(tmp_path / "home", clock, results={"say_not_applicable": True})
+    engine = EngineThread(lambda: ThresholdEngine(node.model.digest))
+    engine.start()
+    attributes = {"RescaleType": "US"}
+    take_in(node, write_ct_series(tmp_path / "ct", ct_volume(), attributes=attributes))
+    clock.forward(21)
+    (queued,) = consider_study(node, STUDY)
+    (encoding,) = interpret_job(node, queued.argument, engine)
+    engine.stop()
+    (delivering,) = encode_job(node, encoding.argument)
+    assert delivering.state is JobState.DELIVERING
+    with node.database.reading() as session:
+        report = job_as_json(session, queued.argument)
+    assert report is not None and report["findings"] == []
+    kinds = [result["kind"] for result in report["results"]]
+    assert kinds == ["measurement_report", "grounded_report"]
+    document = pydicom.dcmread(node.archive.absolute(report["results"][1]["file"]))
+    assert document.CompletionFlag == "PARTIAL"
+    assert "needs CT values in HU" in str(document.to_json())
+    assert any("was not applicable" in event["text"] for event in report["events"])
+    node.database.dispose()
