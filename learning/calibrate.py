@@ -19,6 +19,7 @@ from inference.card import (
     VolumeRules,
 )
 from learning import metrics
+from learning.evidence import NAMES, Collected, Weights, weigh
 from learning.recipe import Concept, Recipe
 
 MARGIN = 0.1
@@ -32,6 +33,24 @@ _KEPT_POSITIVES = 0.97
 """Share of positives that must not be called absent."""
 
 Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Further:
+    """Evidence beside the object score, in the order of a measurement's images.
+
+    Attributes
+    ----------
+    positive, negative_own, negative_other
+        ``(N, len(learning.evidence.NAMES))`` each.
+    groups_own
+        Patient or cluster of the negatives of the own source.
+    """
+
+    positive: Scores
+    negative_own: Scores
+    negative_other: Scores
+    groups_own: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +68,8 @@ class ConceptMeasurement:
         The same on images moved at random.
     positive, negative_own, negative_other
         Object scores of images that show it, of empty images of its own source, and of others.
+    further
+        Evidence beside these scores; ``None`` where only scores are known.
     """
 
     concept: Concept
@@ -61,6 +82,7 @@ class ConceptMeasurement:
     positive: Scores
     negative_own: Scores
     negative_other: Scores
+    further: Further | None = None
 
     @property
     def negative(self) -> Scores:
@@ -98,24 +120,72 @@ def fit_logistic(positive: Scores, negative: Scores, weight: Scores) -> tuple[fl
 
 
 def calibrate(measured: ConceptMeasurement) -> PresenceCalibration:
-    """Fit probability and thresholds; empty images of the own source weigh half of all."""
+    """Fit probability and thresholds; empty images of the own source weigh half of all.
+
+    Evidence beside the object score is taken in where `learning.evidence.weigh` finds it better.
+    """
     own, other = measured.negative_own, measured.negative_other
     weight = np.concatenate(
         [np.full(part.size, 1.0 / part.size) for part in (own, other) if part.size]
     )
     slope, offset = fit_logistic(measured.positive, measured.negative, weight)
-    harder = own if own.size >= 5 else measured.negative
-    present = metrics.best_threshold(measured.positive, harder)
-    absent = min(present, float(np.quantile(measured.positive, 1.0 - _KEPT_POSITIVES)))
-
-    def chance(score: float) -> float:
-        return float(1.0 / (1.0 + np.exp(-np.clip(slope * score + offset, -30, 30))))
-
+    weights = Weights(round(slope, 5), round(offset, 5), {})
+    if measured.further is not None:
+        weights = weigh(_collected(measured, measured.further)) or weights
+    odds = _odds(measured, weights)
+    harder = odds.negative_own if own.size >= 5 else odds.negative
+    present = metrics.best_threshold(odds.positive, harder)
+    absent = min(present, float(np.quantile(odds.positive, 1.0 - _KEPT_POSITIVES)))
     return PresenceCalibration(
-        slope=round(slope, 5),
-        offset=round(offset, 5),
-        absent_below=round(min(chance(absent), 0.5), 4),
-        present_from=round(chance(present), 4),
+        slope=weights.slope,
+        offset=weights.offset,
+        coefficients=weights.coefficients,
+        absent_below=round(min(_chance(absent), 0.5), 4),
+        present_from=round(_chance(present), 4),
+    )
+
+
+def _chance(odds: float) -> float:
+    return float(1.0 / (1.0 + np.exp(-np.clip(odds, -30, 30))))
+
+
+def _collected(measured: ConceptMeasurement, further: Further) -> Collected:
+    """Images that show a concept, and the empty ones of its own source."""
+    return Collected(
+        score=np.concatenate([measured.positive, measured.negative_own]),
+        further=np.concatenate([further.positive, further.negative_own]),
+        truth=np.arange(measured.positive.size + measured.negative_own.size)
+        < measured.positive.size,
+        groups=(*measured.groups, *further.groups_own),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Odds:
+    """Calibrated log odds of a measurement's images."""
+
+    positive: Scores
+    negative_own: Scores
+    negative_other: Scores
+
+    @property
+    def negative(self) -> Scores:
+        """All negatives."""
+        return np.concatenate([self.negative_own, self.negative_other])
+
+
+def _odds(measured: ConceptMeasurement, weights: Weights | PresenceCalibration) -> _Odds:
+    coefficients = np.array([weights.coefficients.get(name, 0.0) for name in NAMES])
+
+    def of(score: Scores, further: Scores | None) -> Scores:
+        total: Scores = weights.slope * score + weights.offset
+        return total if further is None or not score.size else total + further @ coefficients
+
+    more = measured.further
+    return _Odds(
+        of(measured.positive, None if more is None else more.positive),
+        of(measured.negative_own, None if more is None else more.negative_own),
+        of(measured.negative_other, None if more is None else more.negative_other),
     )
 
 
@@ -127,9 +197,10 @@ def measured_score(
 ) -> MeasuredScore:
     """Sum up one concept for the card."""
     low, high = metrics.bootstrap_mean(measured.dice.tolist(), measured.groups, seed)
-    p, slope, offset = calibration.present_from, calibration.slope, calibration.offset
-    threshold = (np.log(p / (1.0 - p)) - offset) / slope if 0 < p < 1 else np.inf
-    own = measured.negative_own
+    p = calibration.present_from
+    threshold = np.log(p / (1.0 - p)) if 0 < p < 1 else np.inf
+    odds = _odds(measured, calibration)
+    own = odds.negative_own
     return MeasuredScore(
         dice=round(float(measured.dice.mean()), 4),
         dice_interval=Interval(low=round(low, 4), high=round(high, 4)),
@@ -138,12 +209,12 @@ def measured_score(
         floor=round(float(measured.floor.mean()), 4),
         dice_shifted=round(float(measured.dice_shifted.mean()), 4),
         floor_shifted=round(float(measured.floor_shifted.mean()), 4),
-        presence_auc=round(metrics.roc_auc(measured.positive, measured.negative), 4),
-        presence_auc_own=round(metrics.roc_auc(measured.positive, own), 4) if own.size else None,
-        negatives=measured.negative.size,
+        presence_auc=round(metrics.roc_auc(odds.positive, odds.negative), 4),
+        presence_auc_own=round(metrics.roc_auc(odds.positive, own), 4) if own.size else None,
+        negatives=odds.negative.size,
         negatives_own=own.size,
-        sensitivity=round(metrics.sensitivity(measured.positive, threshold), 4),
-        specificity=round(metrics.specificity(measured.negative, threshold), 4),
+        sensitivity=round(metrics.sensitivity(odds.positive, threshold), 4),
+        specificity=round(metrics.specificity(odds.negative, threshold), 4),
         volume_dice=round(float(np.mean(volumes)), 4) if volumes else None,
         volumes=len(volumes),
     )

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from inference import decoding, prompts
 from inference.architecture import UniBiomed
+from inference.presence import mask_statistics
 from inference.tiling import squash, to_source
 from learning.datasets import Sample
 from learning.metrics import dice
@@ -34,11 +35,14 @@ class Prediction:
     cuts
         Concept index to Dice and area of the mask at the image's own size, for every threshold of
         `THRESHOLDS`, ``(2, T)``; for concepts that the image shows.
+    further
+        ``(K, len(learning.evidence.NAMES))`` evidence beside the object score.
     """
 
     sample: Sample
     score: NDArray[np.float64]
     cuts: dict[int, NDArray[np.float64]]
+    further: NDArray[np.float64]
 
 
 @torch.inference_mode()
@@ -60,13 +64,16 @@ def predict(
         image = torch.arange(len(chosen)).repeat_interleave(count)
         decoded = model.grounding.decode(model.grounding.encode(pixels), vectors, image)
         scores = decoded.object_score.reshape(len(chosen), count).double().numpy()
+        overlaps = decoded.predicted_iou.reshape(len(chosen), count).double().numpy()
         logits = decoded.logits.reshape(len(chosen), count, *decoded.logits.shape[1:])
         for number, sample in enumerate(chosen):
             cuts = {
                 concept: _cut(logits[number, concept], truth_of(sample, concept))
                 for concept in sample.present
             }
-            yield Prediction(sample, scores[number], cuts)
+            certainty, extent = mask_statistics(logits[number].numpy())
+            further = np.column_stack([overlaps[number], certainty, extent])
+            yield Prediction(sample, scores[number], cuts, further)
 
 
 def truth_of(sample: Sample, concept: int) -> NDArray[np.bool_]:

@@ -22,8 +22,9 @@ from inference.card import ModelCard, write_card
 from inference.checkpoints import TOKENIZER_FILE, load_checkpoint, save_weights
 from inference.engine import Engine
 from learning import metrics
-from learning.calibrate import ConceptMeasurement, build_card
+from learning.calibrate import ConceptMeasurement, Further, build_card
 from learning.datasets import Sample, Split, load_split, with_concept
+from learning.evidence import NAMES
 from learning.phantom import generate_phantom
 from learning.predict import THRESHOLDS, Prediction, predict, truth_of
 from learning.recipe import Recipe, load_recipe
@@ -79,9 +80,23 @@ def measure(
                 positive=np.array([p.score[index] for p in shown]),
                 negative_own=np.array(own),
                 negative_other=np.array(other),
+                further=_further(predictions, index),
             )
         )
     return result
+
+
+def _further(predictions: Sequence[Prediction], index: int) -> Further:
+    """Evidence beside the object score, in the order of the scores."""
+    none = np.zeros((0, len(NAMES)))
+    own = [p for p in predictions if index in p.sample.absent_own]
+    other = [p for p in predictions if index in p.sample.absent_other]
+    return Further(
+        positive=np.array([p.further[index] for p in predictions if index in p.cuts]),
+        negative_own=np.array([p.further[index] for p in own]) if own else none,
+        negative_other=np.array([p.further[index] for p in other]) if other else none,
+        groups_own=tuple(p.sample.group for p in own),
+    )
 
 
 def best_cut(cuts: NDArray[np.float64], truth: NDArray[np.float64]) -> int:
