@@ -6,8 +6,9 @@ DICOM has no sign for "that was the last image of this study", so the node weigh
 - **release**: every association that brought images was released (A-RELEASE, PS3.8 section
   7.2). An accelerator, for senders that send a study over one association. An association that
   was aborted or lost says the opposite: the sender will come again with what is missing.
-- **announced counts**: where images say how many belong to the study (0020,1208), the study is
-  complete with the last of them, and is waited for longer while some are missing.
+- **announced instances**: where images say how many belong to the study (0020,1208), a procedure
+  step (MPPS) or a notification (IAN) lists them, or the PACS has them, the study is complete with
+  the last of them, and is waited for longer while some are missing.
 
 Everything here is pure: no clock, no database, no queue.
 """
@@ -74,12 +75,15 @@ class Evidence:
         Those that brought data sets since the study began to wait.
     expected
         How many instances the study should have; None where nobody said.
+    in_progress
+        Whether a procedure step of it is said to go on.
     """
 
     instances: int
     last_received_at: datetime
     associations: Sequence[AssociationEvidence] = ()
     expected: int | None = None
+    in_progress: bool = False
 
 
 class Decision(NamedTuple):
@@ -112,13 +116,28 @@ def weigh(evidence: Evidence, timing: Timing, now: datetime) -> Decision:
     Decision
         `look_again_at` is when the answer changes unless something else comes in.
     """
-    wait = _announced(evidence, timing) or _released(evidence, timing) or _quiet(evidence, timing)
+    wait = (
+        _going_on(evidence, timing)
+        or _announced(evidence, timing)
+        or _released(evidence, timing)
+        or _quiet(evidence, timing)
+    )
     if now >= wait.until:
         return Decision(True, wait.reason, now)
     # Seconds, not a time of day: the text is read in other time zones too.
     seconds = (wait.until - evidence.last_received_at).total_seconds()
     again = max(wait.until, now + _SHORTEST_WAIT)
     return Decision(False, _waiting_words(evidence, seconds), again)
+
+
+def _going_on(evidence: Evidence, timing: Timing) -> _Wait | None:
+    """Wait for a procedure step to end, but not for ever: its last message may never come."""
+    if not evidence.in_progress:
+        return None
+    seconds = max(timing.expected_seconds, quiet_seconds(evidence, timing))
+    until = evidence.last_received_at + timedelta(seconds=seconds)
+    said = f"its procedure step never ended, and nothing more came for {seconds:g} s"
+    return _Wait(until, f"{_count(evidence)} came; {said}")
 
 
 def _announced(evidence: Evidence, timing: Timing) -> _Wait | None:
@@ -192,6 +211,8 @@ def _waiting_words(evidence: Evidence, seconds: float) -> str:
     said = [f"{_count(evidence)} so far"]
     if evidence.expected is not None:
         said = [f"{evidence.instances} of {evidence.expected} announced instances so far"]
+    if evidence.in_progress:
+        said.append("its procedure step is in progress")
     holding = [one for one in evidence.associations if one.ending == "open"]
     broken = _broken_off(evidence.associations)
     if holding:

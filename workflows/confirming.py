@@ -1,4 +1,4 @@
-"""Confirming: a destination proves that it has what it was sent, by C-FIND or QIDO-RS."""
+"""Confirming: a destination proves that it has what it was sent: by read-back or commitment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from db.models import DeliveryState
 from db.results import record_confirmation, record_sending
 from dicom_node.errors import FinalError, RejectedError, RetriableError
 from workflows.carriers import carrier_of
-from workflows.destination_settings import DestinationSettings
+from workflows.committing import prove_by_commitment
+from workflows.destination_settings import AeDestinationSettings, DestinationSettings
 from workflows.lease_keeper import LeaseKeeper
 from workflows.node import Node
 from workflows.parcels import Outcome, Parcel, parcels_for, pause
@@ -43,6 +44,9 @@ def prove_at(
         return
     if destination.confirm == "none":
         _confirmed(node, lease, sent, "status", "stored; read-back is off (confirm: none)")
+        return
+    if destination.confirm == "commitment" and isinstance(destination, AeDestinationSettings):
+        prove_by_commitment(node, lease, destination, sent, outcome)
         return
     try:
         lacking = _look_until_proven(node, lease, keeper, destination, study_instance_uid, sent)

@@ -10,6 +10,7 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
+from db.announcements import announced_of
 from db.catalog import associations_of, instances_of
 from db.jobs import (
     JobState,
@@ -28,6 +29,7 @@ from dicom_node.errors import RetriableError
 from dicom_node.objects.series import SetAside, Source, read_sources
 from dicom_node.objects.stacks import patients_in
 from dicom_node.peers import Peers
+from workflows.archive_count import missing_here
 from workflows.boundary import attend
 from workflows.completion import AssociationEvidence, Decision, Ending, Evidence, Timing, weigh
 from workflows.dispatch import Dispatch
@@ -58,9 +60,12 @@ def consider_study(node: Node, study_id: int) -> list[Dispatch]:
         return []
 
     def work(lease: Lease, keeper: LeaseKeeper) -> list[Dispatch]:
+        elsewhere = missing_here(node, study_id) if _seems_complete(node, lease.job_id) else 0
         with node.database.session() as session:
             study = session.get_one(Study, study_id)
-            evidence = evidence_of(session, session.get_one(Job, lease.job_id), node.settings)
+            evidence = evidence_of(
+                session, session.get_one(Job, lease.job_id), node.settings, elsewhere=elsewhere
+            )
             decision = weigh(evidence, timing_of(node.settings), node.now())
             if not decision.complete:
                 return [_wait(session, node, lease, study_id, decision)]
@@ -84,6 +89,13 @@ def consider_study(node: Node, study_id: int) -> list[Dispatch]:
         return _settle(node, lease, study_id, arrivals, chosen, files, decision, warnings)
 
     return attend(node, job_id, JobState.WAITING, work)
+
+
+def _seems_complete(node: Node, job_id: int) -> bool:
+    """Whether the study is complete by all that is known without asking anyone."""
+    with node.database.reading() as session:
+        evidence = evidence_of(session, session.get_one(Job, job_id), node.settings)
+    return weigh(evidence, timing_of(node.settings), node.now()).complete
 
 
 def _missing_files(files: Mapping[Path, Instance]) -> frozenset[Path]:
@@ -136,8 +148,13 @@ def timing_of(settings: NodeSettings) -> Timing:
     )
 
 
-def evidence_of(session: Session, job: Job, settings: NodeSettings) -> Evidence:
-    """Collect what is known of a study since its job began to wait."""
+def evidence_of(
+    session: Session, job: Job, settings: NodeSettings, *, elsewhere: int = 0
+) -> Evidence:
+    """Collect what is known of a study since its job began to wait.
+
+    ``elsewhere`` is how many instances an archive has that never came here.
+    """
     study = job.study
     peers = peers_of(settings)
     associations = [
@@ -145,11 +162,17 @@ def evidence_of(session: Session, job: Job, settings: NodeSettings) -> Evidence:
         for one in associations_of(session, study.id)
         if one.last_received_at >= job.received_at
     ]
+    announced = announced_of(session, study)
+    expected = expected_instances(series_of(session, study.id))
+    missing = max(announced.missing, elsewhere)
+    if announced.told or missing:
+        expected = max(expected or 0, study.number_of_instances + missing)
     return Evidence(
         instances=study.number_of_instances,
         last_received_at=study.last_received_at,
         associations=associations,
-        expected=expected_instances(series_of(session, study.id)),
+        expected=expected,
+        in_progress=announced.in_progress,
     )
 
 

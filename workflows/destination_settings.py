@@ -41,7 +41,7 @@ class DestinationSettings(Settings):
     garbles_unaligned: Flag = False
     objects: Annotated[tuple[ResultKind, ...], Field(min_length=1)] = RESULTS
     rejection_notes: Flag = False
-    confirm: Literal["find", "none"] = "find"
+    confirm: Literal["find", "commitment", "none"] = "find"
     confirm_seconds: Seconds = 60.0
     connection_timeout_seconds: Seconds = 10.0
     acse_timeout_seconds: Seconds = 30.0
@@ -83,6 +83,7 @@ class WebDestinationSettings(DestinationSettings):
     """A DICOMweb server: results go by STOW-RS, and are read back by QIDO-RS."""
 
     url: HttpUrl
+    confirm: Literal["find", "none"] = "find"
     token: Secret | None = None
     user: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     password: Secret | None = None

@@ -25,6 +25,7 @@ TASKS: Final[Mapping[JobState, str]] = MappingProxyType(
 SWEEP_TASK: Final = "unibiomed.sweep"
 RETENTION_TASK: Final = "unibiomed.clean_up"
 ECHO_TASK: Final = "unibiomed.echo_destinations"
+COMMITMENT_TASK: Final = "unibiomed.report_commitments"
 
 QUEUES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -35,6 +36,7 @@ QUEUES: Final[Mapping[str, str]] = MappingProxyType(
         SWEEP_TASK: "io",
         RETENTION_TASK: "io",
         ECHO_TASK: "deliver",
+        COMMITMENT_TASK: "deliver",
     }
 )
 """The queue of each task. Deliveries have their own: a PACS that takes the call and never answers

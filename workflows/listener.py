@@ -29,14 +29,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.jobs import JobState
 from db.session import Database
 from dicom_node.errors import FinalError
-from dicom_node.peers import Peers
+from dicom_node.peers import Peers, Refusal
+from dicom_node.services.announcements import AnnouncementScp
 from dicom_node.services.association import Destination
+from dicom_node.services.commitment import UNKNOWN_TRANSACTION, CommitmentScp
 from dicom_node.services.events import AssociationEnded
 from dicom_node.services.query_retrieve_scp import QueryRetrieveScp
-from dicom_node.services.storage_scp import StorageScp
+from dicom_node.services.storage_scp import Service, StorageScp
 from workflows import queue
+from workflows.announcing import NodeAnnouncements
 from workflows.callers import Callers
 from workflows.catalog import NodeCatalog
+from workflows.committing import NodeLedger
 from workflows.configuration import Configuration
 from workflows.dispatch import Dispatch
 from workflows.intake import Registrar
@@ -131,6 +135,10 @@ class AdmissionInForce:
             raise OSError("tls.port was taken out of node.yaml; the port closes with a restart")
         return self._admission.tls
 
+    def settings(self) -> NodeSettings:
+        """Return the settings."""
+        return self._admission.settings
+
     def entity(self, ae_title: str) -> Destination | None:
         """Return whom to call at an AE title."""
         return known_entity(self._admission.settings, ae_title)
@@ -216,7 +224,7 @@ class Listener:
             on_quarantined=self._registrar.on_quarantined,
             on_released=self._ended,
             on_refused=self._registrar.on_refused,
-            services=[self._query_retrieve()],
+            services=self._services(),
         )
 
     def start(self) -> None:
@@ -243,13 +251,24 @@ class Listener:
         self._database.dispose()
         self._node.database.dispose()
 
-    def _query_retrieve(self) -> QueryRetrieveScp:
+    def _services(self) -> list[Service]:
+        """Give what callers find beside storage."""
         node = self._node
-        return QueryRetrieveScp(
-            NodeCatalog(node.database, node.archive),
-            node.settings.node.ae_title,
-            self.admission.entity,
-        )
+        ae_title = node.settings.node.ae_title
+        ledger = NodeLedger(node.database, self.admission.settings, node.now)
+        return [
+            QueryRetrieveScp(
+                NodeCatalog(node.database, node.archive), ae_title, self.admission.entity
+            ),
+            CommitmentScp(
+                ledger,
+                # Counted with the refused callers, where an administrator looks.
+                lambda calling, host, sentence: self._registrar.on_refused(
+                    Refusal(calling, ae_title, host, 0, 0, UNKNOWN_TRANSACTION, sentence)
+                ),
+            ),
+            AnnouncementScp(NodeAnnouncements(node.database, node.now)),
+        ]
 
     @property
     def alive(self) -> bool:

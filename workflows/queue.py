@@ -17,7 +17,14 @@ from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
 from workflows.configuration import Configuration
-from workflows.dispatch import ECHO_TASK, QUEUES, RETENTION_TASK, SWEEP_TASK, Dispatch
+from workflows.dispatch import (
+    COMMITMENT_TASK,
+    ECHO_TASK,
+    QUEUES,
+    RETENTION_TASK,
+    SWEEP_TASK,
+    Dispatch,
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -134,6 +141,11 @@ def _schedule(configuration: Configuration) -> dict[str, Any]:
             "task": RETENTION_TASK,
             "schedule": _RETENTION_SECONDS,
             "options": {"expires": _RETENTION_SECONDS, "priority": 9},
+        },
+        "report commitments": {
+            "task": COMMITMENT_TASK,
+            "schedule": sweep_seconds,
+            "options": {"expires": sweep_seconds, "priority": 6},
         },
         "echo": {
             "task": ECHO_TASK,

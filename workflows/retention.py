@@ -28,6 +28,7 @@ from db.aging import (
     resolve_quarantine,
 )
 from db.catalog import forget
+from db.commitments import forget_told
 from dicom_node.archive import Archive
 from workflows.node import Node
 
@@ -129,6 +130,7 @@ def _delete_records(node: Node, before: datetime) -> None:
         jobs = aged_jobs(session, before, _JOBS_AT_ONCE)
         _delete(node.archive, delete_jobs(session, jobs))
         forget_refusals(session, before)
+        forget_told(session, before)
     for job_id in jobs:
         shutil.rmtree(node.home.work_folder(job_id), ignore_errors=True)
     if jobs:

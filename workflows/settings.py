@@ -110,6 +110,7 @@ class CompletionSettings(Settings):
     after_release_seconds: Annotated[float, Field(strict=True, ge=0, le=3600)] = 2.0
     open_association_seconds: Seconds = 120.0
     expected_seconds: Seconds = 600.0
+    ask: Name | None = None
 
 
 class DatabaseSettings(Settings):
@@ -402,10 +403,30 @@ def settings_of(marked: MarkedYaml) -> NodeSettings:
         *_duplicates(settings, marked),
         *_clashes(settings, marked),
         *_dangling(settings, marked),
+        *_unprovable(settings, marked),
     ]
     if problems:
         raise ConfigurationError(problems)
     return settings
+
+
+def _unprovable(settings: NodeSettings, marked: MarkedYaml) -> Iterable[ConfigurationProblem]:
+    """Find what asks a destination for something that cannot come."""
+    ask = settings.completion.ask
+    if ask is not None and not isinstance(settings.destination(ask), AeDestinationSettings):
+        text = f"{ask!r} is no destination with an AE title"
+        yield marked.problem(("completion", "ask"), text, "use the name of one under destinations")
+    for index, destination in enumerate(settings.destinations):
+        if not isinstance(destination, AeDestinationSettings):
+            continue
+        may_report = any(
+            peer.ae_title == destination.ae_title and "commit" in peer.allow
+            for peer in settings.peers
+        )
+        if destination.confirm == "commitment" and not may_report:
+            text = f"{destination.ae_title!r} may not call this node to report what it commits to"
+            mend = "list it under peers, with allow: [echo, commit]"
+            yield marked.problem(("destinations", index, "confirm"), text, mend)
 
 
 def _duplicates(settings: NodeSettings, marked: MarkedYaml) -> Iterable[ConfigurationProblem]:

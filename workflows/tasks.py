@@ -27,7 +27,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.jobs import JobState
 from db.session import is_passing
 from workflows import consider, delivery, queue, retention, stages
-from workflows.dispatch import ECHO_TASK, RETENTION_TASK, SWEEP_TASK, TASKS, Dispatch
+from workflows.committing import report_commitments
+from workflows.dispatch import (
+    COMMITMENT_TASK,
+    ECHO_TASK,
+    RETENTION_TASK,
+    SWEEP_TASK,
+    TASKS,
+    Dispatch,
+)
 from workflows.echoing import echo_destinations
 from workflows.process import WorkerProcess
 from workflows.sweep import announce
@@ -102,6 +110,12 @@ def sweep() -> None:
 def clean_up() -> None:
     """Delete what is older than the settings say."""
     retention.clean_up(process.node)
+
+
+@app.task(name=COMMITMENT_TASK)
+def commit() -> None:
+    """Report to peers what the node commits to."""
+    report_commitments(process.node)
 
 
 @app.task(name=ECHO_TASK)

@@ -33,10 +33,16 @@ MOVE_CLASSES: Final = ("1.2.840.10008.5.1.4.1.2.1.2", "1.2.840.10008.5.1.4.1.2.2
 GET_CLASSES: Final = ("1.2.840.10008.5.1.4.1.2.1.3", "1.2.840.10008.5.1.4.1.2.2.3")
 PATIENT_ROOT_CLASSES: Final = frozenset({FIND_CLASSES[0], MOVE_CLASSES[0], GET_CLASSES[0]})
 
+COMMITMENT: Final = "1.2.840.10008.1.20.1"
+PROCEDURE_STEP: Final = "1.2.840.10008.3.1.2.3.3"
+AVAILABILITY: Final = "1.2.840.10008.5.1.4.33"
+
 SERVICES: Final[dict[str, Service]] = {
     VERIFICATION: "echo",
     **dict.fromkeys(FIND_CLASSES, "query"),
     **dict.fromkeys((*MOVE_CLASSES, *GET_CLASSES), "retrieve"),
+    COMMITMENT: "commit",
+    **dict.fromkeys((PROCEDURE_STEP, AVAILABILITY), "notify"),
 }
 """What a SOP class other than a storage class is for, as peers are allowed it."""
 

@@ -7,7 +7,7 @@ import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from pynetdicom import AE
 from pynetdicom.association import Association
@@ -18,7 +18,7 @@ from pynetdicom.transport import AddressInformation
 from dicom_node.errors import FinalError, RejectedError, RetriableError
 from dicom_node.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.services.association import Destination
-from dicom_node.services.reactor import DirectAssociation
+from dicom_node.services.reactor import DirectAssociation, OpenSink
 from dicom_node.services.tls import Tls, client_context, fingerprints
 
 # PS3.8 Table 9-21, by (source, reason): why, and what to do about it.
@@ -40,6 +40,8 @@ def dial(
     contexts: Sequence[PresentationContext],
     *,
     calling_ae_title: str,
+    negotiation: Sequence[Any] = (),
+    open_sink: OpenSink | None = None,
 ) -> Iterator[Association]:
     """Open an association, hand it over, and release it at the end (abort it after an error).
 
@@ -51,6 +53,10 @@ def dial(
         At most 128.
     calling_ae_title : str
         Ours.
+    negotiation : sequence
+        pynetdicom's items of extended negotiation: roles, for what we are SCP of.
+    open_sink : callable, optional
+        Opens a sink for instances that come on this association (C-GET).
 
     Raises
     ------
@@ -72,7 +78,9 @@ def dial(
     entity.network_timeout = timeouts.network
 
     connection, address = _connect(destination)
-    association = _association(entity, destination, contexts, address)
+    association = _association(entity, destination, contexts, address, open_sink)
+    for item in negotiation:
+        association.requestor.add_negotiation_item(item)
     association.attach(connection)
     association.request()
     if not association.is_established:
@@ -94,6 +102,7 @@ def _association(
     destination: Destination,
     contexts: Sequence[PresentationContext],
     address: tuple[str, int],
+    open_sink: OpenSink | None,
 ) -> DirectAssociation:
     """Return an association in the caller's thread (``reactor``), not yet requested.
 
@@ -107,6 +116,7 @@ def _association(
         max_pdu=entity.maximum_pdu_size,
         patience=timeouts.network,
         idle_patience=max(timeouts.dimse, timeouts.network),
+        open_sink=open_sink,
     )
     association.acceptor.ae_title = destination.ae_title
     association.acceptor.address_info = AddressInformation(*address)

@@ -70,6 +70,79 @@ def confirm(
     return proven
 
 
+def instances_at(
+    destination: Destination,
+    calling_ae_title: str,
+    study_instance_uid: str,
+    *,
+    but_series: Collection[str] = (),
+) -> set[str]:
+    """Return the SOP Instance UIDs that a PACS has of a study.
+
+    Asked series by series, at SERIES and IMAGE level: many archives do no relational queries
+    (PS3.4 C.4.1.2.1).
+
+    Parameters
+    ----------
+    destination : Destination
+        The PACS.
+    calling_ae_title : str
+        Ours.
+    study_instance_uid : str
+        The study.
+    but_series : collection of str
+        Series Instance UIDs that are not counted: of our own results.
+
+    Raises
+    ------
+    RetriableError, FinalError
+        As `confirm`.
+    """
+    context = build_context(STUDY_ROOT_FIND, list(UNCOMPRESSED))
+    found: set[str] = set()
+    with dial(destination, [context], calling_ae_title=calling_ae_title) as association:
+        identifier = Dataset()
+        identifier.QueryRetrieveLevel = "SERIES"
+        identifier.StudyInstanceUID = study_instance_uid
+        identifier.SeriesInstanceUID = ""
+        for match in find(association, destination, identifier):
+            series = str(match.get("SeriesInstanceUID", ""))
+            if series and series not in but_series and _belongs(match, study_instance_uid, series):
+                found |= _ask(association, destination, study_instance_uid, series, [])
+    return found
+
+
+def find(association: Association, destination: Destination, identifier: Dataset) -> list[Dataset]:
+    """Return all matches of a Study Root query on an open association.
+
+    Raises
+    ------
+    RetriableError, FinalError
+        It was not answered, or refused: that must not pass for "the PACS does not have it".
+    """
+    if not association.is_established:
+        raise RetriableError(f"{destination} ended the association while it was queried")
+    matches = []
+    for status, match in association.send_c_find(identifier, STUDY_ROOT_FIND):
+        code = status.get("Status")
+        if code is None:
+            raise RetriableError(
+                f"{destination} ended the association, or did not answer a C-FIND within "
+                f"{destination.timeouts.dimse:g} s"
+            )
+        if code in _PENDING:
+            if match is not None:
+                matches.append(match)
+        elif code != 0:
+            sentence = f"{destination} answered a C-FIND with {code:04X}"
+            comment = str(status.get("ErrorComment", ""))[:64]
+            sentence += f", comment {comment!r}" if comment else ""
+            if code in (0x0122, 0x0124, 0xA900):
+                raise FinalError(sentence)
+            raise RetriableError(sentence)
+    return matches
+
+
 def _ask(
     association: Association,
     destination: Destination,
@@ -83,29 +156,12 @@ def _ask(
     identifier.StudyInstanceUID = study
     identifier.SeriesInstanceUID = series
     identifier.SOPInstanceUID = instances or ""
-    if not association.is_established:
-        raise RetriableError(f"{destination} ended the association while it was queried")
-    found: set[str] = set()
-    for status, match in association.send_c_find(identifier, STUDY_ROOT_FIND):
-        code = status.get("Status")
-        if code is None:
-            raise RetriableError(
-                f"{destination} ended the association, or did not answer a C-FIND within "
-                f"{destination.timeouts.dimse:g} s"
-            )
-        if code in _PENDING:
-            # A match in another study or series proves nothing: the object is not where it belongs.
-            if match is not None and _belongs(match, study, series):
-                found.add(str(match.get("SOPInstanceUID", "")))
-        elif code != 0:
-            # A refused query must not pass for "the PACS does not have it".
-            sentence = f"{destination} answered a C-FIND with {code:04X}"
-            comment = str(status.get("ErrorComment", ""))[:64]
-            sentence += f", comment {comment!r}" if comment else ""
-            if code in (0x0122, 0x0124, 0xA900):
-                raise FinalError(sentence)
-            raise RetriableError(sentence)
-    return found
+    # A match in another study or series proves nothing: the object is not where it belongs.
+    return {
+        str(match.get("SOPInstanceUID", ""))
+        for match in find(association, destination, identifier)
+        if _belongs(match, study, series)
+    }
 
 
 def _belongs(match: Dataset, study: str, series: str) -> bool:

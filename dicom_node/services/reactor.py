@@ -33,6 +33,8 @@ from dicom_node.services.reception import StoreRequest
 
 LOGGER = logging.getLogger(__name__)
 
+OpenSink = Callable[["DirectAssociation", StoreRequest], StoreSink]
+"""Opens a sink for a data set that arrives on an association."""
 Server = Callable[[Any, Any, PresentationContext], None]
 """Serves a request (a DIMSE primitive) of an association on one of its contexts."""
 
@@ -240,7 +242,7 @@ class DirectAssociation(Association):
         patience: float,
         idle_patience: float,
         stopping: Stopping | None = None,
-        open_sink: Callable[[DirectAssociation, StoreRequest], StoreSink] | None = None,
+        open_sink: OpenSink | None = None,
         on_end: Callable[[DirectAssociation], None] | None = None,
     ) -> None:
         super().__init__(ae, mode)
@@ -284,6 +286,8 @@ class DirectAssociation(Association):
         context = self._accepted_cx.get(context_id)
         if serve is None or context is None or not msg.is_valid_request:
             super()._serve_request(msg, context_id)
+            # It has cleared it, and the next request or release from here would wait for ever.
+            self._is_paused = True
             return
         self.dimse.cancel_req = {}
         # The reactor clears it at each round; a request sent from here would wait for it for ever.

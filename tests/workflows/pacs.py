@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
@@ -14,6 +14,7 @@ from pynetdicom.events import Event
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
 ENHANCED_SR = "1.2.840.10008.5.1.4.1.1.88.22"
+COMMITMENT = "1.2.840.10008.1.20.1"
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 VERIFICATION = "1.2.840.10008.1.1"
 
@@ -34,6 +35,9 @@ class Pacs:
         SOP Instance UIDs that its next C-FINDs do not know, and how often.
     finds
         Whether it takes C-FIND at all.
+    commits
+        Takes a request for commitment: the association and its Action Information, and returns
+        the status. None: it does no storage commitment.
     knows
         Calling AE titles; it rejects others for good. Empty: all.
     stored
@@ -47,6 +51,7 @@ class Pacs:
     drops: set[str] = field(default_factory=set)
     forgets: dict[str, int] = field(default_factory=dict)
     finds: bool = True
+    commits: Callable[[Any, Dataset], int] | None = None
     knows: tuple[str, ...] = ()
     stored: list[tuple[int, str]] = field(default_factory=list)
     data: dict[str, list[bytes]] = field(default_factory=dict)
@@ -64,11 +69,14 @@ class Pacs:
         entity.add_supported_context(VERIFICATION)
         if self.finds:
             entity.add_supported_context(FIND)
+        if self.commits is not None:
+            entity.add_supported_context(COMMITMENT)
         entity.require_calling_aet = list(self.knows)
         handlers: list[Any] = [
             (evt.EVT_ACCEPTED, self._accepted),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_C_FIND, self._find),
+            (evt.EVT_N_ACTION, self._commit),
         ]
         self._server = entity.start_server(
             ("127.0.0.1", self.port), block=False, evt_handlers=handlers
@@ -105,6 +113,11 @@ class Pacs:
         if self.on_store is not None:
             self.on_store(uid)
         return 0x0000
+
+    def _commit(self, event: Event) -> tuple[int, None]:
+        if self.commits is None:
+            return 0x0122, None
+        return self.commits(event.assoc, event.action_information), None
 
     def _find(self, event: Event) -> Iterator[tuple[int, Dataset | None]]:
         asked = event.identifier
