@@ -9,9 +9,9 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from db.attributes import plain_text
 from db.models import Instance, Job, Study
 from db.models_told import AnnouncedInstances
-from db.registration import plain_text
 from db.resting import hurry
 from db.states import JobState
 

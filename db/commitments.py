@@ -9,10 +9,10 @@ from typing import NamedTuple
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
+from db.attributes import plain_text
 from db.held import HELD_RESULT, HELD_SOURCE
 from db.models import Instance, ResultRecord
 from db.models_told import AnnouncedInstances, Commitment
-from db.registration import plain_text
 from db.resting import hurry
 
 _AT_ONCE = 500
