@@ -21,6 +21,7 @@ from deploy.phantom_study import demo_phantom, write_phantom_study
 from tests.e2e.scripted_pacs import ScriptedPacs
 
 SENDER = "DEMO-SCANNER"
+WEB_TOKEN = "the-viewer-of-the-tests"
 STUDY_SECONDS = float(os.environ.get("UNIBIOMED_TEST_PATIENCE", "240"))
 _ENDS = {"delivered", "not_applicable", "failed", "cancelled", "superseded"}
 
@@ -136,6 +137,12 @@ def node(
         **model_settings(),
         "destinations": [orthanc, *others],
         "retries": {"first_seconds": 1.0, "longest_seconds": 2.0, "fast_seconds": 0.2},
+        "dicomweb": {
+            "port": 0,
+            "users": [
+                {"name": "viewer", "allow": ["query", "retrieve", "store"], "token": WEB_TOKEN}
+            ],
+        },
     }
     write_configuration(home, pacs, changes)
     rules = [

@@ -15,6 +15,8 @@ from dicom_node.errors import FinalError
 
 _MOST_HEADER_BYTES: Final = 1 << 14
 _MOST_PREAMBLE_BYTES: Final = 1 << 16
+# RFC 2046 5.1.1 allows 70 characters; Orthanc's plug-in writes 73.
+_LONGEST_BOUNDARY: Final = 250
 
 
 class MultipartError(FinalError):
@@ -82,10 +84,8 @@ class MultipartReader:
     """
 
     def __init__(self, boundary: str, open_part: Callable[[Mapping[str, str]], PartSink]) -> None:
-        if not boundary or len(boundary) > 70 or not boundary.isascii():
-            raise MultipartError(
-                "a multipart body needs a boundary of 1 to 70 characters in its Content-Type"
-            )
+        if not boundary or len(boundary) > _LONGEST_BOUNDARY or not boundary.isascii():
+            raise MultipartError("a multipart body needs a boundary in its Content-Type")
         self._delimiter = b"\r\n--" + boundary.encode("ascii")
         self._open_part = open_part
         self._state = _State.PREAMBLE
