@@ -59,11 +59,13 @@ def test_every_kind_gives_results_that_others_read(kind: Kind, tmp_path: Path) -
         if kind.dcentvfy:
             together = conformance_tools.validate_together([*source.paths, *files], "study")
             assert [p for p in together if p.severity == "error"] == []
-        for report in files[1:]:
+        for report in files[1:] if DSRDUMP.exists() else ():
             run(DSRDUMP, report)
         if kind.dcmqi:
             out = dcmqi(files[0], folder / "dcmqi")
             assert_same_in_patient_space(out, results.interpretation, source)
+    if not DSRDUMP.exists():
+        pytest.skip("all but dsrdump was checked: it needs DCMTK")
 
 
 def test_the_documentation_shows_this_matrix() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import billiard
 import numpy as np
+import psutil
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.sequence import Sequence as DicomSequence
@@ -276,6 +279,33 @@ def test_several_processes_decode_the_same(tmp_path: Path) -> None:
     for source in (cine, series):
         found = [stored.values for stored in stored_frames(source, processes=2)]
         assert np.array_equal(found, LARGE)
+
+
+def test_decoders_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    write_mr_series(tmp_path, LARGE, transfer_syntax=JPEG2000Lossless)
+    script = tmp_path / "decode.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from dicom_node.objects.frame_decoding import stored_frames\n"
+        "from dicom_node.objects.series import read_sources\n"
+        "if __name__ == '__main__':\n"
+        f"    sources, _ = read_sources(list(Path({str(tmp_path)!r}).glob('*.dcm')))\n"
+        "    frames = stored_frames(sources[0], processes=2)\n"
+        "    next(frames)\n"
+        "    print('decoding', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    with subprocess.Popen(
+        [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as parent:
+        assert parent.stdout is not None and parent.stdout.readline() == b"decoding\n"
+        children = psutil.Process(parent.pid).children(recursive=True)
+        assert len(children) >= 3
+        parent.kill()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert alive == []
 
 
 def test_processes_are_lent_to_slow_decoders_alone(tmp_path: Path) -> None:

@@ -46,7 +46,13 @@ from tests.dicom_node.objects.example_results import (
     run,
     two_masks,
 )
-from tests.factories import EIGHT_ORIENTATIONS, write_cine, write_enhanced, write_mr_series
+from tests.factories import (
+    EIGHT_ORIENTATIONS,
+    plane_positions,
+    write_cine,
+    write_enhanced,
+    write_mr_series,
+)
 
 ENCODINGS: tuple[Encoding, ...] = ("binary", "labelmap")
 
@@ -466,8 +472,11 @@ def test_random_masks_survive_writing_and_reading(
             assert np.array_equal(read_back(label_map, source), masks)
 
 
+DrawnStack = tuple[tuple[float, ...], NDArray[np.float64], tuple[float, float]]
+
+
 @st.composite
-def stacks(draw: st.DrawFn) -> tuple[tuple[float, ...], NDArray[np.float64], tuple[float, float]]:
+def stacks(draw: st.DrawFn) -> DrawnStack:
     """Draw an orientation, positions that may be tilted and uneven, and a spacing."""
     angles = draw(st.tuples(*[st.floats(-np.pi, np.pi)] * 3))
     turn = Rotation.from_euler("zyx", angles).as_matrix()
@@ -483,10 +492,32 @@ def stacks(draw: st.DrawFn) -> tuple[tuple[float, ...], NDArray[np.float64], tup
 
 @settings(max_examples=15, deadline=None)
 @given(stack=stacks(), enhanced=st.booleans())
-def test_random_geometries_survive_writing_and_reading(
-    stack: tuple[tuple[float, ...], NDArray[np.float64], tuple[float, float]], enhanced: bool
+def test_random_geometries_survive_writing_and_reading(stack: DrawnStack, enhanced: bool) -> None:
+    assert_geometry_survives(*stack, enhanced=enhanced)
+
+
+@pytest.mark.parametrize("enhanced", [False, True])
+@pytest.mark.parametrize("tilt", [0.0, 17.0])
+@pytest.mark.parametrize("orientation", EIGHT_ORIENTATIONS)
+def test_eight_orientations_survive_with_tilt_and_uneven_spacing(
+    orientation: tuple[float, ...], tilt: float, enhanced: bool
 ) -> None:
-    orientation, positions, spacing = stack
+    positions = plane_positions(
+        9, orientation=orientation, slice_spacing=1.3, tilt_degrees=tilt, origin=(-123.4, 56.7, 890)
+    )
+    assert_geometry_survives(
+        orientation, positions[[0, 1, 2, 4, 8]], (0.703125, 0.488281), enhanced=enhanced
+    )
+
+
+def assert_geometry_survives(
+    orientation: tuple[float, ...],
+    positions: NDArray[np.float64],
+    spacing: tuple[float, float],
+    *,
+    enhanced: bool,
+) -> None:
+    """Hold the corners of every frame to a thousandth of a millimetre through SEG."""
     given_spacing = tuple(float(f"{value:.8g}") for value in spacing)
     values = np.zeros((len(positions), 5, 7), np.uint16)
     options: dict[str, Any] = {
