@@ -197,7 +197,7 @@ def bare_node(folder: Path, port: int) -> list[str]:
 def whole_node(folder: Path, port: int) -> list[str]:
     """Return the node's listener with its database, as ``unibiomed-node up`` starts it."""
     home = folder / "home"
-    home.mkdir(parents=True)
+    home.mkdir(parents=True, exist_ok=True)
     (home / "node.yaml").write_text(
         f"""node: {{ae_title: {AE_TITLE}, host: 127.0.0.1, port: {port}}}
 storage: {{reserve: 100 MiB}}

@@ -69,6 +69,15 @@ class DirectSocket(AssociationSocket):
         self._begin += count
         return piece
 
+    def forget(self) -> None:
+        """Let go of what was read ahead, and of the room for it: the association is over.
+
+        Associations are cycles of references; with its room, each that ended would hold a MiB
+        until the collector comes by.
+        """
+        self._room = memoryview(b"")
+        self._begin = self._end = 0
+
     def give_back(self, count: int) -> None:
         """Have the last ``count`` bytes taken again."""
         self._begin -= count

@@ -315,5 +315,6 @@ class DirectAssociation(Association):
                     connection.send(_A_ABORT)
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
+        self.connection.forget()
         if self._on_end is not None:
             self._on_end(self)

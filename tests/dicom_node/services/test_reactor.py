@@ -286,3 +286,14 @@ def test_associations_leave_no_thread_and_no_descriptor(start_node: NodeFactory)
     assert threading.active_count() <= threads + 1
     assert len(os.listdir("/proc/self/fd")) <= descriptors + 1
     assert isinstance(node.archive, Archive)
+
+
+def test_an_association_that_ended_holds_no_room_for_reading(start_node: NodeFactory) -> None:
+    """Associations are cycles of references; ended ones wait for the collector, without a MiB."""
+    node = start_node()
+    connection = established(node)
+    (association,) = node.scp._servers[0].running()
+    assert len(association.connection._room) > 0
+    connection.close()
+    node.ended()
+    assert len(association.connection._room) == 0
