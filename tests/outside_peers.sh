@@ -1,9 +1,34 @@
 #!/usr/bin/env bash
-# Installs the programs of other authors that the tests talk to: DCMTK (senders), Orthanc (PACS) and
-# chromium (a person at the dashboard).
-# Only as root on Debian or Ubuntu; elsewhere it says which tests are left out. Never fails:
-# each test that needs a peer looks for it and skips with the reason.
+# Installs the programs of other authors that the tests talk to: DCMTK (senders), Orthanc (PACS),
+# chromium (a person at the dashboard), nginx and OHIF (a radiologist's viewer).
+# Only as root on Debian or Ubuntu, OHIF wherever npm is; elsewhere it says which tests are left out.
+# Never fails: each test that needs a peer looks for it and skips with the reason.
 set -u
+
+# OHIF (MIT licence) is static files: no Node is needed to serve them, npm only to fetch them.
+ohif_version=3.13.2
+ohif_sha512=5997719a9986eeba85816f5924b71b82bdd70ad2e2d4a0cd3e831a798e4f3deea3e06e1f8c48e393271933a0ba664d85f3b04ac457e9abe8dde715d907d13c10
+ohif="${UNIBIOMED_TEST_OHIF:-${XDG_CACHE_HOME:-$HOME/.cache}/unibiomed-node-tests/ohif-$ohif_version}"
+
+fetch_ohif() {
+  [ -e "$ohif/dist/index.html" ] && return
+  local work reason=''
+  echo "Fetching the viewer OHIF $ohif_version (50 MB, once) into $ohif"
+  work=$(mktemp -d)
+  if ! command -v npm >/dev/null; then
+    reason="npm is not installed"
+  elif ! (cd "$work" && timeout 300 npm pack --silent "@ohif/app@$ohif_version" >/dev/null 2>&1); then
+    reason="npm could not fetch it"
+  elif ! echo "$ohif_sha512  $work/ohif-app-$ohif_version.tgz" | sha512sum --check --status; then
+    reason="what npm fetched is not the file that this script expects"
+  elif ! { tar -xzf "$work/ohif-app-$ohif_version.tgz" -C "$work" &&
+    mkdir -p "$(dirname "$ohif")" && rm -rf "$ohif" && mv "$work/package" "$ohif"; }; then
+    reason="it could not be unpacked"
+  fi
+  rm -rf "$work"
+  [ -z "$reason" ] || echo "Left out: the end-to-end tests of results in OHIF $ohif_version ($reason)."
+}
+fetch_ohif
 
 missing=()
 for tool in /usr/bin/storescu /usr/bin/dcmsend; do
@@ -12,12 +37,13 @@ done
 command -v Orthanc >/dev/null || [ -x /usr/sbin/Orthanc ] || missing+=(orthanc)
 [ -x /usr/bin/chromium ] || missing+=(chromium)
 [ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || missing+=(orthanc-dicomweb)
+[ -x /usr/sbin/nginx ] || missing+=(nginx-light)
 [ "${#missing[@]}" -eq 0 ] && exit 0
 
 say_left_out() {
   echo "Left out: the end-to-end tests against ${missing[*]} ($1)."
-  echo "They run where DCMTK is at /usr/bin/storescu, Orthanc at /usr/sbin/Orthanc and chromium at"
-  echo "/usr/bin/chromium."
+  echo "They run where DCMTK is at /usr/bin/storescu, Orthanc at /usr/sbin/Orthanc, chromium at"
+  echo "/usr/bin/chromium and nginx at /usr/sbin/nginx."
 }
 
 if [ "$(id -u)" -ne 0 ]; then

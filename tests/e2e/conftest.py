@@ -22,6 +22,13 @@ from tests.e2e.scripted_pacs import ScriptedPacs
 
 SENDER = "DEMO-SCANNER"
 WEB_TOKEN = "the-viewer-of-the-tests"
+DICOM_WEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+DICOM_WEB = {
+    "Enable": True,
+    "Root": "/dicom-web/",
+    "StudiesMetadata": "Full",
+    "SeriesMetadata": "Full",
+}
 STUDY_SECONDS = float(os.environ.get("UNIBIOMED_TEST_PATIENCE", "240"))
 _ENDS = {"delivered", "not_applicable", "failed", "cancelled", "superseded"}
 
@@ -73,7 +80,10 @@ def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrthancPacs]:
     program = find_orthanc()
     if program is None:
         pytest.skip("needs Orthanc (see tests/outside_peers.sh)")
-    with OrthancPacs(tmp_path_factory.mktemp("pacs"), program) as running:
+    options: dict[str, object] = {}
+    if DICOM_WEB_PLUGIN.exists():  # for OHIF alone
+        options = {"Plugins": [str(DICOM_WEB_PLUGIN)], "DicomWeb": DICOM_WEB}
+    with OrthancPacs(tmp_path_factory.mktemp("pacs"), program, options) as running:
         yield running
 
 
