@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deploy.sending import SendError, files_under
 from dicom_node.objects.annotations import masks_of, read_annotations
 from dicom_node.objects.pixels import read_pixels
 from dicom_node.objects.series import Source, read_sources
 from inference.card import ModelCard
+from inference.series import Series, View
+from learning.adaptation_recipe import TrainingSet
 from learning.cases import Case, DataError
+from learning.examples import Example, of_cases
 
 
 def dicom_cases(folder: Path, card: ModelCard, names: Mapping[str, str]) -> Iterator[Case]:
@@ -59,6 +63,25 @@ def dicom_cases(folder: Path, card: ModelCard, names: Mapping[str, str]) -> Iter
             f"no series under {folder} has a mask of a target of the card (labels found: "
             f"{labels}); --name 'label=target' says which label is which target"
         )
+
+
+def open_dicom(card: ModelCard) -> Callable[[TrainingSet, Path], Iterator[Example]]:
+    """Return what reads DICOM sets of a fine-tuning recipe, in the intensity of a card.
+
+    The recipe's names may be targets that the card does not list yet: they are to be learned.
+    """
+
+    def pictures(case: Case) -> NDArray[np.uint8]:
+        modality = card.modality(case.modality)
+        if modality is None:
+            raise DataError(f"the card of the base has no modality {case.modality}")
+        series = Series(case.images, modality, case.kind, case.spacing)
+        return View.of(series, series.policy()).pictures(slice(None))
+
+    def read(entry: TrainingSet, path: Path) -> Iterator[Example]:
+        return of_cases(dicom_cases(path, card, entry.names), pictures)
+
+    return read
 
 
 def _same_name(label: str, modality: str, card: ModelCard) -> str | None:

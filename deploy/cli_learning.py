@@ -40,7 +40,7 @@ def train(
 ) -> None:
     """Train a model by a recipe; begun runs go on from their last checkpoint.
 
-    Several GPUs: torchrun --nproc-per-node N -m learning.adapt CONFIG --data DIR --out DIR.
+    Several GPUs: torchrun --nproc-per-node N -m deploy.cli train CONFIG --data DIR --out DIR.
     """
     from pydantic import ValidationError
 
@@ -55,6 +55,7 @@ def train(
 
 
 def _train(config: Path, data: Path, out: Path) -> None:
+    from deploy.annotated_dicom import open_dicom
     from inference.errors import CheckpointError
     from learning.adapt import adapt, is_adaptation
     from learning.cases import DataError
@@ -64,7 +65,7 @@ def _train(config: Path, data: Path, out: Path) -> None:
         train_by_recipe(config, data, out)
         return
     try:
-        adapt(config, data, out)
+        adapt(config, data, out, open_dicom)
     except (CheckpointError, DataError) as error:
         _fail(str(error))
 

@@ -1,15 +1,14 @@
 """Fine-tune a checkpoint by the published recipe: LoRA, frozen encoders, words and masks together.
 
-On one device, or on several by ``torchrun --nproc-per-node N -m learning.adapt ...`` or
+On one device, or on several by ``torchrun --nproc-per-node N -m deploy.cli train ...`` or
 ``accelerate launch`` (whose configuration may ask for FSDP).
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,13 +26,21 @@ from inference import decoding, prompts
 from inference.architecture import UniBiomed
 from inference.card import ModelCard, NotListed, write_card
 from inference.checkpoints import Checkpoint, load_checkpoint, save_weights
-from learning.adaptation_batches import AdaptationBatch, Examples, collate, read_sets
+from learning.adaptation_batches import (
+    AdaptationBatch,
+    DicomReader,
+    Examples,
+    collate,
+    read_sets,
+)
 from learning.adaptation_losses import language_loss, mask_loss
 from learning.adaptation_recipe import Adaptation, Part, is_adaptation, load_adaptation
+from learning.examples import Example
 
 __all__ = ["adapt", "is_adaptation"]
 
 _LOG = logging.getLogger(__name__)
+DicomOpener = Callable[[ModelCard], DicomReader]
 MODEL_FOLDER: Final = "model"
 NOT_MEASURED: Final = (
     "the weights were fine-tuned after it was measured; measure it with evaluate --unlisted, and "
@@ -128,7 +135,7 @@ def merge(model: UniBiomed) -> None:
     model.requires_grad_(False)
 
 
-def adapt(config: Path, data: Path, out: Path) -> Path:
+def adapt(config: Path, data: Path, out: Path, open_dicom: DicomOpener | None = None) -> Path:
     """Fine-tune by a recipe.
 
     Parameters
@@ -140,6 +147,8 @@ def adapt(config: Path, data: Path, out: Path) -> Path:
     out
         Folder of the run: resumable checkpoints, TensorBoard's events, and in the end the model
         folder. A run that was stopped goes on where it was.
+    open_dicom
+        Given the base's card, returns what reads the recipe's DICOM sets.
 
     Returns
     -------
@@ -155,7 +164,9 @@ def adapt(config: Path, data: Path, out: Path) -> Path:
     """
     recipe = load_adaptation(config)
     checkpoint = load_checkpoint(recipe.base)
-    run = _Run(recipe, checkpoint, data, out)
+    read_dicom = None if open_dicom is None else open_dicom(checkpoint.card)
+    examples = read_sets(recipe, data, read_dicom)
+    run = _Run(recipe, checkpoint, examples, out)
     run.train()
     if run.accelerator.is_main_process:
         _export(run.whole_model(), checkpoint, out / MODEL_FOLDER)
@@ -166,7 +177,9 @@ def adapt(config: Path, data: Path, out: Path) -> Path:
 class _Run:
     """One run: what accelerate holds, and how far it is."""
 
-    def __init__(self, recipe: Adaptation, checkpoint: Checkpoint, data: Path, out: Path) -> None:
+    def __init__(
+        self, recipe: Adaptation, checkpoint: Checkpoint, read: list[Example], out: Path
+    ) -> None:
         self._recipe, self._out = recipe, out
         self.accelerator = Accelerator(
             mixed_precision=recipe.precision,
@@ -178,9 +191,7 @@ class _Run:
         set_seed(recipe.seed)
         model = checkpoint.model
         prepare_model(model, recipe)
-        examples = Examples(
-            read_sets(recipe, data), checkpoint.tokenizer, model.config, checkpoint.card, recipe
-        )
+        examples = Examples(read, checkpoint.tokenizer, model.config, checkpoint.card, recipe)
         loader = DataLoader(examples, recipe.batch, shuffle=True, collate_fn=collate)
         adapted = Adapted(model, decoding.token_id(checkpoint.tokenizer, prompts.SEG), recipe)
         trained = [p for p in adapted.parameters() if p.requires_grad]
@@ -314,18 +325,3 @@ def unmeasured(card: ModelCard) -> ModelCard:
             "not_listed": (*card.not_listed, *moved),
         }
     )
-
-
-def main() -> None:
-    """Command line for several processes: ``torchrun ... -m learning.adapt CONFIG``."""
-    parser = argparse.ArgumentParser(description="Fine-tune a checkpoint by a recipe.")
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    adapt(arguments.config, arguments.data, arguments.out)
-
-
-if __name__ == "__main__":
-    main()

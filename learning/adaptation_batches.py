@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from inference import prompts
 from inference.architecture import ModelConfig, TilingConfig
 from inference.card import ModelCard
 from inference.preparation import prepare
-from learning.adaptation_recipe import Adaptation
+from learning.adaptation_recipe import Adaptation, TrainingSet
 from learning.cases import DataError
 from learning.examples import READERS, Example
 
@@ -171,7 +171,13 @@ def collate(items: Sequence[Encoded]) -> AdaptationBatch:
     )
 
 
-def read_sets(recipe: Adaptation, data: Path) -> list[Example]:
+DicomReader = Callable[[TrainingSet, Path], Iterator[Example]]
+"""Reads a folder of DICOM series with masks; handed in, because this room speaks no DICOM."""
+
+
+def read_sets(
+    recipe: Adaptation, data: Path, read_dicom: DicomReader | None = None
+) -> list[Example]:
     """Read every set, repeated as the recipe says.
 
     Raises
@@ -181,10 +187,18 @@ def read_sets(recipe: Adaptation, data: Path) -> list[Example]:
     """
     result: list[Example] = []
     for entry in recipe.sets:
-        found = list(READERS[entry.format](data / entry.path)) * entry.repeat
+        found = list(_read(entry, data / entry.path, read_dicom)) * entry.repeat
         if found and len(found) < entry.at_least:
             found = (found * (entry.at_least // len(found) + 1))[: entry.at_least]
         result += found
     if not result:
         raise DataError(f"the sets of the recipe under {data} hold no example")
     return result
+
+
+def _read(entry: TrainingSet, path: Path, read_dicom: DicomReader | None) -> Iterator[Example]:
+    if entry.format != "dicom":
+        return READERS[entry.format](path)
+    if read_dicom is None:
+        raise DataError(f"{path} is DICOM: train with the command unibiomed-node train")
+    return read_dicom(entry, path)

@@ -58,8 +58,11 @@ class LossSettings(_Strict):
 class TrainingSet(_Strict):
     """One set: a file or folder under the data folder."""
 
-    format: Format
+    format: Format | Literal["dicom"]
     path: str
+    names: dict[str, str] = Field(default_factory=dict)
+    """For DICOM: label of a segment or ROI to the target that it is."""
+
     repeat: int = Field(default=1, ge=1)
     at_least: int = Field(default=0, ge=0)
     """A smaller set is repeated up to so many examples."""

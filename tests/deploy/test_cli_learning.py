@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from deploy import cli_learning
+from deploy.annotated_dicom import open_dicom
 from deploy.cli import app
+from inference.card import read_card
 from inference.engine import SHIPPED
+from learning.adaptation_recipe import TrainingSet
 from tests.inference.tiny_model import save_tiny
 from tests.learning.test_adapt import recipe, write_2d
 
@@ -54,6 +58,18 @@ def test_a_dicom_folder_is_measured(shared_data: Path, tmp_path: Path) -> None:
     (line, _) = json.loads((tmp_path / "summary.json").read_text())["targets"]
     assert line["dice_positive"] > 0.85
     assert line["hausdorff_95_mm"] < 20
+
+
+def test_dicom_series_become_training_examples(shared_data: Path) -> None:
+    folder = shared_data / "dicom" / "ibsi-sts" / "STS_014" / "PET"
+    entry = TrainingSet(format="dicom", path="x", names={"GTV_Mass_PET": "soft-tissue sarcoma"})
+    found = list(open_dicom(read_card(SHIPPED))(entry, folder))
+    assert len(found) > 5
+    assert "Please segment soft-tissue sarcoma in PET." in found[0].questions
+    shown = found[0].load()
+    assert shown.pictures.dtype == np.uint8
+    assert shown.masks is not None and shown.masks.any()
+    assert shown.pictures.shape == shown.masks.shape
 
 
 @pytest.mark.parametrize(
