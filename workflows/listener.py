@@ -18,6 +18,7 @@ import socket
 import ssl
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FrameType
@@ -318,6 +319,9 @@ def main() -> int:
     )
     # At level info it writes several lines for each association, and some name what was asked for.
     logging.getLogger("pynetdicom").setLevel(logging.WARNING)
+    # It remarks on values that break the standard, and quotes them: a patient's name may be one.
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="pydicom")
     stopping = threading.Event()
     reloading = threading.Event()
     wake = threading.Event()

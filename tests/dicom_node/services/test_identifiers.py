@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pynetdicom import AE
+from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
+
+from dicom_node.errors import FinalError
+from dicom_node.peers import Peer, Peers
+from dicom_node.services.association import STUDY_ROOT_FIND
+from dicom_node.services.identifiers import answer_of, asked_for, retrieve_query
+from dicom_node.services.query import (
+    Exact,
+    Level,
+    Match,
+    Matching,
+    Query,
+    Range,
+    Wildcard,
+    matching_of,
+)
+from dicom_node.services.query_retrieve_scp import QueryRetrieveScp
+from tests.dicom_node.services.conftest import NodeFactory
+
+STUDY_ROOT = tuple(Level)[1:]
+
+
+class Studies:
+    """A catalog of numbered studies; remembers what it was asked."""
+
+    def __init__(self, count: int = 3, path: Path | None = None) -> None:
+        self.asked: list[Query] = []
+        self._count = count
+        self._path = path
+
+    def matched_keywords(self) -> frozenset[str]:
+        return frozenset({"StudyInstanceUID", "PatientName", "StudyDate", "StudyTime"})
+
+    def level_of(self, keyword: str) -> Level | None:
+        return Level.STUDY if keyword in self.matched_keywords() else None
+
+    def find(
+        self, query: Query, wanted: Collection[str], *, start: int = 0, size: int | None = None
+    ) -> Iterator[Match]:
+        self.asked.append(query)
+        for number in range(self._count):
+            yield Match({"StudyInstanceUID": f"1.2.{number}", "PatientName": "Łoś^Ewa"}, self._path)
+
+    def count(self, query: Query) -> int:
+        return self._count
+
+
+@pytest.mark.parametrize(
+    ("vr", "values", "asks"),
+    [
+        ("PN", [""], None),
+        ("PN", ["*"], None),
+        ("PN", ["Doe*"], Wildcard(("Doe*",))),
+        ("PN", ["Doe^John "], Exact(("Doe^John",))),
+        ("UI", ["1.2", "1.3\0"], Exact(("1.2", "1.3"))),
+        ("UI", ["1.*"], Exact(("1.*",))),
+        ("DA", ["20240101-"], Range("20240101", "")),
+        ("DA", ["2024.01.01-2024.02.01"], Range("20240101", "20240201")),
+        ("DA", ["20240101"], Exact(("20240101",))),
+        ("TM", ["10:30-1100"], Range("1030", "1100")),
+        ("IS", ["01"], Exact(("01", "1"))),
+        ("LO", ['""'], Exact(("",))),
+        ("LO", ["a?", "b"], Wildcard(("a?", "b"))),
+    ],
+)
+def test_what_a_value_asks_for(vr: str, values: list[str], asks: Matching | None) -> None:
+    assert matching_of(vr, values) == asks
+
+
+def identifier(**keys: object) -> Dataset:
+    made = Dataset()
+    made.QueryRetrieveLevel = "STUDY"
+    for keyword, value in keys.items():
+        setattr(made, keyword, value)
+    return made
+
+
+def test_date_and_time_are_one_moment_where_that_was_negotiated() -> None:
+    question = identifier(StudyDate="20240101-20240103", StudyTime="2200-0600")
+    alone = asked_for(question, STUDY_ROOT, Studies()).query
+    assert alone.moment is None and alone.matching["StudyTime"] == Range("2200", "0600")
+    combined = asked_for(question, STUDY_ROOT, Studies(), combined=True).query
+    assert combined.moment == Range("202401012200", "202401030600")
+    assert "StudyTime" not in combined.matching
+
+
+def test_keys_that_are_not_supported_are_said_to_be_so() -> None:
+    assert asked_for(identifier(StudyInstanceUID=""), STUDY_ROOT, Studies()).is_complete
+    for more in ({"SliceThickness": "1"}, {"PatientAge": "030Y"}):
+        question = identifier(StudyInstanceUID="", **more)
+        assert not asked_for(question, STUDY_ROOT, Studies()).is_complete
+
+
+def test_sequences_of_return_keys_are_read_from_a_file(tmp_path: Path) -> None:
+    code, other = Dataset(), Dataset()
+    code.CodeValue, code.CodeMeaning = "T-D3000", "Chest"
+    other.CodeValue = other.CodeMeaning = ""
+    stored = Dataset()
+    stored.SpecificCharacterSet = "ISO_IR 100"
+    stored.SOPClassUID, stored.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", "1.2.3"
+    stored.ProcedureCodeSequence = [code]
+    stored.AdmittingDiagnosesDescription = "Zürich"
+    stored.file_meta = pydicom.dataset.FileMetaDataset()
+    stored.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    path = tmp_path / "one.dcm"
+    stored.save_as(path, enforce_file_format=True)
+    wanted = Dataset()
+    wanted.CodeMeaning = ""
+    question = identifier(ProcedureCodeSequence=[wanted], AdmittingDiagnosesDescription="")
+    catalog = Studies(path=path)
+    asked = asked_for(question, STUDY_ROOT, catalog)
+    (match, *_) = catalog.find(asked.query, asked.wanted)
+    answer = answer_of(asked, match, "UNIBIOMED")
+    (item,) = answer.ProcedureCodeSequence
+    assert item.CodeMeaning == "Chest" and "CodeValue" not in item
+    assert answer.AdmittingDiagnosesDescription == "Zürich"
+    assert answer.SpecificCharacterSet == "ISO_IR 192"
+
+
+def test_a_retrieval_needs_the_key_of_its_level() -> None:
+    query = retrieve_query(identifier(StudyInstanceUID=["1.2", "1.3"]), STUDY_ROOT)
+    assert query == Query(Level.IMAGE, {"StudyInstanceUID": Exact(("1.2", "1.3"))})
+    for bad in (identifier(), identifier(StudyInstanceUID="", PatientID="P*")):
+        with pytest.raises(FinalError):
+            retrieve_query(bad, STUDY_ROOT)
+    wrong = identifier(StudyInstanceUID="1.2")
+    wrong.QueryRetrieveLevel = "PATIENT"
+    with pytest.raises(FinalError):
+        retrieve_query(wrong, STUDY_ROOT)
+
+
+def test_ten_thousand_keys_cancel_and_negotiation(start_node: NodeFactory) -> None:
+    catalog = Studies(count=500)
+    peers = Peers([Peer("tests", "SENDER")])
+    node = start_node(
+        peers=peers, services=[QueryRetrieveScp(catalog, "UNIBIOMED", lambda _: None)]
+    )
+    caller = AE(ae_title="SENDER")
+    caller.add_requested_context(STUDY_ROOT_FIND)
+    wish = SOPClassExtendedNegotiation()
+    wish.sop_class_uid = STUDY_ROOT_FIND
+    wish.service_class_application_information = b"\1\1\1\1\1"
+    association = caller.associate(
+        "127.0.0.1", node.scp.port, ae_title="UNIBIOMED",
+        ext_neg=[wish],  # type: ignore[list-item]
+    )  # fmt: skip
+    assert association.is_established
+    said = association.acceptor.sop_class_extended
+    assert said == {STUDY_ROOT_FIND: b"\1\1\0\0\0"}
+
+    many = identifier(StudyInstanceUID="")
+    for number in range(10_000):
+        block = many.private_block(
+            0x1001 + 2 * (number // 200), f"TEST {number // 200}", create=True
+        )
+        block.add_new(number % 200, "LO", "'; DROP TABLE study; --")
+    answers = list(association.send_c_find(many, STUDY_ROOT_FIND))
+    assert [status.Status for status, _ in answers] == [0xFF00] * 500 + [0]
+    assert all(len(match) < 6 for _, match in answers[:-1])
+
+    seen = []
+    for status, _ in association.send_c_find(identifier(StudyInstanceUID=""), STUDY_ROOT_FIND):
+        seen.append(status.Status)
+        if len(seen) == 1:
+            association.send_c_cancel(1, query_model=STUDY_ROOT_FIND)
+    assert seen[-1] == 0xFE00 and len(seen) < 501
+    association.release()
