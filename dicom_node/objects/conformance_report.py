@@ -105,7 +105,9 @@ def has_library(subject: Subject) -> Iterator[str]:
         return
     said = {first_code(item, "ConceptNameCodeSequence") for item in images}
     wanted = {MODALITY_DESCRIPTOR: "the modality"}
-    if subject.source is not None and text_of(subject.source, "StudyDate"):
+    # Old archives write 1997.04.24, which a DATE item cannot hold.
+    date = "" if subject.source is None else text_of(subject.source, "StudyDate")
+    if re.fullmatch(r"\d{8}", date):
         wanted[STUDY_DATE] = "the study date"
     if any(text_of(seg, "FrameOfReferenceUID") for seg in subject.segmentations.values()):
         wanted[FRAME_OF_REFERENCE] = "the frame of reference"

@@ -68,6 +68,17 @@ def test_every_kind_gives_results_that_others_read(kind: Kind, tmp_path: Path) -
         pytest.skip("all but dsrdump was checked: it needs DCMTK")
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_study_date_of_an_old_archive_does_not_keep_results_back(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    sources, _ = read_sources([shared_data / "dicom" / "pydicom-data" / "color-px.dcm"])
+    assert sources[0].headers[0].StudyDate == "1994.11.05"
+    files = written(build(sources[0]), tmp_path)
+    problems = conformance.check(files, sources[0].headers)
+    assert [p for p in problems if p.severity == "error"] == []
+
+
 def test_the_documentation_shows_this_matrix() -> None:
     page = Path(__file__).parents[3] / "docs" / "sources.md"
     assert table() in page.read_text()
