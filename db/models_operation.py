@@ -95,3 +95,21 @@ class Notice(Base):
     made_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
     sentence: Mapped[str] = mapped_column(Text, default="")
+
+
+class WorkItem(Base):
+    """What somebody asked of the node by UPS-RS: the data set as it came, in DICOM JSON."""
+
+    __tablename__ = "workitem"
+    __table_args__ = (
+        Index("ix_workitem_study_instance_uid", "study_instance_uid"),
+        Index("ix_workitem_created_at", "created_at"),
+    )
+
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    study_instance_uid: Mapped[str] = mapped_column(String(64))
+    dataset: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
+    created_by: Mapped[str] = mapped_column(String(64), default="")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    cancelled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    cancel_reason: Mapped[str] = mapped_column(Text, default="")

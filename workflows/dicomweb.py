@@ -35,6 +35,7 @@ from workflows.network import web_tls_of
 from workflows.node import Node, open_node
 from workflows.process import HomeNotSetError, WorkerProcess
 from workflows.reloading import Reloading
+from workflows.worklist import NodeWorklist
 from workflows.yaml_positions import ConfigurationError
 
 _LOG = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ class WebProcess:
             on_quarantined=self._registrar.on_quarantined,
             on_released=self._registrar.on_released,
             on_refused=self._registrar.on_refused,
+            worklist=NodeWorklist(node.database, node.now),
         )
         tls = web_tls_of(node.settings)
         self._server = WebServer(create_app(services), self._taken, tls, self._write_ready)

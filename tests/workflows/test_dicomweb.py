@@ -35,6 +35,7 @@ from tests.workflows.whole_node import ct_volume, make_node
 from workflows.node import Node
 
 TOKEN = "a-token-for-the-test"
+ALL_SERVICES = ["query", "retrieve", "store", "worklist"]
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
@@ -73,7 +74,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             "longest_body": "64 MiB",
             "read_timeout_seconds": 2.0,
             "users": [
-                {"name": "all", "allow": ["query", "retrieve", "store"], "token": TOKEN},
+                {"name": "all", "allow": ALL_SERVICES, "token": TOKEN},
                 {"name": "looker", "allow": ["query"], "user": "looker", "password": "secret"},
             ],
         },
@@ -403,6 +404,59 @@ def test_who_was_denied_is_counted(running: Running) -> None:
             return bool(session.scalar(select(func.sum(Refusal.count))))
 
     wait_for("the refusal is counted", counted)
+
+
+def workitem(study: str) -> list[dict[str, Any]]:
+    item = {"0020000D": {"vr": "UI", "Value": [study]}}
+    return [
+        {
+            "00741000": {"vr": "CS", "Value": ["SCHEDULED"]},
+            "00741204": {"vr": "LO", "Value": ["Read this study"]},
+            "00404021": {"vr": "SQ", "Value": [item]},
+        }
+    ]
+
+
+def test_a_workitem_is_created_watched_and_cancelled(running: Running) -> None:
+    at, study = f"{running.url}/workitems", running.first.StudyInstanceUID
+    made = httpx.post(f"{at}?1.2.3.77", json=workitem(study), headers=BEARER)
+    assert made.status_code == 201
+    assert made.headers["location"] == f"{at}/1.2.3.77"
+    assert httpx.post(f"{at}?1.2.3.77", json=workitem(study), headers=BEARER).status_code == 409
+    [item] = running.get("/workitems/1.2.3.77").json()
+    # No worker runs: the study has arrived, and waits.
+    assert item["00741000"]["Value"] == ["SCHEDULED"]
+    assert item["00741204"]["Value"] == ["Read this study"]
+    claim = httpx.put(f"{at}/1.2.3.77/state", json=[], headers=BEARER)
+    assert claim.status_code == 409 and "itself" in claim.json()["error"]
+    [found] = running.get(
+        f"/workitems?StudyInstanceUID={study}&ProcedureStepState=SCHEDULED"
+    ).json()
+    assert found == item
+    assert running.get("/workitems?ProcedureStepState=COMPLETED").json() == []
+    assert httpx.post(f"{at}/1.2.3.77/cancelrequest", headers=BEARER).status_code == 202
+    [item] = running.get("/workitems/1.2.3.77").json()
+    assert item["00741000"]["Value"] == ["CANCELED"]
+    assert httpx.post(f"{at}/1.2.3.77/cancelrequest", headers=BEARER).status_code == 409
+    assert running.get("/workitems/1.2.3.78").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"no json", "no JSON"),
+        (b"[" * 100_000, "no JSON"),
+        (b"[]", "one data set"),
+        (b'{"00404021": {"Value": "x"}}', "must name one study"),
+        (b'{"00080018": {"Value": ["../x"]}}', "UID is none"),
+        (b'{"00741000": {"Value": ["COMPLETED"]}}', "SCHEDULED"),
+        (b"{" + b" " * (1 << 19) + b"}", "at most"),
+    ],
+)
+def test_what_is_no_workitem(running: Running, body: bytes, words: str) -> None:
+    answer = httpx.post(f"{running.url}/workitems", content=body, headers=BEARER, timeout=30)
+    assert answer.status_code in (400, 413)
+    assert words in answer.json()["error"]
 
 
 def test_by_tls_a_pinned_certificate_is_enough(tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ from dicom_node.services.dicomweb.multipart import (
 from dicom_node.services.dicomweb.negotiation import DICOM, OCTETS, Acceptable
 from dicom_node.services.dicomweb.search import address, answers, understand
 from dicom_node.services.dicomweb.store import Storing
+from dicom_node.services.dicomweb.worklist import Worklist
+from dicom_node.services.dicomweb.worklist_routes import WorklistRoutes
 from dicom_node.services.events import AssociationEnded, Quarantined, ReceivedInstance
 from dicom_node.services.query import UNIQUE_KEYS, Catalog, Level, Match, Query, matching_of
 from dicom_node.services.reception import AssociationRecord
@@ -101,6 +103,7 @@ class WebServices:
     on_quarantined: Callable[[Quarantined], None]
     on_released: Callable[[AssociationEnded], None]
     on_refused: Callable[[Refusal], None]
+    worklist: Worklist | None = None
 
 
 def create_app(services: WebServices) -> FastAPI:
@@ -133,6 +136,12 @@ def create_app(services: WebServices) -> FastAPI:
         app.add_api_route(instance + suffix, web.rendered, methods=["GET"])
     for path in ("/studies", study):
         app.add_api_route(path, web.store, methods=["POST"])
+    if services.worklist is not None:
+        WorklistRoutes(
+            services.worklist,
+            services.settings.url,
+            lambda request: web.admit(request, "worklist").name,
+        ).add_to(app)
     answer_errors(app)
     return app
 
@@ -150,7 +159,7 @@ class DicomWeb:
         """Return what answers a search at a level (PS3.18 10.6)."""
 
         def search(request: Request) -> Response:
-            self._admit(request, "query")
+            self.admit(request, "query")
             if not _accepted(request).json():
                 raise HttpError(406, f"searches are answered as {DICOM_JSON}")
             catalog = self._services.catalog
@@ -167,7 +176,7 @@ class DicomWeb:
 
     def retrieve(self, request: Request) -> Response:
         """Answer with whole objects (PS3.18 10.4.1.1.1 to 10.4.1.1.3)."""
-        self._admit(request, "retrieve")
+        self.admit(request, "retrieve")
         accepted = _accepted(request)
         matches = self._matches(request)
         entry = accepted.multipart(DICOM)
@@ -192,7 +201,7 @@ class DicomWeb:
 
     def metadata(self, request: Request) -> Response:
         """Answer with attributes alone (PS3.18 10.4.1.1.2)."""
-        self._admit(request, "retrieve")
+        self.admit(request, "retrieve")
         if not _accepted(request).json():
             raise HttpError(406, f"metadata are answered as {DICOM_JSON}")
         base = self._services.settings.url
@@ -214,7 +223,7 @@ class DicomWeb:
 
     def bulk_data(self, request: Request) -> Response:
         """Answer with one value of an object (PS3.18 10.4.1.1.5)."""
-        self._admit(request, "retrieve")
+        self.admit(request, "retrieve")
         path = _path(self._matches(request)[0])
         place = request.path_params["place"].split("/")
         if place == ["7FE00010"]:
@@ -234,7 +243,7 @@ class DicomWeb:
 
     def frames(self, request: Request) -> Response:
         """Answer with frames (PS3.18 10.4.1.1.6)."""
-        self._admit(request, "retrieve")
+        self.admit(request, "retrieve")
         return self._frames(request, _path(self._matches(request)[0]), _frame_numbers(request))
 
     def _frames(self, request: Request, path: Path, numbers: Sequence[int]) -> Response:
@@ -249,7 +258,7 @@ class DicomWeb:
 
     def rendered(self, request: Request) -> Response:
         """Answer with a picture (PS3.18 10.4.1.1.3, 10.4.1.1.4)."""
-        self._admit(request, "retrieve")
+        self.admit(request, "retrieve")
         form = _accepted(request).single("image/jpeg", "image/png")
         if form is None:
             raise HttpError(406, "pictures are answered as image/jpeg or image/png")
@@ -262,7 +271,7 @@ class DicomWeb:
 
     async def store(self, request: Request) -> Response:
         """Take instances in (PS3.18 10.5)."""
-        user = await run_in_threadpool(self._admit, request, "store")
+        user = await run_in_threadpool(self.admit, request, "store")
         settings = self._services.settings
         boundary = boundary_of(request, settings.most_bytes)
         record = AssociationRecord(
@@ -319,7 +328,8 @@ class DicomWeb:
             raise HttpError(400, "the body holds no part between the boundaries of its type")
         return ended
 
-    def _admit(self, request: Request, service: WebService) -> WebUser:
+    def admit(self, request: Request, service: WebService) -> WebUser:
+        """Return who asks; HttpError 401 or 403 for those who may not."""
         certificate = str(request.scope.get("state", {}).get("certificate", ""))
         authorization = request.headers.get("authorization", "")
         admitted = self._services.access().admit(service, authorization, certificate)

@@ -1,0 +1,63 @@
+"""Workitems follow the jobs of their study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from db import jobs
+from db.jobs import JobState
+from db.session import Database
+from dicom_node.services.dicomweb.worklist import answer_of
+from tests.workflows.nodes import Clock, destination, encoded_job, make_node, told
+from tests.workflows.pacs import Pacs
+from workflows.delivery import deliver_job
+from workflows.worklist import NodeWorklist
+
+
+def test_from_scheduled_to_completed_with_outputs(
+    tmp_path: Path, database: Database, clock: Clock, pacs: Pacs
+) -> None:
+    node = make_node(tmp_path, database, clock, destinations=[destination(pacs)])
+    worklist = NodeWorklist(database, clock)
+    assert worklist.create("1.9", "1.2.3", {}, "tests")
+    assert not worklist.create("1.9", "1.2.3", {}, "tests")
+    item = worklist.get("1.9")
+    assert item is not None
+    assert (item.state, item.sentence) == ("SCHEDULED", "the study has not arrived")
+    job_id = encoded_job(node, ["pacs"])
+    item = worklist.get("1.9")
+    assert item is not None and item.state == "IN PROGRESS"
+    assert 50 < item.progress < 100
+    deliver_job(node, job_id)
+    [item] = worklist.search("1.2.3")
+    assert (item.state, item.progress) == ("COMPLETED", 100.0)
+    answer = answer_of(item, "http://node")
+    outputs = answer["00741216"]["Value"][0]["00404033"]["Value"]
+    named = {
+        one["00081155"]["Value"][0] for output in outputs for one in output["00081199"]["Value"]
+    }
+    assert named == {line["sop_instance_uid"] for line in told(node, job_id)["results"]}
+    assert outputs[0]["0040E025"]["Value"][0]["00081190"]["Value"][0].startswith(
+        "http://node/studies/1.2.3/series/"
+    )
+
+
+def test_a_cancelled_workitem_ends_its_jobs_and_a_failed_job_its_workitem(
+    tmp_path: Path, sqlite_database: Database, clock: Clock, pacs: Pacs
+) -> None:
+    node = make_node(tmp_path, sqlite_database, clock, destinations=[destination(pacs)])
+    worklist = NodeWorklist(sqlite_database, clock)
+    first = encoded_job(node, ["pacs"])
+    second = encoded_job(node, ["pacs"], study="1.2.4")
+    assert worklist.create("1.8", "1.2.3", {}, "tests")
+    assert worklist.create("1.9", "1.2.4", {}, "tests")
+    assert worklist.cancel("1.8", "not wanted any more")
+    assert not worklist.cancel("1.7", "there is none")
+    assert told(node, first)["state"] == "cancelled"
+    with sqlite_database.session() as session:
+        jobs.finish(session, second, JobState.FAILED, "the PACS refuses us", now=clock())
+    states = {item.uid: (item.state, item.sentence) for item in worklist.search("")}
+    assert states == {
+        "1.8": ("CANCELED", "not wanted any more"),
+        "1.9": ("CANCELED", "the PACS refuses us"),
+    }
