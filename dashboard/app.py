@@ -12,10 +12,12 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dashboard import (
+    api,
     entry,
     intake,
     jobs,
     live,
+    metrics,
     model,
     overview,
     peers,
@@ -74,11 +76,13 @@ def create_app(node: Node) -> FastAPI:
     app.state.changes = changes
     app.state.images = Images(node)
     app.state.growth = overview.Growth()
-    for router in (
+    app.state.routers = (
         entry.router,
         overview.router,
         jobs.router,
         live.router,
+        api.router,
+        metrics.router,
         intake.router,
         rulebook.router,
         peers.router,
@@ -90,8 +94,9 @@ def create_app(node: Node) -> FastAPI:
         reviews.router,
         studies.router,
         questions.router,
-    ):
-        app.include_router(router)
+    )
+    for router in app.state.routers:
+        app.include_router(router, responses=api.REFUSALS)
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     answer_errors(app)
     app.add_middleware(BodyLimit)

@@ -78,7 +78,7 @@ def _forged(request: Request, error: Exception) -> Response:
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    return problem(request, 400, "Not done", str(error))
+    return problem(request, 409, "Not done", str(error))
 
 
 def _gone(request: Request, error: Exception) -> Response:

@@ -35,7 +35,7 @@ _DAYS: Final = 7
 @router.get("/rules")
 def rules_page(request: Request, node: NodeOf, actor: Viewer) -> Response:
     """Show the rules in force, their editor and history."""
-    return _page(request, node, _text_on_disk(node))
+    return _page(request, node, text_on_disk(node))
 
 
 @router.post("/rules/try")
@@ -48,7 +48,7 @@ def try_rules(
     days: Annotated[int, Form(ge=1, le=90)] = _DAYS,
 ) -> Response:
     """Try a text: on a dropped file where there is one, else on what came in lately."""
-    rules, problems = _checked(node, text)
+    rules, problems = check_rules(node, text)
     if rules is None:
         return _page(request, node, text, problems=problems, status=422)
     if file is not None and file.filename:
@@ -68,22 +68,29 @@ def save_rules(
 ) -> Response:
     """Save the rules; all processes of the node use them from their next study on."""
     text = text.replace("\r\n", "\n")
-    _, problems = _checked(node, text)
+    _, problems = check_rules(node, text)
     if problems:
         return _page(request, node, text, problems=problems, status=422)
-    on_disk = _text_on_disk(node)
-    if before.replace("\r\n", "\n").rstrip() != on_disk.rstrip():
+    if not write_rules(request, node, text, before, comment):
         said = ["Somebody changed the rules meanwhile. Below is your text; compare it, then save."]
         return _page(request, node, text, problems=said, status=409)
+    return say(RedirectResponse("/rules", 303), "Saved. Studies are held against them from now on.")
+
+
+def write_rules(request: Request, node: Node, text: str, before: str, comment: str) -> bool:
+    """Save a checked text, and have all processes read it; False when another was saved since."""
+    on_disk = text_on_disk(node)
+    if before.replace("\r\n", "\n").rstrip() != on_disk.rstrip():
+        return False
     now = node.now()
     with node.database.session() as session:
         if not rules_versions(session, 1):
             keep_rules(session, on_disk, "", "as found before the first change here", now)
-        keep_rules(session, text, actor.name, comment, now)
+        keep_rules(session, text, request.state.actor.name, comment, now)
         note(session, request, "rules.save", target="rules.yaml", comment=comment)
         _replace(node.home.rules_yaml, text)
     ask_to_reload(node.home)
-    return say(RedirectResponse("/rules", 303), "Saved. Studies are held against them from now on.")
+    return True
 
 
 @router.get("/rules/{number}")
@@ -97,7 +104,7 @@ def version_page(
         raise HTTPException(404)
     difference = list(
         difflib.unified_diff(
-            version.text.splitlines(), _text_on_disk(node).splitlines(),
+            version.text.splitlines(), text_on_disk(node).splitlines(),
             f"version {number}", "in force", lineterm="",
         )
     )  # fmt: skip
@@ -112,20 +119,22 @@ def _page(request: Request, node: Node, text: str, *, status: int = 200, **found
         "file_name": "", **found,
     }  # fmt: skip
     return render(
-        request, "rules.html", status_code=status, text=text, before=_text_on_disk(node),
+        request, "rules.html", status_code=status, text=text, before=text_on_disk(node),
         versions=versions, rules=node.configuration.rules.rules,
         targets=sorted({target.name for target in node.model.card.targets}), **context,
     )  # fmt: skip
 
 
-def _text_on_disk(node: Node) -> str:
+def text_on_disk(node: Node) -> str:
+    """Return the text of ``rules.yaml``; empty without one."""
     try:
         return node.home.rules_yaml.read_text(encoding="utf-8")
     except (FileNotFoundError, UnicodeDecodeError):
         return ""
 
 
-def _checked(node: Node, text: str) -> tuple[Rules | None, list[str]]:
+def check_rules(node: Node, text: str) -> tuple[Rules | None, list[str]]:
+    """Read a text as the node would; with a mistake, say file, line and mend of each."""
     try:
         settings = load(node.home.node_yaml)
         return rules_of(parse_marked(text, "rules.yaml"), settings), []

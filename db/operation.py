@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from db.models import Quarantine
@@ -76,3 +76,10 @@ def quarantine_page(
 def quarantine_entry(session: Session, number: int, *, hold: bool = False) -> Quarantine | None:
     """Return one entry; with `hold`, nobody else changes it until the transaction ends."""
     return session.get(Quarantine, number, with_for_update=hold or None)
+
+
+def quarantine_count(session: Session) -> int:
+    """Count what lies in quarantine."""
+    return session.execute(
+        select(func.count(Quarantine.id)).where(Quarantine.resolved_at.is_(None))
+    ).scalar_one()
