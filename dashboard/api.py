@@ -33,6 +33,7 @@ from db.orders import Order
 from db.reports import refusals
 from dicom_node.errors import DicomNodeError
 from workflows.configuration import check_configuration
+from workflows.destination_settings import AeDestinationSettings
 from workflows.echoing import echo_destination
 from workflows.probing import probe_destination
 from workflows.reinjection import reinject
@@ -367,7 +368,17 @@ def peers(node: NodeOf, actor: Operator) -> dict[str, Any]:
     settings = node.settings
     return {
         "peers": [one.model_dump(mode="json") for one in settings.peers],
-        "destinations": [one.model_dump(mode="json") for one in settings.destinations],
+        # By name, since some have passwords and tokens.
+        "destinations": [
+            {
+                "name": one.name,
+                "title": one.title,
+                "place": one.place,
+                "objects": one.objects,
+                "confirm": one.confirm,
+            }
+            for one in settings.destinations
+        ],
         "refused": refused,
         "certificates": [
             {"of": one.owner, "days": one.days, "problem": one.problem}
@@ -392,8 +403,8 @@ def echo(request: Request, node: NodeOf, actor: Operator, name: str) -> dict[str
 def probe(request: Request, node: NodeOf, actor: Operator, name: str) -> dict[str, Any]:
     """Ask a destination what it takes."""
     destination = node.settings.destination(name)
-    if destination is None:
-        raise HTTPException(404)
+    if not isinstance(destination, AeDestinationSettings):
+        raise HTTPException(404, "There is no AE of this name among the destinations.")
     answer = probe_destination(node, destination)
     with node.database.session() as session:
         note(session, request, "peer.probe", target=name)

@@ -15,7 +15,7 @@ from workflows.reloading import ask_to_reload
 from workflows.settings import NodeSettings
 
 router = APIRouter(include_in_schema=False)
-_SECRET: Final = ("secret", "password", "url", "passphrase")
+_SECRET: Final = ("secret", "password", "token", "url", "passphrase")
 
 
 @router.get("/settings")
