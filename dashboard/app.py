@@ -19,6 +19,7 @@ from dashboard import (
     live,
     metrics,
     model,
+    openid,
     overview,
     peers,
     people,
@@ -75,12 +76,14 @@ def create_app(node: Node) -> FastAPI:
     app.state.reloading = Reloading(node.home)
     app.state.changes = changes
     app.state.images = Images(node)
+    app.state.openid = openid.Waiting()
     app.state.growth = overview.Growth()
     app.state.routers = (
         entry.router,
         overview.router,
         jobs.router,
         live.router,
+        openid.router,
         api.router,
         metrics.router,
         intake.router,

@@ -72,7 +72,7 @@ def login(request: Request, node: NodeOf, name: Text, password: Text, next: Text
             "after five wrong passwords.",
             openid=node.settings.dashboard.openid,
         )  # fmt: skip
-    return _enter(request, secret, local_target(next))
+    return enter(request, secret, local_target(next))
 
 
 @router.post("/logout")
@@ -109,7 +109,7 @@ def accept(
             note(session, request, "account.accept", target=user.name, account=user.name)
     except AccountError as error:
         return _invitation(request, node, secret, name, str(error))
-    return _enter(request, cookie, "/")
+    return enter(request, cookie, "/")
 
 
 def _invitation(request: Request, node: Node, secret: str, name: str, error: str) -> Response:
@@ -121,7 +121,8 @@ def _invitation(request: Request, node: Node, secret: str, name: str, error: str
     )  # fmt: skip
 
 
-def _enter(request: Request, secret: str, target: str) -> Response:
+def enter(request: Request, secret: str, target: str) -> Response:
+    """Hand the session's cookie over, and go to the page that was asked for."""
     response = RedirectResponse(target, 303)
     set_session_cookie(request, response, secret)
     return response

@@ -195,6 +195,23 @@ def user_by_subject(session: Session, subject: str) -> User | None:
     return session.scalars(select(User).where(User.subject == subject)).one_or_none()
 
 
+def user_of_provider(session: Session, subject: str, name: str, role: Role, now: datetime) -> User:
+    """Find or make the account of somebody whom a provider vouches for; the role is the provider's.
+
+    Raises
+    ------
+    AccountError
+        The account is shut, or a local account has the name.
+    """
+    user = user_by_subject(session, subject)
+    if user is None:
+        return add_user(session, re.sub(r"[^\w.@+-]", "_", name)[:64], role, now, subject=subject)
+    if not user.enabled:
+        raise AccountError("This account is shut; ask an administrator.")
+    user.role = role
+    return user
+
+
 # ---------------------------------------------------------------------- sessions
 
 

@@ -1,0 +1,185 @@
+"""An administrator at the dashboard of a running node that interprets real studies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pydicom.config
+import pytest
+
+from db.catalog import add_quarantined
+from db.models_access import Role
+from deploy.node_database import changing
+from deploy.sending import send_folder
+from dicom_node.archive import Archive
+from tests.e2e.browsing import SCREENSHOTS, Pages, find_chromium, logged_in
+from tests.e2e.conftest import SENDER, Node, short_study
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+PAGES = {
+    "overview": "/", "jobs": "/jobs", "studies": "/studies", "failures": "/failures",
+    "quarantine": "/quarantine", "rules": "/rules", "peers": "/peers", "model": "/model",
+    "agreement": "/agreement", "people": "/people", "audit": "/audit", "settings": "/settings",
+    "account": "/account", "api": "/api/docs",
+}  # fmt: skip
+HOSTILE = "<script>window.taken=1</script>{{7*7}}'; DROP TABLE job;--\u202egnp.exe"
+
+
+@pytest.fixture(scope="module")
+def admin(node: Node) -> Iterator[Pages]:
+    find_chromium()
+    with logged_in(node, "administrator", Role.ADMIN) as pages:
+        yield pages
+
+
+@pytest.fixture(scope="module")
+def failed(node: Node, tmp_path_factory: pytest.TempPathFactory) -> int:
+    """A job that its destination refuses for good."""
+    folder, study = short_study(tmp_path_factory.mktemp("refused"), "to: refuser")
+    send_folder(folder, node.address, SENDER, print)
+    (job,) = node.ended(study)
+    assert job["state"] == "failed"
+    return int(job["id"])
+
+
+def said(page: Any) -> str:
+    """Return what the page says at its foot."""
+    line = page.locator("#said p").first
+    line.wait_for()
+    return str(line.inner_text())
+
+
+def test_a_study_goes_through_live_without_a_reload(
+    node: Node, admin: Pages, tmp_path: Path
+) -> None:
+    admin.open("/jobs")
+    admin.page.evaluate("window.sameage = true")
+    folder, study = short_study(tmp_path, "watched")
+    send_folder(folder, node.address, SENDER, print)
+    row = admin.page.locator("#job-list tr", has_text="watched").first
+    row.locator(".state").wait_for()
+    row.locator(".state", has_text="delivered").wait_for(timeout=240_000)
+    assert admin.page.evaluate("window.sameage") is True
+    row.locator("a.open").click()
+    admin.page.locator("h1", has_text="delivered").wait_for()
+    assert admin.page.locator("#timeline tbody tr").count() >= 8
+    assert admin.page.locator("#answers .state", has_text="has it").count() >= 3
+    assert node.delivered(study)["state"] == "delivered"
+
+
+def test_a_failed_job_is_retried(admin: Pages, failed: int) -> None:
+    admin.open(f"/jobs/{failed}")
+    admin.page.get_by_role("button", name="Try again").click()
+    assert f"Job {failed} goes on" in said(admin.page)
+    admin.page.locator("h1 .state", has_text="failed").wait_for()
+    assert admin.page.locator("#events", has_text="reopened").count() == 1
+    admin.open("/failures")
+    assert admin.page.locator("article", has_text="REFUSER").count() == 1
+
+
+def test_jobs_are_walked_by_keyboard(admin: Pages, failed: int) -> None:
+    admin.open("/jobs?state=failed")
+    admin.page.keyboard.press("j")
+    admin.page.keyboard.press("x")
+    assert admin.page.locator("#ticked").inner_text() == "1 ticked"
+    admin.page.keyboard.press("Enter")
+    admin.page.wait_for_url(re.compile(r"/jobs/\d+$"))
+    admin.page.keyboard.press("/")
+    assert admin.page.evaluate("document.activeElement.id") == "find"
+
+
+def test_rules_are_edited_tried_and_saved(admin: Pages, node: Node, tmp_path: Path) -> None:
+    folder, _ = short_study(tmp_path, "dropped", slices=1)
+    admin.open("/rules")
+    text = admin.page.input_value("textarea")
+    admin.page.fill("textarea", text.replace("rules:", "rulez:", 1))
+    admin.page.get_by_role("button", name="Check and try").click()
+    assert "rules.yaml:1" in admin.page.locator(".problem").first.inner_text()
+    admin.page.fill("textarea", text)
+    admin.page.set_input_files("#file", next(iter(folder.glob("*"))))
+    admin.page.locator("#trial", has_text="takes it").wait_for()
+    admin.page.get_by_role("button", name="Check and try").click()
+    admin.page.locator("#trial .big").wait_for()
+    admin.page.fill("[name=comment]", "as before, with a comment")
+    admin.page.fill("textarea", text + "# changed by a test\n")
+    admin.page.get_by_role("button", name="Save").click()
+    assert "Saved" in said(admin.page)
+    assert (node.home / "rules.yaml").read_text().endswith("# changed by a test\n")
+    admin.page.get_by_text("as before, with a comment").wait_for()
+
+
+def test_an_object_is_taken_up_from_quarantine(admin: Pages, node: Node, tmp_path: Path) -> None:
+    folder, study = short_study(tmp_path, "from quarantine", slices=1)
+    archive = Archive(node.home / "archive", reserve_bytes=0)
+    path = archive.quarantine(next(iter(folder.glob("*"))).read_bytes(), "could not be read", {})
+    with changing(node.home) as session:
+        add_quarantined(
+            session, path=archive.relative(path), reason="could not be read",
+            received_at=datetime.now(UTC),
+        )  # fmt: skip
+    admin.open("/quarantine")
+    admin.page.locator("td a").first.click()
+    admin.page.locator(".header", has_text="Study Description").wait_for()
+    admin.page.get_by_role("button", name="Take up").click()
+    assert study in said(admin.page)
+    assert node.ended(study)
+
+
+def test_an_attack_in_every_string_is_shown_as_text(
+    admin: Pages, node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, study = short_study(tmp_path, "attack", slices=2)
+    # Longer than the value representations allow: a hostile sender does not mind.
+    monkeypatch.setattr(pydicom.config.settings, "reading_validation_mode", pydicom.config.IGNORE)
+    monkeypatch.setattr(pydicom.config.settings, "writing_validation_mode", pydicom.config.IGNORE)
+    for path in folder.glob("*"):
+        image = pydicom.dcmread(path)
+        image.SpecificCharacterSet = "ISO_IR 192"
+        for element in list(image):
+            if element.VR in ("LO", "SH", "PN", "ST", "LT", "UT") and element.tag.group != 2:
+                element.value = HOSTILE
+        image.PatientComments = HOSTILE * 800  # 64 KB
+        image.save_as(path)
+    send_folder(folder, node.address, SENDER, print)
+    jobs = node.ended(study)
+    names = [f"/jobs/{job['id']}" for job in jobs]
+    for address in [*names, "/jobs", "/jobs?search=%3Cscript%3E", "/studies", "/audit", "/"]:
+        admin.open(address)
+        assert admin.page.evaluate("window.taken") is None
+        content = admin.page.locator("main").inner_text()
+        assert "\u202e" not in content
+    admin.open(names[0])
+    assert "<script>window.taken=1</script>{{7*7}}" in admin.page.locator("#job-top").inner_text()
+    admin.open("/jobs")
+
+
+def test_every_page_fits_a_phone_and_shows_itself(admin: Pages, failed: int) -> None:
+    names = {**PAGES, "job": f"/jobs/{failed}"}
+    for name, address in names.items():
+        for theme in ("light", "dark"):
+            admin.page.context.add_cookies([{"name": "theme", "value": theme, "url": admin.url}])
+            admin.open(address)
+            assert admin.page.locator("h1").count() == 1, address
+            admin.picture(f"dashboard-{name}-{theme}", full=name not in ("settings", "api"))
+        admin.page.set_viewport_size({"width": 390, "height": 844})
+        admin.open(address)
+        width = admin.page.evaluate("document.documentElement.scrollWidth")
+        if SCREENSHOTS and name in ("overview", "jobs"):
+            admin.picture(f"dashboard-{name}-phone")
+        admin.page.set_viewport_size({"width": 1280, "height": 900})
+        assert width <= 390, (address, width)
+
+
+def test_logging_out_ends_it(admin: Pages) -> None:
+    admin.open("/")
+    admin.page.locator(".person summary").click()
+    admin.page.get_by_role("button", name="Log out").click()
+    admin.page.wait_for_url(re.compile("/login"))
+    admin.open("/jobs")
+    admin.page.wait_for_url(re.compile("/login"))
