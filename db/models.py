@@ -16,6 +16,7 @@ from db.models_job import (
     JobInstance,
     JobStage,
 )
+from db.models_probe import ProbeRecord
 from db.models_received import Instance, Quarantine, Refusal, Series, Study, StudyAssociation
 from db.models_result import DeliveryRecord, DeliveryState, FindingRecord, ResultRecord, ResultState
 
@@ -33,6 +34,7 @@ __all__ = [
     "JobEvent",
     "JobInstance",
     "JobStage",
+    "ProbeRecord",
     "Quarantine",
     "Refusal",
     "ResultRecord",

@@ -21,6 +21,7 @@ from deploy.cli_lint import lint
 from deploy.cli_model import app as model_app
 from deploy.cli_peers import app as peers_app
 from deploy.cli_peers import reload
+from deploy.cli_probe import probe
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -143,6 +144,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(reload)
 app.command()(lint)
+app.command()(probe)
 
 
 @app.command()

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 from pydicom import Dataset
 
@@ -26,7 +28,7 @@ from dicom_node.objects.report import (
     build_measurement_report,
     build_not_applicable_reports,
 )
-from dicom_node.objects.segmentation import Encoding, build_segmentation, choose_encoding
+from dicom_node.objects.segmentation import build_segmentation
 from dicom_node.objects.segments import segments_of
 from dicom_node.objects.series import Source, read_sources
 from dicom_node.objects.terminology import Codes
@@ -36,10 +38,12 @@ from inference.tasks import Task
 from workflows.destination_settings import DestinationSettings, ResultKind
 from workflows.engine_thread import Engine, Question, steps_of
 from workflows.errors import NotApplicableError
+from workflows.forms import Accepted, report_class, segmentation_form
 from workflows.model_card import KnownModel, model_folder
 from workflows.settings import NodeSettings
 from workflows.stored_interpretation import StoredInterpretation
 
+NOTHING_KNOWN: Final[Accepted] = MappingProxyType({})
 Progress = Callable[[float], None]
 
 
@@ -86,7 +90,7 @@ class Encoded:
     segment_numbers
         By index of the finding; those without a mask have none.
     encoding_note
-        Why the segmentation is encoded as it is; empty without one.
+        Why the segmentation, and a report of an unusual class, are encoded as they are.
     """
 
     objects: tuple[EncodedObject, ...]
@@ -250,27 +254,6 @@ def wants_probabilities(destinations: Sequence[DestinationSettings]) -> bool:
     return bool(destinations) and all(one.seg_encoding == "fractional" for one in destinations)
 
 
-def encoding_for(
-    destinations: Iterable[DestinationSettings], source: Source, interpretation: Interpretation
-) -> tuple[Encoding, str]:
-    """Choose how the segmentation is encoded, for all destinations of a job together.
-
-    A job has one segmentation, because one SOP Instance UID means one object wherever it lies.
-    Where destinations differ, LABELMAP wins: a viewer that cannot read it shows nothing, whereas
-    a viewer that garbles BINARY frames shows a wrong mask and does not say so. FRACTIONAL is
-    written only where all ask for it: the findings have probabilities then.
-    """
-    choices = [
-        choose_encoding(
-            entry.seg_encoding, source, interpretation, garbles_unaligned=entry.garbles_unaligned
-        )
-        for entry in destinations
-    ]
-    if not choices:
-        return choose_encoding("auto", source, interpretation)
-    return next((choice for choice in choices if choice[0] == "labelmap"), choices[0])
-
-
 def encode(
     prepared: Prepared,
     interpretation: Interpretation,
@@ -280,6 +263,7 @@ def encode(
     codes: Codes = Codes.ALL,
     destinations: Sequence[DestinationSettings] = (),
     also: Collection[ResultKind] = (),
+    accepted: Accepted = NOTHING_KNOWN,
     progress: Progress,
 ) -> Encoded:
     """Measure the findings and build the objects.
@@ -298,6 +282,8 @@ def encode(
         Where the objects go.
     also
         Forms that are built whatever the destinations ask for.
+    accepted
+        What the destinations take, as far as they were probed.
     progress
         Called with the fraction done.
 
@@ -308,7 +294,8 @@ def encode(
     """
     source = prepared.source
     measurements = measure_findings(prepared, interpretation, lambda part: progress(part / 2))
-    encoding, note = encoding_for(destinations, source, interpretation)
+    encoding, note = segmentation_form(destinations, source, interpretation, accepted)
+    report, report_note = report_class(destinations, accepted)
     segmentation = build_segmentation(
         source, interpretation, identifiers, node, encoding=encoding, codes=codes
     )
@@ -316,7 +303,7 @@ def encode(
     arguments = (source, interpretation, measurements, segmentation, identifiers, node)
     built: list[tuple[ResultKind, Dataset | None]] = [
         ("segmentation", segmentation),
-        ("measurement_report", build_measurement_report(*arguments, codes=codes)),
+        ("measurement_report", build_measurement_report(*arguments, codes=codes, sop_class=report)),
         ("grounded_report", build_grounded_report(*arguments)),
     ]
     objects = [
@@ -332,7 +319,8 @@ def encode(
     objects += _fallbacks(material, {*asked, *also})
     numbers = {segment.index: segment.number for segment in segments_of(interpretation)}
     progress(1.0)
-    return Encoded(tuple(objects), measurements, numbers, note if segmentation is not None else "")
+    notes = [note if segmentation is not None else "", report_note]
+    return Encoded(tuple(objects), measurements, numbers, " ".join(filter(None, notes)))
 
 
 def nothing_of(source: Source, model: KnownModel) -> Interpretation:

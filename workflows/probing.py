@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from db.probes import record_probe
 from dicom_node.services.probing import ProbeResult, probe
 from workflows.destination_settings import AeDestinationSettings
 from workflows.network import destination_of
@@ -18,6 +19,7 @@ SOP_CLASSES: Final = {
     "1.2.840.10008.5.1.4.1.1.88.59": "Key Object Selection",
     "1.2.840.10008.5.1.4.1.1.7": "Secondary Capture",
     "1.2.840.10008.5.1.4.1.1.104.1": "Encapsulated PDF",
+    "1.2.840.10008.5.1.4.1.1.481.3": "RT Structure Set",
     "1.2.840.10008.5.1.4.1.2.2.1": "Study Root FIND",
     "1.2.840.10008.5.1.4.1.2.2.2": "Study Root MOVE",
     "1.2.840.10008.1.20.1": "Storage Commitment",
@@ -33,10 +35,17 @@ TRANSFER_SYNTAXES: Final = {
 
 
 def probe_destination(node: Node, destination: AeDestinationSettings) -> ProbeResult:
-    """Ask a destination; with the deadlines of its settings."""
-    return probe(
+    """Ask a destination, with the deadlines of its settings, and keep what it answered.
+
+    The next job goes by it. Without an answer the one before stays.
+    """
+    answer = probe(
         destination_of(destination, node.settings.tls),
         list(SOP_CLASSES),
         list(TRANSFER_SYNTAXES),
         node.settings.node.ae_title,
     )
+    if not answer.sentence:
+        with node.database.session() as session:
+            record_probe(session, destination.name, answer.accepted, node.now())
+    return answer

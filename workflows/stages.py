@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from db.jobs import JobState, Lease, advance, note_event, postpone, sources_of
 from db.models import Job
+from db.probes import accepted_by
 from db.results import (
     FoundFinding,
     WrittenResult,
@@ -181,6 +182,8 @@ def _encode(
         return interpret.encode_not_applicable(source, stored, identifiers, identity, codes=codes)
     prepared = interpret.prepare(source, work_folder)
     keeper.check()
+    with node.database.reading() as session:
+        accepted = accepted_by(session, given.destinations)
     return interpret.encode(
         prepared,
         stored.interpretation,
@@ -188,6 +191,7 @@ def _encode(
         identity,
         codes=codes,
         destinations=_destinations(node, given.destinations),
+        accepted=accepted,
         progress=keeper.report,
     )
 

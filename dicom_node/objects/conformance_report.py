@@ -44,11 +44,19 @@ SELECTION_TITLES = frozenset({"113000", "113013", "113001", "113037", "113038", 
 def right_form(subject: Subject) -> Iterator[str]:
     """Hold that measurements are TID 1500 in Comprehensive 3D SR."""
     dataset = subject.dataset
-    if dataset.SOPClassUID != COMPREHENSIVE_3D:
+    # Our own goes out in Enhanced SR where an archive takes nothing else; `report.class` warns.
+    allowed = {COMPREHENSIVE_3D, ENHANCED} if subject.ours else {COMPREHENSIVE_3D}
+    if dataset.SOPClassUID not in allowed:
         yield f"the SOP class is {dataset.SOPClassUID}, not Comprehensive 3D SR"
     yield from _template(dataset, MEASUREMENT_TEMPLATE)
     if first_code(dataset, "ConceptNameCodeSequence") not in MEASUREMENT_TITLES:
         yield "the title is not in CID 7021"
+
+
+def usual_class(subject: Subject) -> Iterator[str]:
+    """Warn of the class that was chosen for an archive that takes no other."""
+    if subject.dataset.SOPClassUID == ENHANCED:
+        yield "measurements in Enhanced SR: IHE AIR asks for Comprehensive 3D SR"
 
 
 def readable_form(subject: Subject) -> Iterator[str]:
@@ -306,6 +314,15 @@ RULES: tuple[Rule, ...] = (
         "IHE AIR; PS3.16 CID 7010, CID 7011",
         MEASUREMENT_REPORTS | KEY_OBJECTS,
         one_entry_point,
+    ),
+    Rule(
+        "report.class",
+        "Measurements go out in Comprehensive 3D SR where the destinations take it.",
+        "IHE AIR 1.1",
+        MEASUREMENT_REPORTS,
+        usual_class,
+        "warning",
+        foreign=None,
     ),
     Rule(
         "report.form",

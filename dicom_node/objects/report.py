@@ -52,6 +52,7 @@ def build_measurement_report(
     node: NodeIdentity,
     *,
     codes: Codes = Codes.ALL,
+    sop_class: UID = Comprehensive3DSRStorage,
 ) -> Dataset:
     """Build the measurement report (TID 1500, Comprehensive 3D SR).
 
@@ -65,6 +66,8 @@ def build_measurement_report(
         The SEG of the same findings; ``None`` when nothing was found.
     identifiers
         Drawn once for the job.
+    sop_class
+        Enhanced SR for an archive that takes no Comprehensive 3D SR.
 
     Raises
     ------
@@ -85,7 +88,7 @@ def build_measurement_report(
     return _document(
         tree,
         source,
-        sop_class=Comprehensive3DSRStorage,
+        sop_class=sop_class,
         kind="measurement_report",
         pair=identifiers.measurement_report,
         segmentation=segmentation,

@@ -10,15 +10,18 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import EnhancedSRStorage, RLELossless
+from pydicom.uid import ComprehensiveSRStorage, EnhancedSRStorage, RLELossless
 
 from dicom_node.errors import RetriableError
 from dicom_node.objects import conformance_tools
 from dicom_node.objects.conformance import Delivery, Problem, check, examine, passes, rules
 from dicom_node.objects.conformance_rules import content_items, first_code, named
 from dicom_node.objects.encoding import encode
+from dicom_node.objects.report import build_measurement_report
 from tests.dicom_node.objects.example_results import (
+    IDENTIFIERS,
     IMAGES,
+    NODE,
     VOLUMES,
     Results,
     build,
@@ -353,7 +356,7 @@ FAULTS: tuple[tuple[str, int, Callable[[Dataset], object]], ...] = (
     ),
     ("viewer.background", SEG, lambda d: setattr(first_segment(d), "SegmentNumber", 0)),
     ("AIR-25", MEASUREMENTS, lambda d: d.pop("ContentTemplateSequence")),
-    ("AIR-25", MEASUREMENTS, setting("SOPClassUID", EnhancedSRStorage)),
+    ("AIR-25", MEASUREMENTS, setting("SOPClassUID", ComprehensiveSRStorage)),
     ("AIR-26", REPORT, without("121005")),
     ("AIR-26", MEASUREMENTS, without("121049")),
     ("AIR-27", MEASUREMENTS, without("121058")),
@@ -483,7 +486,7 @@ def test_every_rule_has_a_fault_and_a_text_of_its_own() -> None:
     # Each of these has a test of its own in this file.
     tested |= {"AIR-13", "AIR-39", "AIR-40", "tool.dcentvfy"}
     tested |= {"capture.source", "document.page", "structures.contours"}  # test_fallbacks.py
-    tested |= {"header.lengths", "header.inherited-lengths", "viewer.type"}
+    tested |= {"header.lengths", "header.inherited-lengths", "report.class", "viewer.type"}
     assert set(ids) == tested
     assert [one for one in ids if one.startswith("AIR-")] == [f"AIR-{n:02}" for n in range(1, 44)]
     assert all(rule.text.endswith(".") and rule.source and rule.kinds for rule in rules())
@@ -610,3 +613,19 @@ def test_others_are_not_held_to_what_this_node_promises(ct: Results) -> None:
     uids = [item.SOPInstanceUID for item in objects]
     for verdict in examine(objects, ct.source.headers, tools=False, foreign=uids):
         assert verdict.problems == ()
+
+
+@needs_tools
+def test_measurements_in_enhanced_sr_are_valid_and_a_warning(ct: Results) -> None:
+    assert ct.segmentation is not None
+    report = build_measurement_report(
+        ct.source,
+        ct.interpretation,
+        ct.measurements,
+        ct.segmentation,
+        IDENTIFIERS,
+        NODE,
+        sop_class=EnhancedSRStorage,
+    )
+    found = check([ct.segmentation, report], ct.source.headers)
+    assert [(problem.rule, problem.severity) for problem in found] == [("report.class", "warning")]
