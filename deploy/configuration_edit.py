@@ -12,10 +12,17 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 
-from workflows.configuration import check_configuration
+from dicom_node.errors import FinalError
+from workflows.configuration import check_configuration, load_configuration
+from workflows.network import admitted_by, server_tls_of, web_tls_of
 from workflows.reloading import ask_to_reload
 from workflows.settings import Home, settings_of
-from workflows.yaml_positions import ConfigurationError, parse_marked, read_marked
+from workflows.yaml_positions import (
+    ConfigurationError,
+    ConfigurationProblem,
+    parse_marked,
+    read_marked,
+)
 
 __all__ = ["add_entry", "check_and_reload"]
 
@@ -70,6 +77,15 @@ def check_and_reload(folder: Path) -> None:
     errors = [one for one in check_configuration(home) if one.severity == "error"]
     if errors:
         raise ConfigurationError(errors)
+    configuration = load_configuration(home)
+    try:
+        admitted_by(configuration)
+        server_tls_of(configuration.settings)
+        web_tls_of(configuration.settings)
+    except FinalError as error:
+        mend = "name a PEM file that the node may read"
+        problem = ConfigurationProblem(home.node_yaml.name, 1, "tls", error.sentence, mend)
+        raise ConfigurationError([problem]) from error
     ask_to_reload(home)
 
 

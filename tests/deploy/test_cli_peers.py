@@ -156,3 +156,14 @@ def test_reload_refuses_a_mistake(home: Home) -> None:
     code, said = call(home, "reload")
     assert (code, reloading.is_asked()) == (2, False)
     assert "goes on with what it read before" in said
+
+
+def test_reload_refuses_a_certificate_that_cannot_be_used(home: Home, tmp_path: Path) -> None:
+    node = make_certificate(tmp_path, "node")
+    other = make_certificate(tmp_path, "other")
+    tls = {"port": 0, "certificate": str(node.path), "key": str(other.key_path)}
+    home.node_yaml.write_text(yaml.safe_dump({"tls": tls}))
+    reloading = Reloading(home)
+    code, said = call(home, "reload")
+    assert (code, reloading.is_asked()) == (2, False)
+    assert "is the key that of the certificate" in said
