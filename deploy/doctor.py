@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from dicom_node.errors import FinalError
+from dicom_node.services.tls import certificates_in, days_left
 from workflows.configuration import Configuration, load_configuration
 from workflows.settings import Home
 from workflows.yaml_positions import ConfigurationError
@@ -21,6 +23,7 @@ __all__ = ["Examined", "examine"]
 
 Verdict = Literal["good", "note", "broken"]
 SECONDS = 60.0
+_SOON_DAYS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ def examine(folder: Path) -> list[Examined]:
     results.append(verdict)
     if configuration is not None:
         results += [_model(configuration), _disk(configuration), _port(configuration)]
+        results += _certificates(configuration)
         results += [_database(configuration), _broker(configuration)]
     return results
 
@@ -206,6 +210,30 @@ def _port(configuration: Configuration) -> Examined:
             mend = "stop what uses it, or choose another node.port in node.yaml"
             return Examined("DICOM port", "broken", found, mend)
     return Examined("DICOM port", "good", f"{node.host}:{node.port} is free")
+
+
+def _certificates(configuration: Configuration) -> Iterator[Examined]:
+    """Look at every certificate that the configuration names: an expired one stops a connection."""
+    settings = configuration.settings
+    named = {"TLS certificate of the node": settings.tls.certificate}
+    named |= {f"TLS certificate of {one.name}": one.certificate for one in settings.peers}
+    named |= {f"TLS certificate of {one.name}": one.certificate for one in settings.destinations}
+    for subject, path in named.items():
+        if path is None:
+            continue
+        try:
+            days = max(days_left(one) for one in certificates_in(Path(path)))
+        except FinalError as error:
+            mend = "name a PEM file that the node may read"
+            yield Examined(subject, "broken", error.sentence, mend)
+            continue
+        mend = f"renew it, replace {path}, then: unibiomed-node reload"
+        if days < 0:
+            yield Examined(subject, "broken", f"expired {-days:.0f} days ago", mend)
+        elif days < _SOON_DAYS:
+            yield Examined(subject, "note", f"expires in {days:.0f} days", mend)
+        else:
+            yield Examined(subject, "good", f"valid for {days:.0f} days")
 
 
 def _database(configuration: Configuration) -> Examined:
