@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from inference.checkpoints import WEIGHTS_FILE, file_digest
 from inference.engine import SHIPPED, Engine
-from inference.findings import Presence
+from inference.findings import Finding, Presence
 from learning.datasets import is_validation, read_nifti
 from learning.metrics import dice, volume_error
 from learning.phantom import generate_phantom
@@ -90,6 +91,26 @@ def test_prompts_together_equal_prompts_alone(nano: Engine) -> None:
     for name, finding in zip(names, together, strict=True):
         alone = nano.segment(images, modality="MRI", kind="volume", targets=[name]).findings[0]
         assert alone.confidence == pytest.approx(finding.confidence, abs=1e-3)
+
+
+def test_half_precision_draws_the_same_mask(nano: Engine) -> None:
+    phantom = generate_phantom(7, (4, 256, 256), (30.0, 1.4, 1.4), inserts=2)
+
+    def found() -> Finding:
+        return nano.segment(
+            phantom.volume,
+            modality="CT",
+            kind="volume",
+            targets=["phantom insert"],
+            spacing=phantom.spacing,
+        ).findings[0]
+
+    single = found()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = found()
+    assert single.presence is half.presence
+    assert single.mask is not None and half.mask is not None
+    assert dice(single.mask, half.mask) > 0.995
 
 
 def hippocampus(shared_data: Path, number: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
