@@ -1,7 +1,7 @@
 """Workitems of UPS-RS.
 
-Revision ID: 0011_workitems
-Revises: 0010_probes
+Revision ID: 0010_workitems
+Revises: 0009_told
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from alembic import op
 
 from db.columns import Json, UtcDateTime
 
-revision = "0011_workitems"
-down_revision = "0010_probes"
+revision = "0010_workitems"
+down_revision = "0009_told"
 branch_labels = None
 depends_on = None
 
