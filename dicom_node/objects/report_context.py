@@ -7,7 +7,7 @@ library).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from highdicom.sr import (
@@ -40,6 +40,9 @@ ENGLISH = CodedConcept(
 )
 PIXELS = CodedConcept(value="{pixels}", scheme_designator="UCUM", meaning="pixels")
 MILLIMETRE = CodedConcept(value="mm", scheme_designator="UCUM", meaning="millimeter")
+
+LINE_LIMIT = 80
+_JOINT = "\x1f"  # in place of a space that is no place for a break; never in a paragraph
 
 # CID 29, for the classes that this node reads.
 MODALITIES: Mapping[str, str] = MappingProxyType(
@@ -248,6 +251,32 @@ def paragraph(text: str) -> str:
     text = text.replace("\r\n", "\n")
     kept = "".join(c if c == "\n" or not _is_control(c) else " " for c in text)
     return kept.replace("\n", "\r\n").strip() or "-"
+
+
+def wrapped(text: str) -> str:
+    """Break a paragraph into lines of at most 80 characters where words allow it.
+
+    OHIF 3.13 shows the text of a Finding (121071, DCM) as it is and cuts off what does not fit
+    into the window: without lines, a reader misses the end. What stands in square brackets is not
+    broken, nor a note in parentheses but after a comma: a number stays beside its name and unit.
+    """
+    whole = re.sub(r"\[[^\[\]]*\]", lambda found: found[0].replace(" ", _JOINT), paragraph(text))
+    whole = re.sub(r"\([^()]*\)", lambda found: re.sub("(?<!,) ", _JOINT, found[0]), whole)
+    return "\n".join(_lines(whole)).replace(_JOINT, " ")
+
+
+def _lines(text: str) -> Iterator[str]:
+    for line in text.split("\r\n"):
+        start = 0
+        while len(line) - start > LINE_LIMIT:
+            # The last space that leaves the line within the limit, else the first one after it.
+            end = line.rfind(" ", start + 1, start + LINE_LIMIT + 1)
+            end = line.find(" ", start + LINE_LIMIT) if end < 0 else end
+            if end < 0:
+                break
+            yield line[start:end]
+            start = end + 1
+        yield line[start:]
 
 
 def _is_control(character: str) -> bool:

@@ -31,6 +31,7 @@ from dicom_node.objects.report_context import (
     paragraph,
     procedure_items,
     text_item,
+    wrapped,
 )
 from dicom_node.objects.report_measurements import sensible
 from dicom_node.objects.segments import Segment
@@ -65,7 +66,7 @@ def grounded_tree(
     for index, finding in enumerate(interpretation.findings):
         segment = by_index.get(index)
         if segment is None or segmentation is None:
-            sentences.append(_text(FINDING, ungrounded_sentence(finding)))
+            sentences.append(_text(FINDING, wrapped(ungrounded_sentence(finding))))
             continue
         key = references[finding.key_frame or 0]
         sentences.append(_grounded(finding, segment, measurements.get(index), segmentation, key))
@@ -164,7 +165,8 @@ def _grounded(
     segmentation: Dataset,
     key: FrameReference,
 ) -> TextContentItem:
-    item = _text(FINDING, sentence(finding, segment.number, segment.index, key, measured))
+    words = sentence(finding, segment.number, segment.index, key, measured)
+    item = _text(FINDING, wrapped(words))
     inferred = RelationshipTypeValues.INFERRED_FROM
     item.ContentSequence = ContentSequence(
         [

@@ -29,6 +29,7 @@ from dicom_node.objects.report_context import (
     paragraph,
     procedure_items,
     text_item,
+    wrapped,
 )
 from dicom_node.objects.report_measurements import COMMENT, QUALITATIVE_EVALUATIONS
 from dicom_node.objects.report_narrative import (
@@ -82,7 +83,7 @@ def narrative_tree(
     """Return the root container of the text report (TID 2000)."""
     origin = f"{algorithm.name} {algorithm.version} was not applied. {marker(node)}"
     children = [
-        _container(FINDINGS, [text_item(FINDING, sentence_of(reason), _CONTAINS)]),
+        _container(FINDINGS, [text_item(FINDING, wrapped(sentence_of(reason)), _CONTAINS)]),
         _container(IMPRESSIONS, [text_item(IMPRESSION, origin, _CONTAINS)]),
     ]
     return _root(TITLE, "2000", source, algorithm, node, children)

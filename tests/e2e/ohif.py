@@ -239,13 +239,11 @@ class Viewer:
         )
         return found
 
-    def text(self) -> str:
-        """Return the text on the page."""
-        return str(self.page.inner_text("body"))
-
-    def wait_for_text(self, text: str) -> None:
-        """Wait until the page shows a text."""
-        self.page.get_by_text(text, exact=False).first.wait_for()
+    def read(self, text: str) -> None:
+        """Wait until the page has a text, whatever its lines; none of it may be cut off."""
+        place = self.page.get_by_text(" ".join(text.split()), exact=False).first
+        place.wait_for()
+        assert place.evaluate("place => place.scrollWidth <= place.clientWidth"), text
 
     def _wait(self, condition: str) -> None:
         self.page.wait_for_function(f"() => window.services && window.cornerstone && ({condition})")

@@ -121,7 +121,7 @@ def check_sentences(viewer: Viewer, report: Dataset) -> None:
     sentences = list(texts(report))
     assert len(sentences) > 1
     for sentence in sentences:
-        viewer.wait_for_text(sentence)
+        viewer.read(sentence)
 
 
 def texts(item: Dataset) -> Iterator[str]:
