@@ -110,6 +110,13 @@ class CompletionSettings(Settings):
     ask: Name | None = None
 
 
+class PriorSettings(Settings):
+    """``priors``: the destination that earlier studies are fetched from, and how many."""
+
+    destination: Name | None = None
+    most: Annotated[int, Field(strict=True, ge=1, le=10)] = 1
+
+
 class DatabaseSettings(Settings):
     """``database``: without URL, SQLite in the node's home."""
 
@@ -222,6 +229,7 @@ class NodeSettings(Settings):
     dicomweb: DicomWebSettings = DicomWebSettings()
     storage: StorageSettings = StorageSettings()
     completion: CompletionSettings = CompletionSettings()
+    priors: PriorSettings = PriorSettings()
     database: DatabaseSettings = DatabaseSettings()
     broker: BrokerSettings = BrokerSettings()
     model: ModelSettings = ModelSettings()

@@ -113,6 +113,11 @@ def _unprovable(settings: NodeSettings, marked: MarkedYaml) -> Iterable[Configur
     if ask is not None and not isinstance(settings.destination(ask), AeDestinationSettings):
         text = f"{ask!r} is no destination with an AE title"
         yield marked.problem(("completion", "ask"), text, "use the name of one under destinations")
+    prior = settings.priors.destination
+    if prior is not None and not isinstance(settings.destination(prior), AeDestinationSettings):
+        text = f"{prior!r} is no destination with an AE title"
+        mend = "use the name of one under destinations"
+        yield marked.problem(("priors", "destination"), text, mend)
     for index, destination in enumerate(settings.destinations):
         if not isinstance(destination, AeDestinationSettings):
             continue

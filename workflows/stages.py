@@ -48,6 +48,7 @@ from workflows.hours import opens_at
 from workflows.identity import node_identity
 from workflows.lease_keeper import DeadlineError, LeaseKeeper
 from workflows.node import Node
+from workflows.priors import fetch_priors
 from workflows.stored_interpretation import StoredInterpretation, StoredInterpretationError
 
 _LOG = logging.getLogger(__name__)
@@ -88,6 +89,8 @@ def interpret_job(
         if _waits_for_its_hours(node, lease, given):
             return []
         _advance(node, lease, JobState.PREPARING)
+        fetch_priors(node, job_id)
+        keeper.check()
         source = interpret.one_source(given.paths, given.sop_instance_uids, given.frame_numbers)
         folder = node.home.work_folder(job_id)
         digest = node.model.digest

@@ -1,0 +1,113 @@
+"""Priors from Orthanc by C-GET; a study moved by C-MOVE; what Orthanc has of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from db.jobs import job_as_json
+from db.models import Job
+from deploy.demo_pacs import LOOPBACK, OrthancPacs, find_orthanc
+from dicom_node.errors import RetriableError
+from dicom_node.services.retrieve_scu import FoundStudy, move_study
+from dicom_node.services.storage_scu import send
+from tests.factories import write_ct_series
+from tests.workflows.whole_node import ct_volume, make_node, take_in
+from workflows.archive_count import missing_here
+from workflows.network import destination_of
+from workflows.node import Node
+from workflows.priors import fetch_priors, priors_of, relevant
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def pacs(tmp_path: Path) -> Iterator[OrthancPacs]:
+    program = find_orthanc()
+    if program is None:
+        pytest.skip("needs Orthanc (see tests/outside_peers.sh)")
+    options = {"DicomAlwaysAllowGet": True, "DicomAlwaysAllowMove": True}
+    with OrthancPacs(tmp_path / "orthanc", program, options) as running:
+        yield running
+
+
+def dated(folder: Path, date: str) -> list[Path]:
+    """Write a study of the same patient on a day."""
+    paths = write_ct_series(folder, ct_volume())
+    for path in paths:
+        image = pydicom.dcmread(path)
+        image.PatientID, image.StudyDate, image.StudyTime = "P1", date, "101500"
+        image.save_as(path)
+    return paths
+
+
+@pytest.fixture
+def node(pacs: OrthancPacs, tmp_path: Path) -> Iterator[Node]:
+    there = {"name": "pacs", "ae_title": pacs.ae_title, "host": LOOPBACK, "port": pacs.port}
+    made = make_node(
+        tmp_path / "home",
+        destinations=[there],
+        priors={"destination": "pacs", "most": 1},
+        completion={"ask": "pacs"},
+    )
+    yield made
+    made.database.dispose()
+
+
+def test_the_newest_prior_is_kept_with_the_job(
+    node: Node, pacs: OrthancPacs, tmp_path: Path
+) -> None:
+    studies = {day: dated(tmp_path / day, day) for day in ("20240101", "20240601", "20250101")}
+    there = destination_of(node.settings.destinations[0], node.settings.tls)  # type: ignore[arg-type]
+    for paths in studies.values():
+        assert all(one.is_stored for one in send(paths, there, calling_ae_title="UNIBIOMED"))
+    present = studies["20250101"]
+    take_in(node, present[:-2])
+    assert missing_here(node, 1) == 2, "Orthanc has two more of this study"
+    with node.database.session() as session:
+        # As the rules do when they queue it.
+        session.get_one(Job, 1).modality = "CT"
+    fetch_priors(node, 1)
+    ((uid, files),) = priors_of(node, 1).items()
+    wanted = {pydicom.dcmread(path).SOPInstanceUID for path in studies["20240601"]}
+    got = [pydicom.dcmread(path) for path in files]
+    assert {one.SOPInstanceUID for one in got} == wanted
+    assert {one.StudyInstanceUID for one in got} == {uid}
+    stored = pydicom.dcmread(studies["20240601"][0])
+    same = next(one for one in got if one.SOPInstanceUID == stored.SOPInstanceUID)
+    assert same.PixelData == stored.PixelData
+    with node.database.reading() as session:
+        told = job_as_json(session, 1)
+    assert told is not None and "1 priors were fetched from pacs" in str(told)
+    # Nobody listens for an AE title that Orthanc does not know.
+    with pytest.raises(RetriableError):
+        move_study(there, "UNIBIOMED", uid, "NOBODY")
+
+
+def test_without_the_pacs_a_job_goes_on(node: Node, pacs: OrthancPacs, tmp_path: Path) -> None:
+    take_in(node, dated(tmp_path / "now", "20250101"))
+    pacs.stop()
+    fetch_priors(node, 1)
+    assert priors_of(node, 1) == {}
+    with node.database.reading() as session:
+        assert "it goes on without priors" in str(job_as_json(session, 1))
+
+
+def test_only_earlier_studies_of_the_modality_are_relevant() -> None:
+    def study(uid: str, date: str, modality: str = "CT") -> FoundStudy:
+        return FoundStudy(uid, date, "10", frozenset({modality}))
+
+    present = study("1.1", "20250101")
+    known = [
+        present,
+        study("1.2", "20240101"),
+        study("1.3", "20240301"),
+        study("1.4", "20250301"),
+        study("1.5", "20241201", "MR"),
+        study("../x", "20241201"),
+        study("1.6", ""),
+    ]
+    assert [one.study_instance_uid for one in relevant(known, present, 5)] == ["1.3", "1.2"]

@@ -1,0 +1,91 @@
+"""Relevant priors: earlier studies of the same patient and modality, kept with a job."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Final
+
+from db.jobs import note_event
+from db.models import Job
+from dicom_node.errors import FinalError, RetriableError
+from dicom_node.incoming import valid_uid
+from dicom_node.services.retrieve_scu import FoundStudy, get_study, studies_of_patient
+from workflows.destination_settings import AeDestinationSettings
+from workflows.network import destination_of
+from workflows.node import Node
+
+_MANIFEST: Final = "priors.json"
+
+
+def priors_folder(node: Node, job_id: int) -> Path:
+    """Return where a job's priors lie: one folder for each study."""
+    return node.home.work_folder(job_id) / "priors"
+
+
+def priors_of(node: Node, job_id: int) -> dict[str, list[Path]]:
+    """Return a job's priors, newest first: Study Instance UID to files."""
+    folder = priors_folder(node, job_id)
+    try:
+        studies = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return {uid: sorted((folder / uid).glob("*.dcm")) for uid in studies}
+
+
+def fetch_priors(node: Node, job_id: int) -> None:
+    """Fetch what ``priors`` in ``node.yaml`` asks for, once for each job.
+
+    A PACS that is away or refuses holds up no job: it is noted there, and the job goes on without.
+    """
+    settings = node.settings.priors
+    source = node.settings.destination(settings.destination) if settings.destination else None
+    folder = priors_folder(node, job_id)
+    if not isinstance(source, AeDestinationSettings) or (folder / _MANIFEST).exists():
+        return
+    with node.database.reading() as session:
+        job = session.get_one(Job, job_id)
+        patient_id, modality = job.study.patient_id, job.modality
+        present = FoundStudy(
+            job.study.study_instance_uid, job.study.study_date, job.study.study_time,
+            frozenset({modality}),
+        )  # fmt: skip
+    if not patient_id:
+        return
+    there, ours = destination_of(source, node.settings.tls), node.settings.node.ae_title
+    fetched: list[str] = []
+    level = "info"
+    try:
+        known = studies_of_patient(there, ours, patient_id)
+        for study in relevant(known, present, settings.most):
+            target = folder / study.study_instance_uid
+            target.mkdir(parents=True, exist_ok=True)
+            got = get_study(there, ours, study.study_instance_uid, target)
+            if got.completed and any(target.iterdir()):
+                fetched.append(study.study_instance_uid)
+            else:
+                shutil.rmtree(target)
+        said = f"{len(fetched)} priors were fetched from {source.name}"
+    except (RetriableError, FinalError) as error:
+        said, level = f"it goes on without priors: {error.sentence}", "warning"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _MANIFEST).write_text(json.dumps(fetched), encoding="utf-8")
+    with node.database.session() as session:
+        note_event(session, job_id, said, node.now(), level=level)
+
+
+def relevant(known: list[FoundStudy], present: FoundStudy, most: int) -> list[FoundStudy]:
+    """Choose the newest studies before the present one that have its modality."""
+    moment = (present.study_date, present.study_time)
+    earlier = [
+        study
+        for study in known
+        if study.study_instance_uid != present.study_instance_uid
+        and valid_uid(study.study_instance_uid)
+        and present.modalities & study.modalities
+        and study.study_date
+        and (not present.study_date or (study.study_date, study.study_time) < moment)
+    ]
+    newest = sorted(earlier, key=lambda one: (one.study_date, one.study_time), reverse=True)
+    return newest[:most]
