@@ -1,7 +1,7 @@
 """What destinations take.
 
-Revision ID: 0010_probes
-Revises: 0009_told
+Revision ID: 0011_probes
+Revises: 0010_workitems
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from alembic import op
 
 from db.columns import Json, UtcDateTime
 
-revision = "0010_probes"
-down_revision = "0009_told"
+revision = "0011_probes"
+down_revision = "0010_workitems"
 branch_labels = None
 depends_on = None
 
