@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import insert, text
+from sqlalchemy import func, insert, select, text
 from starlette.testclient import TestClient
 
 from dashboard.app import create_app
@@ -189,8 +189,10 @@ def main() -> None:
     fill(database, wanted.jobs, wanted.instances)
     settings = NodeSettings()
     configuration = Configuration(home, settings, Rules())
+    with database.reading() as session:
+        newest = session.execute(select(func.max(Job.updated_at))).scalar_one()
     node = Node(
-        configuration, database, Archive(home.archive, reserve_bytes=0), "bench", lambda: NOW
+        configuration, database, Archive(home.archive, reserve_bytes=0), "bench", lambda: newest
     )
     with database.session() as session:
         if not state_counts(session):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Request
 
 from dashboard.access import client_host, node_of
+from dashboard.audit_messages import append_message
 from db.audit import record
 
 if TYPE_CHECKING:
@@ -37,13 +38,16 @@ def note(
         Where nobody is logged in yet: the name that was given.
     """
     actor = getattr(request.state, "actor", None)
+    node = node_of(request)
+    title, path = node.settings.node.ae_title, node.home.log / "audit.log"
     record(
         session,
-        at=node_of(request).now(),
+        at=node.now(),
         account=account if account is not None else (actor.name if actor else ""),
         host=client_host(request),
         action=action,
         target=target,
         outcome=outcome,
         details=details,
+        on_kept=lambda entry: append_message(entry, title, path),
     )

@@ -41,6 +41,7 @@ _WAITING: Final = ("received", "waiting", "queued")
 _RUNNING: Final = ("preparing", "inferring", "encoding", "validating", "delivering", "confirming")
 _GROWTH_DAYS: Final = 7
 _GROWTH_SECONDS: Final = 600.0
+_FIRST_SECONDS: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,9 @@ class Growth:
         """Return bytes per day over the last week; ``None`` until that is known."""
         with self._guard:
             asked = self._asked_at
-            if asked is not None and (now - asked).total_seconds() < _GROWTH_SECONDS:
+            # Of a node that has just begun to receive, the first sum is soon wrong.
+            good_for = _GROWTH_SECONDS if self._per_day else _FIRST_SECONDS
+            if asked is not None and (now - asked).total_seconds() < good_for:
                 return self._per_day
             self._asked_at = now
         threading.Thread(target=self._sum, args=(node, now), daemon=True).start()

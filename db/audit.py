@@ -1,19 +1,20 @@
 """Who did what, in a chain that shows when it was changed.
 
 Every record carries the SHA-256 of itself and of the record before it. Whoever can write to the
-database could compute the whole chain anew, so the last digest also goes out with each message to
-syslog or to a file (`dashboard.auditing`): compare it there.
+database could compute the whole chain anew, so each digest also goes out with a message to a file
+that the site collects (`dashboard.audit_messages`): compare it there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import select, text
+from sqlalchemy import event, select, text
 from sqlalchemy.orm import Session
 
 from db.models_access import AuditRecord
@@ -39,6 +40,7 @@ def record(
     host: str = "",
     outcome: str = "success",
     details: dict[str, Any] | None = None,
+    on_kept: Callable[[AuditRecord], None] | None = None,
 ) -> AuditRecord:
     """Append to the audit trail, in the caller's transaction.
 
@@ -56,6 +58,8 @@ def record(
         ``success`` or ``refused``.
     details
         What else should be known; values that JSON can hold.
+    on_kept
+        Called with the record once the transaction is committed, and never otherwise.
     """
     if session.get_bind().dialect.name == "postgresql":
         # Two writers would otherwise both continue the same last record. SQLite has one writer.
@@ -75,6 +79,8 @@ def record(
     entry.digest = _digest(entry, before or FIRST_DIGEST)
     session.add(entry)
     session.flush()
+    if on_kept is not None:
+        event.listen(session, "after_commit", lambda _: on_kept(entry), once=True)
     return entry
 
 

@@ -40,5 +40,9 @@ def changed_since(session: Session, since: datetime) -> list[Changed]:
 
 def under_way(session: Session) -> dict[int, float | None]:
     """Return how far the jobs are that a worker has in hand: 0 to 1 of the present stage."""
-    rows = session.execute(select(Job.id, Job.progress).where(Job.lease_owner.is_not(None)))
+    rows = session.execute(
+        select(Job.id, Job.progress)
+        .where(Job.lease_owner.is_not(None))
+        .order_by(Job.lease_expires_at)
+    )
     return {job_id: progress for job_id, progress in rows}

@@ -189,7 +189,8 @@ def jobs_in_hand(session: Session) -> dict[str, list[tuple[int, str]]]:
     rows = session.execute(
         select(Job.lease_owner, Job.id, Job.state)
         .where(Job.lease_owner.is_not(None))
-        .order_by(Job.id)
+        # The order of the index of leased jobs: by identifier, SQLite would read all jobs.
+        .order_by(Job.lease_expires_at)
     )
     held: dict[str, list[tuple[int, str]]] = {}
     for owner, job_id, state in rows:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from xml.etree import ElementTree
+
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
@@ -99,3 +101,17 @@ def test_logins_are_in_the_audit_trail(browser: Browser, node: Node) -> None:
     with node.database.reading() as session:
         found = [(one.account, one.action, one.outcome) for one in audit_page(session).records]
     assert found == [("viewer", "login", "refused"), ("viewer", "login", "success")]
+
+
+def test_audit_messages_are_written_as_dicom_words_them(browser: Browser, node: Node) -> None:
+    client = browser(Role.VIEWER)
+    client.post("/login", data={"name": "<b>&", "password": "wrong"})
+    lines = (node.home.log / "audit.log").read_text().splitlines()
+    messages = [ElementTree.fromstring(line) for line in lines]
+    codes = [one.find("EventIdentification/EventID").attrib["csd-code"] for one in messages]  # type: ignore[union-attr]
+    assert codes == ["110114", "110114"]
+    who = [one.find("ActiveParticipant").attrib["UserID"] for one in messages]  # type: ignore[union-attr]
+    assert who == ["viewer", "<b>&"]
+    with node.database.reading() as session:
+        kept = [one.digest for one in audit_page(session).records]
+    assert all(digest in line for digest, line in zip(reversed(kept), lines, strict=True))

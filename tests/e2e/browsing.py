@@ -88,6 +88,6 @@ def logged_in(node: Node, name: str, role: Role, **context: Any) -> Iterator[Pag
             pages.page.click("main form button")
             pages.page.wait_for_url(pages.url + "/")
             yield pages
-            assert pages.wrong == []
+            assert pages.wrong == [], pages.wrong
         finally:
             browser.close()
