@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,29 @@ def test_strangers_are_refused_with_reason_and_mend(
     assert "node.yaml" in refusal.sentence
     assert refusal.host == "127.0.0.1"
     assert node.released.empty()
+
+
+def test_one_peer_does_not_take_the_associations_of_all(start_node: NodeFactory) -> None:
+    greedy = Peer("greedy", "SENDER", max_associations=1)
+    node = start_node(peers=Peers([greedy, Peer("other", "OTHER")]))
+    first = associate(node)
+    assert first.is_established
+    answer = verify(node.destination, "SENDER")
+    assert "limit of associations" in answer.sentence
+    refusal = node.refused.get(timeout=10)
+    assert (refusal.result, refusal.source, refusal.reason) == (2, 3, 2)
+    assert "max_associations of that peer" in refusal.sentence
+    assert verify(node.destination, "OTHER").ok
+    node.ended()
+    first.release()
+    node.ended()
+    assert verify(node.destination, "SENDER").ok
+
+
+def test_a_peer_may_call_the_node_by_its_further_names(start_node: NodeFactory) -> None:
+    node = start_node(peers=Peers([Peer("tests", "SENDER")], called=["UNIBIOMED_LUNG"]))
+    for called, answers in (("UNIBIOMED_LUNG", True), ("UNIBIOMED", True), ("OTHER", False)):
+        assert verify(replace(node.destination, ae_title=called), "SENDER").ok is answers
 
 
 def test_more_associations_than_allowed_are_refused_for_now(start_node: NodeFactory) -> None:
