@@ -22,6 +22,7 @@ from deploy.cli_model import app as model_app
 from deploy.cli_peers import app as peers_app
 from deploy.cli_peers import reload
 from deploy.cli_probe import probe
+from deploy.cli_reviews import export_reviews
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -142,6 +143,9 @@ def job(
 
 app.command()(train)
 app.command()(evaluate)
+app.command("export-reviews")(export_reviews)
+app.command()(retry)
+app.command()(cancel)
 app.command()(reload)
 app.command()(lint)
 app.command()(probe)

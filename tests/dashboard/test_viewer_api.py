@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+import yaml
 from starlette.testclient import TestClient
 
 from dashboard.app import create_app
@@ -31,6 +33,7 @@ from workflows.consider import consider_study
 from workflows.engine_thread import EngineThread
 from workflows.node import Node
 from workflows.stages import encode_job, interpret_job
+from workflows.training_export import export_reviews
 
 DESTINATION = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 11113}
 
@@ -181,6 +184,33 @@ def test_an_edit_is_measured_against_the_model(seen: Seen) -> None:
         assert seen.post(address, wrong).status_code == 400
     no_mask = f"/api/jobs/{seen.job_id}/findings/1/review"
     assert seen.post(no_mask, {"verdict": "edited", "edits": {"4": empty}}).status_code == 400
+
+
+def test_verdicts_become_training_data_that_learning_reads(seen: Seen, tmp_path: Path) -> None:
+    from learning.datasets import read_nifti
+
+    address = f"/api/jobs/{seen.job_id}/findings"
+    everywhere = runs_of(np.ones((32, 32), np.bool_)).tolist()
+    seen.post(f"{address}/0/review", {"verdict": "edited", "edits": {"0": everywhere}})
+    seen.post(f"{address}/1/review", {"verdict": "rejected"})
+    told = export_reviews(seen.node, tmp_path)
+    assert dict(told.written) == {"reviews_ct_liver": 1}
+    assert list(told.left_out.values()) == [1]
+    folder = tmp_path / "reviews_ct_liver"
+    (line,) = csv.DictReader((folder / "labels.csv").read_text().splitlines())
+    assert line["targets_present"] == "1=liver" and "P" not in line["group"]
+    expected = ct_volume() > 100
+    expected[0] = True
+    assert np.array_equal(read_nifti(folder / line["mask"]) > 0, expected)
+    assert np.array_equal(read_nifti(folder / line["image"]), ct_volume())
+
+    seen.post(f"{address}/0/review", {"verdict": "rejected"})
+    export_reviews(seen.node, tmp_path)
+    assert not read_nifti(folder / line["mask"]).any()
+    sources = yaml.safe_load((tmp_path / "sources.yaml").read_text())["sources"]
+    assert sources == [
+        {"folder": "reviews_ct_liver", "modality": "CT", "targets": {"liver, CT": [1]}}
+    ]
 
 
 def test_a_question_is_answered_and_sent_as_a_job(seen: Seen) -> None:

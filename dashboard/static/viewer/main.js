@@ -8,9 +8,13 @@ import { FindingList } from "./findings.js";
 import { Reviews } from "./reviews.js";
 import { Asking } from "./asking.js";
 import { sentenceOf } from "./frames.js";
+import * as early from "./early.js";
+
+let earlyScene = early.scene;
 
 async function fetchScene(address) {
-  const answer = await fetch(address);
+  const answer = await (earlyScene ?? fetch(address));
+  earlyScene = null;
   if (!answer.ok) throw new Error(await sentenceOf(answer));
   return answer.json();
 }
@@ -75,7 +79,7 @@ async function start(root) {
       version = scene.version;
       if (empty) empty.hidden = scene.findings.length > 0;
       if (!scene.frames) {
-        tell(root, "The study is not complete yet; its images appear when it is.");
+        tell(root, root.dataset.without);
         return;
       }
       if (!parts) {
