@@ -12,7 +12,9 @@ from starlette.responses import RedirectResponse, Response
 from dashboard.access import NodeOf, Operator, Viewer
 from dashboard.auditing import note
 from dashboard.entry import local_target
+from dashboard.images import images_of
 from dashboard.rendering import render, say
+from dashboard.scenes import scene_of_page
 from dashboard.timeline import timeline_of
 from db.figures import filter_values
 from db.jobs import JobState, job_as_json, jobs_of_study, list_jobs
@@ -136,6 +138,7 @@ def job_page(request: Request, node: NodeOf, actor: Viewer, job_id: Number) -> R
         others=others,
         timeline=timeline_of(job["stages"], node.now()),
         viewer_link=viewer_link(node, job),
+        scene=scene_of_page(node, images_of(request), job_id),
     )
 
 

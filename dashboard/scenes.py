@@ -11,11 +11,12 @@ from db.models import FindingRecord
 from db.questions import AskedQuestion
 from db.results import findings_of
 from db.reviews import last_reviews, review_as_json
+from dicom_node.errors import DicomNodeError
 from dicom_node.objects.measurements import Measurements
 from dicom_node.objects.report_narrative import spoken
 from workflows.node import Node
 
-__all__ = ["answer_scene", "job_scene", "measured_words", "series_scene"]
+__all__ = ["answer_scene", "job_scene", "measured_words", "scene_of_page", "series_scene"]
 
 _VOLUME: Final = "volume"
 
@@ -42,6 +43,14 @@ def job_scene(node: Node, images: Images, job_id: int) -> dict[str, Any]:
         "masks_url": f"/api/jobs/{job_id}/masks?of={digest[:16]}" if digest else None,
         "version": f"{digest[:16]}-{len(findings)}-{len(stack.places)}",
     }
+
+
+def scene_of_page(node: Node, images: Images, job_id: int) -> dict[str, Any] | None:
+    """Describe a job to the viewer within its page; None where the viewer has to ask why not."""
+    try:
+        return job_scene(node, images, job_id)
+    except DicomNodeError:
+        return None
 
 
 def series_scene(stack: Stack, series_id: int, number: int) -> dict[str, Any]:

@@ -144,8 +144,6 @@ def job(
 app.command()(train)
 app.command()(evaluate)
 app.command("export-reviews")(export_reviews)
-app.command()(retry)
-app.command()(cancel)
 app.command()(reload)
 app.command()(lint)
 app.command()(probe)

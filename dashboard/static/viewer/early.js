@@ -1,4 +1,4 @@
-// Asks for the description and the first slice at once, while the other scripts are on their way.
+// Asks for the first slice at once, while the other scripts are on their way.
 
 const root = document.querySelector("[data-viewer-root]");
 
@@ -8,8 +8,11 @@ function begin(address) {
   return answer;
 }
 
-/** The answer about the scene; taken once. */
-export const scene = root ? begin(root.dataset.scene) : null;
+const written = document.getElementById("scene");
+
+/** The description that the page brought along; null where it has to be asked for. */
+export const firstScene = written ? JSON.parse(written.textContent) : null;
+
 const first = root?.dataset.first ? begin(root.dataset.first) : null;
 
 let taken = false;

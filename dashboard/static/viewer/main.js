@@ -8,13 +8,10 @@ import { FindingList } from "./findings.js";
 import { Reviews } from "./reviews.js";
 import { Asking } from "./asking.js";
 import { sentenceOf } from "./frames.js";
-import * as early from "./early.js";
-
-let earlyScene = early.scene;
+import { firstScene } from "./early.js";
 
 async function fetchScene(address) {
-  const answer = await (earlyScene ?? fetch(address));
-  earlyScene = null;
+  const answer = await fetch(address);
   if (!answer.ok) throw new Error(await sentenceOf(answer));
   return answer.json();
 }
@@ -74,7 +71,7 @@ async function start(root) {
 
   async function look() {
     try {
-      const scene = await fetchScene(root.dataset.scene);
+      const scene = (version === null && firstScene) || (await fetchScene(root.dataset.scene));
       if (scene.version === version) return;
       version = scene.version;
       if (empty) empty.hidden = scene.findings.length > 0;
