@@ -29,6 +29,13 @@ def lint(
         Path | None,
         typer.Option(help="Folder with the same objects as an archive gave them back."),
     ] = None,
+    job: Annotated[
+        int | None,
+        typer.Option(help="Check what this job of a node wrote, and how it was delivered."),
+    ] = None,
+    home: Annotated[
+        Path, typer.Option("--home", envvar="UNIBIOMED_HOME", help="The node's folder, for --job.")
+    ] = Path("unibiomed-home"),
     show_rules: Annotated[bool, typer.Option("--rules", help="List all rules and end.")] = False,
 ) -> None:
     """Check SEG, SR and KO objects, of any maker: IHE AI Results, viewers, dciodvfy, dcentvfy.
@@ -42,14 +49,17 @@ def lint(
     if show_rules:
         _print_rules(as_json)
         return
-    if path is None or not path.exists():
+    if job is not None:
+        found = _of_job(home, job)
+    elif path is None or not path.exists():
         _fail("Name a DICOM file or a folder." if path is None else f"There is no {path}.", 2)
-    try:
-        found = linting.lint(
-            _files(path), templates=templates, returned=_files(returned) if returned else ()
-        )
-    except RetriableError as error:
-        _fail(error.sentence)
+    else:
+        try:
+            found = linting.lint(
+                _files(path), templates=templates, returned=_files(returned) if returned else ()
+            )
+        except RetriableError as error:
+            _fail(error.sentence)
     if as_json:
         typer.echo(json.dumps(as_plain(found), indent=2, ensure_ascii=False))
     else:
@@ -58,6 +68,33 @@ def lint(
         _fail(f"There is no SEG, SR or KO object in {path}.", 2)
     if not found.passes:
         raise typer.Exit(1)
+
+
+def _of_job(home: Path, number: int) -> Lint:
+    """Judge a job of the node in a folder."""
+    from deploy.node_database import NoNodeError, database_url_of
+    from dicom_node.errors import DicomNodeError
+    from dicom_node.objects.lint import FileVerdict, Lint
+    from dicom_node.objects.provenance import NODE_MANUFACTURER
+    from workflows.examination import examine_job
+    from workflows.node import open_node
+    from workflows.settings import Home
+    from workflows.yaml_positions import ConfigurationError
+
+    try:
+        database_url_of(home)
+        node = open_node(Home(home.expanduser().resolve()), role="operator")
+    except ConfigurationError as error:
+        _fail(str(error), 2)
+    except NoNodeError as error:
+        _fail(str(error))
+    try:
+        verdicts = examine_job(node, number)
+    except DicomNodeError as error:
+        _fail(f"{error.sentence[:1].upper()}{error.sentence[1:]}.", 2)
+    finally:
+        node.database.dispose()
+    return Lint(tuple(FileVerdict(Path(one.object), NODE_MANUFACTURER, one) for one in verdicts))
 
 
 def as_plain(found: Lint) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from tests.workflows.whole_node import (
 from workflows.consider import consider_study
 from workflows.delivery import deliver_job
 from workflows.engine_thread import EngineThread
+from workflows.examination import delivery_of, examine_job
 from workflows.settings import load
 from workflows.stages import encode_job, interpret_job
 from workflows.yaml_positions import ConfigurationError
@@ -80,6 +81,10 @@ def test_each_destination_gets_what_it_asks_for(tmp_path: Path, poor: Pacs, rich
     assert set(states(node).values()) == {"delivered"}, states(node)
     with node.database.reading() as session:
         results = [(one.kind, one.sop_instance_uid) for one in results_of(session, 1)]
+    verdicts = examine_job(node, queued.argument)
+    assert len(verdicts) == len(results)
+    for verdict in verdicts:
+        assert verdict.problems == () and "AIR-41" in verdict.held and "AIR-01" in verdict.held
     node.database.dispose()
     kinds = [kind for kind, _ in results]
     assert list(dict.fromkeys(kinds)) == EVERYTHING
@@ -103,6 +108,11 @@ def test_forms_still_go_where_the_segmentation_is_refused(
     job_id = encoded_job(node, ["pacs"], kinds=kinds)
     deliver_job(node, job_id)
     assert poor.received == [f"2.25.{job_id}3"]
+    with node.database.reading() as session:
+        way = delivery_of(results_of(session, job_id))
+    assert way.statuses is not None
+    assert way.proofs == {f"2.25.{job_id}3": "find"}
+    assert way.statuses.get(f"2.25.{job_id}3") == 0
     assert states(node)[job_id] == "failed"
 
 
