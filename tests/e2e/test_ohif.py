@@ -16,6 +16,7 @@ from deploy.demo_pacs import OrthancPacs
 from deploy.sending import parse_address, send_folder
 from dicom_node.objects.encoding import encode
 from dicom_node.objects.identifiers import ResultIdentifiers
+from dicom_node.objects.references import frame_references
 from dicom_node.objects.segmentation import choose_encoding
 from dicom_node.objects.segmentation_reading import read_segmentation
 from dicom_node.objects.series import read_sources
@@ -58,7 +59,21 @@ def results_of(paths: list[Path], pacs: OrthancPacs) -> Results:
         files.append(paths[0].with_name(f"result-{number}.dcm"))
         files[-1].write_bytes(encode(dataset))
     stored([*paths, *files], pacs)
+    assert same_label_maps(label_map_of(results.objects[0]), label_map_found(results))
     return results
+
+
+def label_map_found(results: Results) -> dict[ImageKey, NDArray[np.uint8]]:
+    """Return the label map of each image with a mask, as the findings have it."""
+    maps: dict[ImageKey, NDArray[np.uint8]] = {}
+    masks = [one.mask for one in results.interpretation.findings if one.mask is not None]
+    for index, image in enumerate(frame_references(results.source)):
+        here = np.zeros(masks[0].shape[1:], np.uint8)
+        for number, mask in enumerate(masks, start=1):
+            here[mask[index]] = number
+        if here.any():
+            maps[image.sop_instance_uid, image.frame_number or 1] = here
+    return maps
 
 
 def label_map_of(segmentation: Dataset) -> dict[ImageKey, NDArray[np.uint8]]:
