@@ -56,6 +56,7 @@ def clean_up(node: Node) -> None:
         _purge_results(node, _before(now, settings.results_days))
     if settings.jobs_days is not None:
         _delete_records(node, failed_before)
+        _delete_answers(node, failed_before)
     if settings.quarantine_days is not None:
         with node.database.reading() as session:
             before = _before(now, settings.quarantine_days)
@@ -135,6 +136,13 @@ def _delete_records(node: Node, before: datetime) -> None:
         shutil.rmtree(node.home.work_folder(job_id), ignore_errors=True)
     if jobs:
         _LOG.info("deleted the records of %d jobs by age", len(jobs))
+
+
+def _delete_answers(node: Node, before: datetime) -> None:
+    """Delete the masks of questions that were asked long ago; their words stay."""
+    for folder in node.home.work.glob("question-*"):
+        if folder.stat().st_mtime < before.timestamp():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _purge_quarantine(node: Node, files: Sequence[AgedFile], why: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.workflows.pacs import Pacs
 from workflows import retention
 from workflows.delivery import deliver_job
 from workflows.node import Node
+from workflows.questions import question_folder
 from workflows.reconciliation import reconcile
 from workflows.retention import clean_up
 
@@ -201,3 +203,14 @@ def test_deleting_holds_up_no_writer_for_long(
     assert [len(files) for files in inside] == [2, 2, 1, 1, 3]
     outside = [len(files) - 1 for files in deleted if files and files[0] == "outside"]
     assert sum(outside) == 3 + 2  # delivered results; the quarantined object and its reason
+
+
+def test_masks_of_old_answers_go(node: Node, clock: Clock) -> None:
+    old, fresh = (question_folder(node.home, number) for number in (1, 2))
+    for folder, age in ((old, 366 * DAY), (fresh, 364 * DAY)):
+        folder.mkdir(parents=True)
+        (folder / "interpretation.npz").touch()
+        at = clock().timestamp() - age
+        os.utime(folder, (at, at))
+    clean_up(node)
+    assert [old.exists(), fresh.exists()] == [False, True]
