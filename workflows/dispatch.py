@@ -25,6 +25,7 @@ TASKS: Final[Mapping[JobState, str]] = MappingProxyType(
 SWEEP_TASK: Final = "unibiomed.sweep"
 RETENTION_TASK: Final = "unibiomed.clean_up"
 ECHO_TASK: Final = "unibiomed.echo_destinations"
+NOTICE_TASK: Final = "unibiomed.send_notices"
 COMMITMENT_TASK: Final = "unibiomed.report_commitments"
 
 QUEUES: Final[Mapping[str, str]] = MappingProxyType(
@@ -36,6 +37,7 @@ QUEUES: Final[Mapping[str, str]] = MappingProxyType(
         SWEEP_TASK: "io",
         RETENTION_TASK: "io",
         ECHO_TASK: "deliver",
+        NOTICE_TASK: "io",
         COMMITMENT_TASK: "deliver",
     }
 )

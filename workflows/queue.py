@@ -20,6 +20,7 @@ from workflows.configuration import Configuration
 from workflows.dispatch import (
     COMMITMENT_TASK,
     ECHO_TASK,
+    NOTICE_TASK,
     QUEUES,
     RETENTION_TASK,
     SWEEP_TASK,
@@ -37,6 +38,7 @@ _DEPTH: Final = 100
 """Messages in one queue beyond which the sweep adds none."""
 _RETENTION_SECONDS: Final = 3600.0
 _ECHO_SECONDS: Final = 120.0
+_NOTICE_SECONDS: Final = 10.0
 
 
 def silence_of(configuration: Configuration) -> str | None:
@@ -151,6 +153,11 @@ def _schedule(configuration: Configuration) -> dict[str, Any]:
             "task": ECHO_TASK,
             "schedule": _ECHO_SECONDS,
             "options": {"expires": _ECHO_SECONDS, "priority": 9},
+        },
+        "notices": {
+            "task": NOTICE_TASK,
+            "schedule": _NOTICE_SECONDS,
+            "options": {"expires": _NOTICE_SECONDS, "priority": 9},
         },
     }
 

@@ -24,6 +24,7 @@ from workflows.destination_settings import (
     DestinationSettings,
 )
 from workflows.dicomweb_settings import DicomWebSettings
+from workflows.notice_settings import NoticeSettings
 from workflows.setting_values import (
     AeTitle,
     BrokerUrl,
@@ -239,6 +240,7 @@ class NodeSettings(Settings):
     results: ResultSettings = ResultSettings()
     retention: RetentionSettings = RetentionSettings()
     dashboard: DashboardSettings = DashboardSettings()
+    notices: tuple[NoticeSettings, ...] = ()
     peers: tuple[PeerSettings, ...] = ()
     destinations: tuple[AnyDestination, ...] = ()
 

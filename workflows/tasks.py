@@ -31,12 +31,14 @@ from workflows.committing import report_commitments
 from workflows.dispatch import (
     COMMITMENT_TASK,
     ECHO_TASK,
+    NOTICE_TASK,
     RETENTION_TASK,
     SWEEP_TASK,
     TASKS,
     Dispatch,
 )
 from workflows.echoing import echo_destinations
+from workflows.notices import send_notices
 from workflows.process import WorkerProcess
 from workflows.sweep import announce
 from workflows.sweep import sweep as sweep_once
@@ -122,6 +124,12 @@ def commit() -> None:
 def echo() -> None:
     """Ask the destinations whether they are there."""
     echo_destinations(process.node)
+
+
+@app.task(name=NOTICE_TASK)
+def tell() -> None:
+    """Send the notices about jobs that ended."""
+    send_notices(process.node)
 
 
 @after_setup_logger.connect(weak=False)

@@ -1,0 +1,37 @@
+"""The part of ``node.yaml`` that says who is told when a job ends."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from workflows.setting_values import Host, Name, Port, Secret, Settings
+
+NoticeKind = Literal["failed", "delivered", "critical"]
+
+
+class MailSettings(Settings):
+    """``mail``: the server and the addresses."""
+
+    host: Host
+    port: Port = 25
+    security: Literal["none", "starttls", "tls"] = "starttls"
+    user: Annotated[str, Field(min_length=1)] | None = None
+    password: Secret | None = None
+    sender: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")]
+    to: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class NoticeSettings(Settings):
+    """One entry of ``notices``: a web address or a mailbox, and what it is told of.
+
+    `critical` lists the targets whose presence counts as critical.
+    """
+
+    name: Name
+    about: Annotated[tuple[NoticeKind, ...], Field(min_length=1)] = ("failed",)
+    critical: tuple[str, ...] = ()
+    url: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
+    secret: Secret | None = None
+    mail: MailSettings | None = None
