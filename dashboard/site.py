@@ -64,6 +64,11 @@ def _entry(entry: dict[str, Any]) -> str:
     )
 
 
+def _named(key: str, value: Any) -> str:
+    text = _text(key, value)
+    return f"{value['name']}: {text}" if isinstance(value, dict) and "name" in value else text
+
+
 def _text(key: str, value: Any) -> str:
     if value is None:
         return "not set"
@@ -74,5 +79,6 @@ def _text(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(str(one) for one in value) or "none"
+        # Entries may hold secrets at any depth: none is turned into text as a whole.
+        return "; ".join(_named(key, one) for one in value) or "none"
     return str(value)

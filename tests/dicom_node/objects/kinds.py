@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -57,6 +57,7 @@ class Kind:
     write: Write
     placed: Literal["patient", "slide", "nowhere"] = "nowhere"
     dcmqi: bool = False
+    _: KW_ONLY
     dcentvfy: bool = True
     real: tuple[str, ...] = ()
 
@@ -122,7 +123,7 @@ KINDS: tuple[Kind, ...] = (
         lambda f: write_ct_series(f, _ramp(dtype=np.int16)),
         "patient",
         True,
-        ("ibsi-sts/STS_014/CT/image/*", "dcmqi/24x38x3/ct-3slice/*"),
+        real=("ibsi-sts/STS_014/CT/image/*", "dcmqi/ct-3slice/*"),
     ),
     Kind(
         "CT series, gantry tilt",
@@ -152,30 +153,30 @@ KINDS: tuple[Kind, ...] = (
         lambda f: write_mr_series(f, _ramp()),
         "patient",
         True,
-        ("udacity/Study3/11_HCropVolume/*", "dcm_qa_nih/**/*"),
+        real=("udacity/Study3/11_HCropVolume/*", "dcm_qa_nih/**/*"),
     ),
     Kind(
         "PET series",
         lambda f: write_pet_series(f, _ramp() / 50.0),
         "patient",
         True,
-        ("ibsi-sts/STS_014/PET/image/*",),
+        real=("ibsi-sts/STS_014/PET/image/*",),
     ),
     Kind(
         "Enhanced CT",
         _enhanced("CT"),
         "patient",
         True,
-        ("pydicom-data/eCT_Supplemental.dcm",),
+        real=("pydicom-data/eCT_Supplemental.dcm",),
     ),
     Kind(
         "Legacy converted CT",
         _enhanced("legacy CT"),
         "patient",
         True,
-        ("dcmqi/24x38x3/multiframe/mf.dcm",),
+        real=("dcmqi/24x38x3/multiframe/mf.dcm",),
     ),
-    Kind("Enhanced MR", _enhanced("MR"), "patient", True, ("pydicom-data/emri_small*.dcm",)),
+    Kind("Enhanced MR", _enhanced("MR"), "patient", True, real=("pydicom-data/emri_small*.dcm",)),
     Kind("Enhanced MR colour", _enhanced("MR colour", colour=True, dtype=np.uint8), "patient"),
     Kind("Legacy converted MR", _enhanced("legacy MR"), "patient", True),
     Kind("Enhanced PET", _enhanced("PET"), "patient", True),
