@@ -25,25 +25,20 @@ from dicom_node.services.association import (
 from dicom_node.services.identifiers import answer_of, asked_for
 from dicom_node.services.query import Catalog, Level
 from dicom_node.services.reactor import DirectAssociation, Server
-from dicom_node.services.retrieval import Retrieval
+from dicom_node.services.reception import OUT_OF_RESOURCES
+from dicom_node.services.retrieval import (
+    CANCELLED,
+    CANNOT_PROCESS,
+    DOES_NOT_MATCH,
+    PENDING,
+    UNREADABLE,
+    Retrieval,
+)
 
 LOGGER = logging.getLogger(__name__)
 
 # PS3.4 Table C.4-1.
-_PENDING: Final = 0xFF00
 _PENDING_WITHOUT_SOME_KEYS: Final = 0xFF01
-_CANCELLED: Final = 0xFE00
-_OUT_OF_RESOURCES: Final = 0xA700
-_DOES_NOT_MATCH: Final = 0xA900
-_CANNOT_PROCESS: Final = 0xC000
-_UNREADABLE: Final = (
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    NotImplementedError,
-)
 
 # Extended negotiation (C.5.1.1.1, C.5.2.1.1), byte by byte: relational queries and combined
 # date-time matching; neither fuzzy matching of names nor adjustment to time zones.
@@ -102,22 +97,22 @@ class QueryRetrieveScp:
             asked = asked_for(
                 event.identifier, _levels(class_uid), self._catalog, combined=_combined(event)
             )
-            status = _PENDING if asked.is_complete else _PENDING_WITHOUT_SOME_KEYS
+            status = PENDING if asked.is_complete else _PENDING_WITHOUT_SOME_KEYS
             for match in self._catalog.find(asked.query, asked.wanted):
                 if event.is_cancelled:
-                    yield _CANCELLED, None
+                    yield CANCELLED, None
                     return
                 yield status, answer_of(asked, match, self._ae_title)
         except DicomNodeError as error:
             LOGGER.warning("C-FIND failed: %s", error.sentence)
-            failed = _DOES_NOT_MATCH if isinstance(error, FinalError) else _OUT_OF_RESOURCES
+            failed = DOES_NOT_MATCH if isinstance(error, FinalError) else OUT_OF_RESOURCES
             yield _failure(failed, error.sentence), None
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             # The values of an identifier are decoded when they are looked at.
             LOGGER.warning(
                 "C-FIND failed: its identifier cannot be read (%s)", type(error).__name__
             )
-            yield _failure(_CANNOT_PROCESS, "the identifier cannot be read"), None
+            yield _failure(CANNOT_PROCESS, "the identifier cannot be read"), None
 
     def _move(
         self, association: DirectAssociation, request: C_MOVE, context: PresentationContext

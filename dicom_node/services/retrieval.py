@@ -45,7 +45,8 @@ DOES_NOT_MATCH: Final = 0xA900
 CANNOT_PROCESS: Final = 0xC000
 # The counts are unsigned 16-bit numbers.
 _MOST: Final = 65535
-_UNREADABLE: Final = (
+# What pydicom raises at an identifier that it cannot decode.
+UNREADABLE: Final = (
     ValueError,
     KeyError,
     TypeError,
@@ -181,7 +182,7 @@ class Retrieval:
             refused = DOES_NOT_MATCH if isinstance(error, FinalError) else CANNOT_COUNT
             self._respond(refused, SubOperations({}))
             return
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             LOGGER.warning("%s failed: its identifier cannot be read (%s)", self._name, error)
             self._respond(CANNOT_PROCESS, SubOperations({}))
             return
