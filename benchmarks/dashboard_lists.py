@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import Table, func, insert, select, text
 from starlette.testclient import TestClient
 
 from dashboard.app import create_app
@@ -50,7 +50,7 @@ PASSWORD = "a long password for a test"
 def rows(first: int, count: int, jobs: int, instances: int, chance: random.Random) -> Any:
     """Make the rows of some studies, each with one series and one job."""
     made: dict[Any, list[dict[str, Any]]] = {
-        model: [] for model in (Study, Series, Instance, Job, JobStage, FindingRecord)
+        model: [] for model in (Study, Series, Job, JobStage, FindingRecord)
     }
     for number in range(first, first + count):
         at = NOW - timedelta(days=DAYS) * (1 - number / jobs)
@@ -69,16 +69,6 @@ def rows(first: int, count: int, jobs: int, instances: int, chance: random.Rando
             "id": number, "study_id": number, "series_instance_uid": f"{uid}.1",
             "modality": modality, "number_of_instances": instances, "attributes": {},
         })  # fmt: skip
-        for index in range(instances):
-            key = number * instances + index
-            made[Instance].append({
-                "id": key, "study_id": number, "series_id": number,
-                "sop_instance_uid": f"{uid}.1.{index}",
-                "sop_class_uid": "1.2.840.10008.5.1.4.1.1.2",
-                "transfer_syntax_uid": "1.2.840.10008.1.2.1", "path": f"s/{uid}.{index}.dcm",
-                "size": 526_000, "sha256": f"{key:064x}", "received_at": at, "conflict": False,
-                "purged_at": None if number > jobs * 0.96 else at + timedelta(days=14),
-            })  # fmt: skip
         ended = at + timedelta(seconds=chance.uniform(25, 400))
         state = chance.choice(STATES)
         finished: datetime | None = ended
@@ -104,11 +94,49 @@ def rows(first: int, count: int, jobs: int, instances: int, chance: random.Rando
     return made
 
 
+INSTANCES = """
+    INSERT INTO instance (id, study_id, series_id, sop_instance_uid, sop_class_uid,
+        transfer_syntax_uid, path, size, sha256, conflict, instance_number, number_of_frames,
+        "rows", "columns", image_type, association, received_at, purged_at)
+    SELECT study.id * {instances} + n, study.id, study.id, study_instance_uid || '.1.' || n,
+        '1.2.840.10008.5.1.4.1.1.2', '1.2.840.10008.1.2.1',
+        's/' || study_instance_uid || '.' || n || '.dcm', 526000,
+        {digest}, false, CAST(n AS VARCHAR), '', '512', '512', '', '', first_received_at,
+        CASE WHEN study.id > {kept} THEN NULL ELSE last_received_at END
+    FROM study CROSS JOIN ({numbers}) AS numbers
+    ORDER BY study.id, n
+"""
+
+
+def fill_instances(database: Database, jobs: int, instances: int) -> None:
+    """Write the instances of all studies within the database; those of the last fortnight are kept.
+
+    The indices are built afterwards: they would be written at random.
+    """
+    key = f"study.id * {instances} + n"
+    statement = INSTANCES.format(
+        instances=instances,
+        kept=int(jobs * 0.96),
+        digest=f"printf('%064x', {key})" if database.is_sqlite else f"lpad(to_hex({key}), 64, '0')",
+        numbers=" UNION ALL ".join(f"SELECT {n} AS n" for n in range(instances)),
+    )
+    table = cast("Table", Instance.__table__)
+    with database.transaction() as connection:
+        if database.is_sqlite:
+            connection.exec_driver_sql("PRAGMA cache_size=-400000")
+        indices = sorted(table.indexes, key=lambda one: str(one.name))
+        for index in indices:
+            index.drop(connection)
+        connection.exec_driver_sql(statement)
+        for index in indices:
+            index.create(connection)
+
+
 def fill(database: Database, jobs: int, instances: int) -> None:
     """Fill an empty database."""
     database.upgrade()
     with database.reading() as session:
-        if session.execute(text("SELECT count(*) FROM study")).scalar_one() >= jobs:
+        if session.execute(text("SELECT count(*) FROM job")).scalar_one() >= jobs:
             return
     chance = random.Random(7)
     began = time.monotonic()
@@ -122,6 +150,8 @@ def fill(database: Database, jobs: int, instances: int) -> None:
                     connection.execute(insert(model), values)
         if first % 100_000 == 1:
             print(f"{first - 1:>9} jobs, {time.monotonic() - began:.0f} s", flush=True)
+    fill_instances(database, jobs, instances)
+    print(f"filled in {time.monotonic() - began:.0f} s", flush=True)
     with database.engine.connect() as connection:
         connection.exec_driver_sql("COMMIT") if database.is_sqlite else None
         connection.exec_driver_sql("ANALYZE")

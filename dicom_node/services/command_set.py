@@ -1,7 +1,8 @@
-"""The command set of a C-STORE, read and written by hand (PS3.7 6.3, 9.3.1).
+"""Command sets of C-STORE and of C-FIND's responses, by hand (PS3.7 6.3, 9.3.1, 9.3.2).
 
-pynetdicom builds and encodes a data set object for each message; for the one message of which
-thousands come, that costs more than writing the image. All other messages go pynetdicom's way.
+pynetdicom builds and encodes a data set object for each message; for the two messages of which
+thousands come and go, that costs more than writing the image or looking up the match. All other
+messages go pynetdicom's way.
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ NO_DATA_SET: Final = 0x0101
 MAX_COMMAND_SET: Final = 1 << 14
 
 _STORE_RESPONSE: Final = 0x8001
+_FIND_RESPONSE: Final = 0x8020
+_WITH_DATA_SET: Final = 0x0001
 _PDV_HEADER: Final = 6
+_PDU_AND_PDV: Final = struct.Struct(">BBIIBB")
+_US: Final = struct.Struct("<HHIH")
 
 
 class MalformedCommandError(ValueError):
@@ -29,6 +34,13 @@ class StoreCommand(NamedTuple):
     message_id: int
     sop_class_uid: bytes
     sop_instance_uid: bytes
+
+
+class FindCommand(NamedTuple):
+    """What matters of a C-FIND-RQ."""
+
+    message_id: int
+    sop_class_uid: bytes
 
 
 def elements_of(command_set: bytes) -> dict[int, bytes]:
@@ -96,23 +108,68 @@ def store_response(
     body = b"".join(
         (
             _element(0x0002, command.sop_class_uid),
-            _element(0x0100, _STORE_RESPONSE.to_bytes(2, "little")),
-            _element(0x0120, command.message_id.to_bytes(2, "little")),
-            _element(0x0800, NO_DATA_SET.to_bytes(2, "little")),
-            _element(0x0900, status.to_bytes(2, "little")),
-            _element(0x0902, comment.encode("ascii", "replace")[:64]) if comment else b"",
+            _number(0x0100, _STORE_RESPONSE),
+            _number(0x0120, command.message_id),
+            _number(0x0800, NO_DATA_SET),
+            _number(0x0900, status),
+            _comment(comment),
             _element(0x1000, command.sop_instance_uid),
         )
     )
-    message = _element(0x0000, len(body).to_bytes(4, "little")) + body
-    step = max(max_pdu - _PDV_HEADER, 64) if max_pdu else len(message)
-    pdus = []
-    for start in range(0, len(message), step):
-        piece = message[start : start + step]
-        control = 3 if start + step >= len(message) else 1
-        item = struct.pack(">IBB", len(piece) + 2, context_id, control) + piece
-        pdus.append(struct.pack(">BBI", 4, 0, len(item)) + item)
+    return _pdus(context_id, body, b"", max_pdu)
+
+
+def find_response(
+    command: FindCommand,
+    context_id: int,
+    status: int,
+    max_pdu: int,
+    *,
+    identifier: bytes = b"",
+    comment: str = "",
+) -> bytes:
+    """Return the P-DATA-TF PDUs of a C-FIND-RSP (PS3.7 9.3.2.2, PS3.8 9.3.5).
+
+    Parameters
+    ----------
+    max_pdu : int
+        The longest PDU that the peer takes, 0 for no limit.
+    identifier : bytes
+        An encoded match; empty for a response without one.
+    """
+    body = b"".join(
+        (
+            _element(0x0002, command.sop_class_uid),
+            _number(0x0100, _FIND_RESPONSE),
+            _number(0x0120, command.message_id),
+            _number(0x0800, _WITH_DATA_SET if identifier else NO_DATA_SET),
+            _number(0x0900, status),
+            _comment(comment),
+        )
+    )
+    return _pdus(context_id, body, identifier, max_pdu)
+
+
+def _pdus(context_id: int, command: bytes, data_set: bytes, max_pdu: int) -> bytes:
+    """Return a message in fragments, one to a PDU (PS3.7 6.3.1, PS3.8 E.2)."""
+    message = _element(0x0000, len(command).to_bytes(4, "little")) + command
+    pdus: list[bytes] = []
+    for kind, whole in ((1, message), (0, data_set)):
+        step = max(max_pdu - _PDV_HEADER, 64) if max_pdu else len(whole) or 1
+        for start in range(0, len(whole), step):
+            piece = whole[start : start + step]
+            control = kind | (2 if start + step >= len(whole) else 0)
+            length = len(piece) + 2
+            pdus += (_PDU_AND_PDV.pack(4, 0, length + 4, length, context_id, control), piece)
     return b"".join(pdus)
+
+
+def _number(element: int, value: int) -> bytes:
+    return _US.pack(0, element, 2, value)
+
+
+def _comment(text: str) -> bytes:
+    return _element(0x0902, text.encode("ascii", "replace")[:64]) if text else b""
 
 
 def _element(element: int, value: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -259,13 +259,19 @@ def _set_text(answer: Dataset, keyword: str, text: str) -> None:
         return
     vr = dictionary_VR(tag)
     value: Any = text
-    if vr == "US":
-        value = int(text) if text.isdecimal() and int(text) < 1 << 16 else None
-    elif vr == "IS":
-        value = text if _is_integer(text) else None
+    if vr in ("US", "IS"):
+        number = text_of_number(vr, text)
+        value = None if not number else int(number) if vr == "US" else number
     elif "\\" in text:
         value = text.split("\\")
     answer[tag] = DataElement(tag, vr, value, already_converted=vr not in ("PN",))
+
+
+def text_of_number(vr: str, text: str) -> str:
+    """Return the text of a value of VR US or IS; empty where it is none."""
+    if vr == "US":
+        return text if text.isdecimal() and int(text) < 1 << 16 else ""
+    return text if _is_integer(text) else ""
 
 
 def _is_integer(text: str) -> bool:
@@ -303,20 +309,29 @@ def _returned(key: DataElement, element: DataElement) -> DataElement:
 
 
 def _set_character_set(answer: Dataset, identifier: Dataset) -> None:
-    """Answer in the character set of the question where that holds all, else in Unicode."""
-    if all(text.isascii() for text in _texts(answer)):
-        return
+    name = character_set_for(list(_texts(answer)), identifier)
+    if name:
+        answer.SpecificCharacterSet = name
+
+
+def character_set_for(texts: Sequence[str], identifier: Dataset) -> str:
+    """Return the character set of an answer: that of the question where it holds all texts.
+
+    Unicode where it does not, and empty where they are ASCII.
+    """
+    if all(text.isascii() for text in texts):
+        return ""
     said = identifier.get("SpecificCharacterSet")
     names = [str(one) for one in _values(said)] if said else []
     encoding = python_encoding.get(names[0]) if len(names) == 1 else None
     try:
         if encoding is None:
             raise LookupError
-        for text in _texts(answer):
+        for text in texts:
             text.encode(encoding)
     except (LookupError, UnicodeEncodeError):
-        names = ["ISO_IR 192"]
-    answer.SpecificCharacterSet = names[0]
+        return "ISO_IR 192"
+    return names[0]
 
 
 def _texts(answer: Dataset) -> Iterator[str]:

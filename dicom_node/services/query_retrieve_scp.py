@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import build_context, evt
-from pynetdicom.dimse_primitives import C_GET, C_MOVE
+from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE
 from pynetdicom.events import Event
 from pynetdicom.presentation import PresentationContext
 
-from dicom_node.errors import DicomNodeError, FinalError
 from dicom_node.services.association import (
     FIND_CLASSES,
     GET_CLASSES,
@@ -22,23 +19,10 @@ from dicom_node.services.association import (
     UNCOMPRESSED,
     Destination,
 )
-from dicom_node.services.identifiers import answer_of, asked_for
+from dicom_node.services.finding import Finding
 from dicom_node.services.query import Catalog, Level
 from dicom_node.services.reactor import DirectAssociation, Server
-from dicom_node.services.reception import OUT_OF_RESOURCES
-from dicom_node.services.retrieval import (
-    CANCELLED,
-    CANNOT_PROCESS,
-    DOES_NOT_MATCH,
-    PENDING,
-    UNREADABLE,
-    Retrieval,
-)
-
-LOGGER = logging.getLogger(__name__)
-
-# PS3.4 Table C.4-1.
-_PENDING_WITHOUT_SOME_KEYS: Final = 0xFF01
+from dicom_node.services.retrieval import Retrieval
 
 # Extended negotiation (C.5.1.1.1, C.5.2.1.1), byte by byte: relational queries and combined
 # date-time matching; neither fuzzy matching of names nor adjustment to time zones.
@@ -73,11 +57,11 @@ class QueryRetrieveScp:
 
     def handlers(self) -> list[tuple[Any, Callable[[Event], Any]]]:
         """Return what pynetdicom is to call."""
-        return [(evt.EVT_C_FIND, self._find), (evt.EVT_SOP_EXTENDED, self._negotiate)]
+        return [(evt.EVT_SOP_EXTENDED, self._negotiate)]
 
     def servers(self) -> Mapping[type, Server]:
         """Return what serves which requests in place of pynetdicom's service classes."""
-        return {C_MOVE: self._move, C_GET: self._get}
+        return {C_FIND: self._find, C_MOVE: self._move, C_GET: self._get}
 
     def _negotiate(self, event: Any) -> dict[Any, bytes]:
         """Say what can be done of what a peer would like."""
@@ -90,29 +74,14 @@ class QueryRetrieveScp:
                 ).ljust(len(wished), b"\0")
         return answers
 
-    def _find(self, event: Event) -> Iterator[tuple[int | Dataset, Dataset | None]]:
-        """Answer a C-FIND: pending for each match, then success."""
-        class_uid = _class_of(event)
-        try:
-            asked = asked_for(
-                event.identifier, _levels(class_uid), self._catalog, combined=_combined(event)
-            )
-            status = PENDING if asked.is_complete else _PENDING_WITHOUT_SOME_KEYS
-            for match in self._catalog.find(asked.query, asked.wanted):
-                if event.is_cancelled:
-                    yield CANCELLED, None
-                    return
-                yield status, answer_of(asked, match, self._ae_title)
-        except DicomNodeError as error:
-            LOGGER.warning("C-FIND failed: %s", error.sentence)
-            failed = DOES_NOT_MATCH if isinstance(error, FinalError) else OUT_OF_RESOURCES
-            yield _failure(failed, error.sentence), None
-        except UNREADABLE as error:
-            # The values of an identifier are decoded when they are looked at.
-            LOGGER.warning(
-                "C-FIND failed: its identifier cannot be read (%s)", type(error).__name__
-            )
-            yield _failure(CANNOT_PROCESS, "the identifier cannot be read"), None
+    def _find(
+        self, association: DirectAssociation, request: C_FIND, context: PresentationContext
+    ) -> None:
+        class_uid = str(context.abstract_syntax)
+        # Combined date-time matching is the second byte of what was negotiated.
+        said = association.requestor.sop_class_extended.get(UID(class_uid), b"")
+        finding = Finding(association, request, context, _levels(class_uid))
+        finding.answer(self._catalog, self._ae_title, combined=said[1:2] == b"\1")
 
     def _move(
         self, association: DirectAssociation, request: C_MOVE, context: PresentationContext
@@ -129,22 +98,3 @@ class QueryRetrieveScp:
 
 def _levels(class_uid: str) -> tuple[Level, ...]:
     return tuple(Level) if class_uid in PATIENT_ROOT_CLASSES else tuple(Level)[1:]
-
-
-def _class_of(event: Event) -> str:
-    return str(event.request.AffectedSOPClassUID)
-
-
-def _combined(event: Event) -> bool:
-    """Whether the peer negotiated combined date-time matching."""
-    said = event.assoc.requestor.sop_class_extended.get(UID(_class_of(event)), b"")
-    return len(said) > 1 and said[1] == 1
-
-
-def _failure(code: int, sentence: str) -> Dataset:
-    """Return a status with its reason: LO, 64 characters, no backslash."""
-    status = Dataset()
-    status.Status = code
-    plain = "".join(c if " " <= c <= "~" and c != "\\" else "?" for c in sentence)
-    status.ErrorComment = plain if len(plain) <= 64 else plain[:61] + "..."
-    return status

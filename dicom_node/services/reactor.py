@@ -280,6 +280,17 @@ class DirectAssociation(Association):
         """Return how many seconds the peer may be silent now."""
         return min(self.patience, self._idle_patience) if in_message else self._idle_patience
 
+    def has_cancelled(self, message_id: int) -> bool:
+        """Whether the peer takes a request back; acts on what it has sent meanwhile."""
+        if self.is_established:
+            self.upper_layer.turn(0)
+        return message_id in self.dimse.cancel_req
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody is there any more to be answered."""
+        return not self.is_established or self.acse.is_aborted() or not self.upper_layer.is_alive()
+
     def _serve_request(self, msg: Any, context_id: int) -> None:
         """Serve a request by a server of ours, or else by pynetdicom's service class."""
         serve = self.servers.get(type(msg))

@@ -238,12 +238,8 @@ class Retrieval:
 
     def _cancelled(self) -> bool:
         """Whether the peer takes the request back, or is gone."""
-        association = self._association
-        if association.is_established:
-            association.upper_layer.turn(0)
-        self._is_cancelled |= self._message_id in association.dimse.cancel_req
-        over = not association.is_established or association.acse.is_aborted()
-        return self._is_cancelled or over or not association.upper_layer.is_alive()
+        self._is_cancelled |= self._association.has_cancelled(self._message_id)
+        return self._is_cancelled or self._association.is_over
 
     def _settled(self, operations: SubOperations, status: StoreStatus) -> None:
         operations.settle(status)
