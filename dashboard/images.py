@@ -191,11 +191,16 @@ def _first(stack: Stack, index: int) -> FrameRead:
 
 
 def segmentation_of(node: Node, job_id: int) -> ResultRecord | None:
-    """Return the job's segmentation whose file is there; None without one."""
+    """Return the job's segmentation whose file is there; None without one, or a withdrawn one."""
     with node.database.reading() as session:
         results = results_of(session, job_id)
     return next(
-        (one for one in results if one.kind == "segmentation" and one.purged_at is None), None
+        (
+            one
+            for one in results
+            if one.kind == "segmentation" and one.purged_at is None and one.withdrawal is None
+        ),
+        None,
     )
 
 

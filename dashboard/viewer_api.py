@@ -123,6 +123,8 @@ def _result(node: Node, job_id: int, position: int) -> ResultRecord:
     result = next((one for one in results if one.position == position), None)
     if result is None:
         raise HTTPException(404, "This job has no such result.")
+    if result.withdrawal is not None:
+        raise HTTPException(410, f"This object was withdrawn: {result.withdrawal.words}")
     if result.purged_at is not None or not node.archive.absolute(result.path).exists():
         raise HTTPException(
             410,

@@ -10,9 +10,10 @@ from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from db.models import (
+    REJECTION_NOTE,
     DeliveryRecord,
     DeliveryState,
     Instance,
@@ -100,7 +101,8 @@ def aged_sources(
 def aged_results(session: Session, finished_before: datetime, limit: int) -> list[AgedFile]:
     """List results whose files may go: of delivered jobs, proven at a destination, every one.
 
-    Results of a job without destinations lie nowhere else and stay.
+    Results of a job without destinations lie nowhere else and stay. A rejection note goes after
+    all that it rejects.
     """
     unproven = exists().where(
         DeliveryRecord.result_id == ResultRecord.id,
@@ -110,6 +112,12 @@ def aged_results(session: Session, finished_before: datetime, limit: int) -> lis
         DeliveryRecord.result_id == ResultRecord.id,
         DeliveryRecord.state == DeliveryState.CONFIRMED,
     )
+    other = aliased(ResultRecord)
+    rejected = exists().where(
+        other.job_id == ResultRecord.job_id,
+        other.kind != REJECTION_NOTE,
+        other.purged_at.is_(None),
+    )
     rows = session.execute(
         select(ResultRecord.id, ResultRecord.path)
         .join(Job, Job.id == ResultRecord.job_id)
@@ -118,8 +126,10 @@ def aged_results(session: Session, finished_before: datetime, limit: int) -> lis
             ResultRecord.created_at < finished_before,
             Job.state == JobState.DELIVERED,
             Job.finished_at < finished_before,
-            proven,
-            ~unproven,
+            or_(
+                and_(ResultRecord.kind != REJECTION_NOTE, proven, ~unproven),
+                and_(ResultRecord.kind == REJECTION_NOTE, ~rejected),
+            ),
         )
         .order_by(ResultRecord.created_at)
         .limit(limit)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import and_, exists
+from sqlalchemy import ColumnElement, and_, exists
 from sqlalchemy.orm import aliased
 
-from db.models import Instance, ResultRecord, ResultState
+from db.models import Instance, ResultRecord, ResultState, Withdrawal
 
 _Came = aliased(Instance)
 
-HELD_SOURCE: Final = and_(Instance.conflict.is_(False), Instance.purged_at.is_(None))
-"""A received instance: the first version of its UID, and its file is there."""
+
+def _not_withdrawn(sop_instance_uid: Any) -> ColumnElement[bool]:
+    return ~exists().where(Withdrawal.sop_instance_uid == sop_instance_uid)
+
+
+HELD_SOURCE: Final = and_(
+    Instance.conflict.is_(False),
+    Instance.purged_at.is_(None),
+    _not_withdrawn(Instance.sop_instance_uid),
+)
+"""A received instance: the first version of its UID, and its file is there; not a withdrawn result
+that a PACS has sent back."""
 
 HELD_RESULT: Final = and_(
     ResultRecord.state == ResultState.READY,
@@ -22,6 +32,7 @@ HELD_RESULT: Final = and_(
         _Came.conflict.is_(False),
         _Came.purged_at.is_(None),
     ),
+    _not_withdrawn(ResultRecord.sop_instance_uid),
 )
-"""A result that passed its checks, and its file is there; not one that a PACS has sent back, which
-counts as received."""
+"""A result that passed its checks and was not withdrawn, and its file is there; not one that a
+PACS has sent back, which counts as received."""

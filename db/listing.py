@@ -335,6 +335,8 @@ def _result_lines(result: ResultRecord) -> list[dict[str, Any]]:
         "state": str(result.state),
         "problems": list(result.problems),
         "purged_at": as_text(result.purged_at),
+        "withdrawn_at": as_text(result.withdrawal.at if result.withdrawal else None),
+        "withdrawn_because": result.withdrawal.words if result.withdrawal else "",
     }
     if not result.deliveries:
         return [{**base, "destination": None, "delivery": None, "confirmed": False}]

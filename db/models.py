@@ -18,12 +18,21 @@ from db.models_job import (
 )
 from db.models_probe import ProbeRecord
 from db.models_received import Instance, Quarantine, Refusal, Series, Study, StudyAssociation
-from db.models_result import DeliveryRecord, DeliveryState, FindingRecord, ResultRecord, ResultState
+from db.models_result import (
+    REJECTION_NOTE,
+    DeliveryRecord,
+    DeliveryState,
+    FindingRecord,
+    ResultRecord,
+    ResultState,
+    Withdrawal,
+)
 
 __all__ = [
     "KEPT",
     "LEASED",
     "OPEN_STUDY_JOB",
+    "REJECTION_NOTE",
     "STANDING_PAIR",
     "Base",
     "DeliveryRecord",
@@ -42,4 +51,5 @@ __all__ = [
     "Series",
     "Study",
     "StudyAssociation",
+    "Withdrawal",
 ]

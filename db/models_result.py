@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -36,6 +36,10 @@ class DeliveryState(enum.StrEnum):
     SENT = "sent"
     CONFIRMED = "confirmed"
     REFUSED = "refused"
+
+
+REJECTION_NOTE: Final = "rejection_note"
+"""The kind of result that withdraws the others of its job."""
 
 
 class FindingRecord(Base):
@@ -86,6 +90,26 @@ class ResultRecord(Base):
     purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
     deliveries: Mapped[list[DeliveryRecord]] = relationship(order_by="DeliveryRecord.id")
+    withdrawal: Mapped[Withdrawal | None] = relationship(
+        primaryjoin="foreign(ResultRecord.sop_instance_uid) == Withdrawal.sop_instance_uid",
+        viewonly=True,
+    )
+
+
+class Withdrawal(Base):
+    """An instance that is not given out any more, because a person withdrew it.
+
+    It names the instance and no row, and outlives the job: a PACS may send the object back later.
+    """
+
+    __tablename__ = "withdrawal"
+
+    sop_instance_uid: Mapped[str] = mapped_column(UID, primary_key=True)
+    job_id: Mapped[int] = mapped_column(BigInteger)
+    reason: Mapped[str] = mapped_column(String(16))
+    words: Mapped[str] = mapped_column(Text)
+    account: Mapped[str] = mapped_column(String(64))
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class DeliveryRecord(Base):

@@ -19,6 +19,7 @@ from db.models import Job
 from db.resting import hurry, reopen
 from db.stages import note_event
 from db.states import LIVE_STATES, JobState
+from db.withdrawals import has_withdrawn
 
 PRIORITIES: Final = {"stat": 0, "urgent": 3, "routine": 6}
 
@@ -82,6 +83,10 @@ def _retry(session: Session, job_id: int, who: str, now: datetime, anew: bool) -
     if hurry(session, job_id, now):
         note_event(session, job_id, f"{who} wants it to go on now", now)
         return Outcome(job_id, True, f"Job {job_id} is looked at at once.")
+    if not anew and has_withdrawn(session, job_id):
+        return Outcome(
+            job_id, False, f"The results of job {job_id} were withdrawn; it can only begin anew."
+        )
     return Outcome(job_id, False, _why_left(session, job_id))
 
 

@@ -20,6 +20,7 @@ from db.states import (
     JobState,
     require_allowed,
 )
+from db.withdrawals import has_withdrawn
 
 
 class Due(NamedTuple):
@@ -64,13 +65,15 @@ def reopen(
     Returns
     -------
     JobState or None
-        Where it rests now; ``None`` when it has not ended in one of these ways, or another job
-        does the same work by now.
+        Where it rests now; ``None`` when it has not ended in one of these ways, another job does
+        the same work by now, or its results were withdrawn and it does not begin at the start.
     """
     job = session.execute(
         select(Job).where(Job.id == job_id).with_for_update()
     ).scalar_one_or_none()
     if job is None or job.state not in REOPENABLE_STATES or _is_succeeded(session, job):
+        return None
+    if not from_start and has_withdrawn(session, job_id):
         return None
     resting = RESTING_STATE_OF[job.failed_stage or JobState.QUEUED]
     if job.pairing_key is None:

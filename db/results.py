@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, exists, insert, select, update
+from sqlalchemy import delete, exists, func, insert, select, update
 from sqlalchemy.orm import Session, selectinload
 
 from db.attributes import plain_text
 from db.leases import Lease, guard
 from db.models import (
+    REJECTION_NOTE,
     DeliveryRecord,
     DeliveryState,
     FindingRecord,
@@ -173,8 +174,7 @@ def record_results(
 ) -> None:
     """Keep the written objects, in the order of sending, in place of an earlier attempt's.
 
-    Nothing of an attempt that came as far as delivering is replaced: the job does not come back
-    from there.
+    Rejection notes of an earlier attempt stay: they withdraw what lies elsewhere by now.
 
     Raises
     ------
@@ -182,27 +182,52 @@ def record_results(
         When the job is not this worker's any more.
     """
     guard(session, lease)
-    session.execute(delete(ResultRecord).where(ResultRecord.job_id == lease.job_id))
+    session.execute(
+        delete(ResultRecord).where(
+            ResultRecord.job_id == lease.job_id, ResultRecord.kind != REJECTION_NOTE
+        )
+    )
     rows = [
-        {
-            "job_id": lease.job_id,
-            "position": position,
-            "kind": one.kind,
-            "sop_class_uid": one.sop_class_uid,
-            "sop_instance_uid": one.sop_instance_uid,
-            "series_instance_uid": one.series_instance_uid,
-            "path": one.path,
-            "size": one.size,
-            "sha256": one.sha256,
-            "state": ResultState.QUARANTINED if one.quarantined else ResultState.READY,
-            "problems": [dict(problem) for problem in one.problems],
-            "attributes": {key: plain_text(text) for key, text in one.attributes.items()},
-            "created_at": now,
-        }
-        for position, one in enumerate(results)
+        _row(lease.job_id, position, one, now)
+        for position, one in enumerate(results, _next_position(session, lease.job_id))
     ]
     if rows:
         session.execute(insert(ResultRecord), rows)
+
+
+def _row(job_id: int, position: int, one: WrittenResult, now: datetime) -> dict[str, Any]:
+    return {
+        "job_id": job_id,
+        "position": position,
+        "kind": one.kind,
+        "sop_class_uid": one.sop_class_uid,
+        "sop_instance_uid": one.sop_instance_uid,
+        "series_instance_uid": one.series_instance_uid,
+        "path": one.path,
+        "size": one.size,
+        "sha256": one.sha256,
+        "state": ResultState.QUARANTINED if one.quarantined else ResultState.READY,
+        "problems": [dict(problem) for problem in one.problems],
+        "attributes": {key: plain_text(text) for key, text in one.attributes.items()},
+        "created_at": now,
+    }
+
+
+def _next_position(session: Session, job_id: int) -> int:
+    last = session.scalar(
+        select(func.max(ResultRecord.position)).where(ResultRecord.job_id == job_id)
+    )
+    return 0 if last is None else last + 1
+
+
+def record_rejection_note(
+    session: Session, job_id: int, note: WrittenResult, now: datetime
+) -> None:
+    """Keep a rejection note beside the results of its job, once."""
+    known = select(ResultRecord.id).where(ResultRecord.sop_instance_uid == note.sop_instance_uid)
+    if session.scalar(known) is None:
+        row = _row(job_id, _next_position(session, job_id), note, now)
+        session.execute(insert(ResultRecord), [row])
 
 
 def results_of(session: Session, job_id: int) -> list[ResultRecord]:
@@ -211,14 +236,14 @@ def results_of(session: Session, job_id: int) -> list[ResultRecord]:
         session.scalars(
             select(ResultRecord)
             .where(ResultRecord.job_id == job_id)
-            .options(selectinload(ResultRecord.deliveries))
+            .options(selectinload(ResultRecord.deliveries), selectinload(ResultRecord.withdrawal))
             .order_by(ResultRecord.position)
         )
     )
 
 
 def sent_before(session: Session, job_id: int, kinds: Sequence[str]) -> list[ResultRecord]:
-    """List what an earlier run on the same source under the same rule sent to some destination.
+    """List what an earlier run on the same source under the same rule sent, and was not withdrawn.
 
     Of this job, when it begins anew, and else of the last other job that sent something.
 
@@ -245,6 +270,7 @@ def sent_before(session: Session, job_id: int, kinds: Sequence[str]) -> list[Res
                 Job.rule == job.rule,
                 Job.id <= job_id,
                 ResultRecord.kind.in_(list(kinds)),
+                ~ResultRecord.withdrawal.has(),
                 sent,
             )
             .order_by(ResultRecord.job_id.desc(), ResultRecord.position)
@@ -288,7 +314,7 @@ def plan_deliveries(
     """
     guard(session, lease)
     for result in results_of(session, lease.job_id):
-        if result.state is not ResultState.READY:
+        if result.state is not ResultState.READY or result.kind == REJECTION_NOTE:
             continue
         planned = {delivery.destination for delivery in result.deliveries}
         for destination in destinations:

@@ -155,10 +155,12 @@ def withdraw(
     ] = "quality",
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Withdraw the results that a job sent: a rejection note (IHE IOCM) to each destination.
+    """Withdraw the results of a job, here and (by IHE IOCM rejection notes) at the destinations.
 
+    The node does not give them out any more; each destination is sent a note that rejects them.
     Destinations without rejection_notes in node.yaml are named, with what to remove there by hand.
     """
+    from dashboard.audit_messages import append_message
     from deploy.node_database import database_url_of
     from dicom_node.errors import DicomNodeError
     from dicom_node.objects.fallback_key_objects import Rejection
@@ -173,12 +175,17 @@ def withdraw(
     with _home_errors():
         database_url_of(home)
         node = open_node(Home(home.expanduser().resolve()), role="operator")
+        title, trail = node.settings.node.ae_title, node.home.log / "audit.log"
         try:
-            outcomes = withdraw_results(node, number, Rejection(reason), because.strip(), _who())
+            outcomes = withdraw_results(
+                node, number, Rejection(reason), because.strip(), _who(),
+                lambda entry: append_message(entry, title, trail),
+            )  # fmt: skip
         except DicomNodeError as error:
             _fail(f"{error.sentence[:1].upper()}{error.sentence[1:]}.")
         finally:
             node.database.dispose()
+    typer.echo("This node does not give the results out any more.")
     for outcome in outcomes:
         mark = "withdrawn" if outcome.done else "NOT withdrawn"
         typer.echo(f"{outcome.destination}: {mark}. {outcome.sentence}", err=not outcome.done)

@@ -23,6 +23,7 @@ from db.audit import audit_page
 from db.jobs import JobState, job_as_json
 from db.models_access import Role
 from db.reviews import agreement
+from db.withdrawals import record_withdrawal
 from dicom_node.objects.report_tree import report_tree
 from tests.dashboard.conftest import PASSWORD, csrf_of
 from tests.dashboard.test_masks import unpacked
@@ -281,3 +282,22 @@ def test_what_is_gone_is_said(seen: Seen) -> None:
     for address in ("/api/jobs/999/scene", "/api/series/999/parts/0/scene", "/api/questions/999",
                     "/series/999", "/jobs/999/ask"):  # fmt: skip
         assert seen.client.get(address).status_code == 404
+
+
+def test_what_was_withdrawn_is_neither_shown_nor_handed_out(seen: Seen) -> None:
+    lines = seen.report["results"]
+    with seen.node.database.session() as session:
+        record_withdrawal(
+            session, seen.job_id, [one["sop_instance_uid"] for one in lines],
+            reason="quality", words="on the <wrong> side", account="olga", now=seen.node.now(),
+        )  # fmt: skip
+    for line in lines:
+        base = f"/api/jobs/{seen.job_id}/results/{line['position']}"
+        for address in (f"{base}/file", f"{base}/tree"):
+            answer = seen.client.get(address)
+            assert answer.status_code == 410 and "withdrawn" in answer.text
+    assert seen.client.get(f"/api/jobs/{seen.job_id}/scene").json()["masks_url"] is None
+    page = seen.client.get(f"/jobs/{seen.job_id}").text
+    assert "results of this job were withdrawn" in page
+    assert "on the &lt;wrong&gt; side" in page
+    assert "/results/0/file" not in page

@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 from sqlalchemy import update
 
 from db import catalog
+from db.commitments import held_files
 from db.conditions import Between, Condition, Like, OneOf
-from db.models import Instance, Job, ResultRecord, ResultState
+from db.models import Instance, Job, ResultRecord, ResultState, Withdrawal
 from db.query import Described, describe, find
 from db.query_keys import KEYS, Level
 from db.registration import Arrival
 from db.session import Database
+from db.withdrawals import record_withdrawal
 from tests.databases import START
 from tests.db.arrivals import arrival
 from tests.db.query_oracle import matches
@@ -203,6 +205,32 @@ def test_results_are_found_beside_their_sources(filled: Database) -> None:
     assert values_of("SOPInstanceUID", images)[-1] == "2.25.1"
     assert len(images) == 5
     assert (images[-1].path, images[-1].is_result) == ("results/2.25.1.dcm", True)
+
+
+def test_what_was_withdrawn_is_not_found_and_does_not_come_back(filled: Database) -> None:
+    add_result(filled, "1.2.3", "2.25.1")
+    add_result(filled, "1.2.3", "2.25.2", kind="rejection_note", attributes={"Modality": "KO"})
+    with filled.session() as session:
+        job = session.query(Job).join(Job.study).filter_by(study_instance_uid="1.2.3").one()
+        for words in ("on the wrong side", "asked again"):
+            record_withdrawal(session, job.id, ["2.25.1"], reason="quality", words=words,
+                              account="me", now=START)  # fmt: skip
+    fill(filled, [arrival(1, study="1.2.3", series="2.25.1.0", sop_instance_uid="2.25.1",
+                          attributes={"Modality": "SEG"})])  # fmt: skip
+    wanted = {"ModalitiesInStudy", "SOPClassesInStudy", "NumberOfStudyRelatedInstances",
+              "NumberOfStudyRelatedSeries"}  # fmt: skip
+    (found,) = asked(filled, "study", wanted, StudyInstanceUID=OneOf(("1.2.3",)))
+    assert found.attributes["ModalitiesInStudy"] == "KO\\MR\\PT"
+    assert found.attributes["NumberOfStudyRelatedInstances"] == "5"
+    assert found.attributes["NumberOfStudyRelatedSeries"] == "3"
+    for level in ("series", "instance"):
+        listed = asked(filled, level, {"SeriesInstanceUID"}, StudyInstanceUID=OneOf(("1.2.3",)))
+        assert "2.25.1.0" not in values_of("SeriesInstanceUID", listed)
+    assert asked(filled, "study", wanted, ModalitiesInStudy=OneOf(("SEG",))) == []
+    assert asked(filled, "instance", wanted, SOPInstanceUID=OneOf(("2.25.1",))) == []
+    with filled.reading() as session:
+        assert set(held_files(session, ["2.25.1", "2.25.2"])) == {"2.25.2"}
+        assert session.get_one(Withdrawal, "2.25.1").words == "on the wrong side"
 
 
 def test_a_result_that_came_back_counts_once(filled: Database) -> None:

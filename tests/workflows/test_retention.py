@@ -9,7 +9,8 @@ from sqlalchemy import event, func, select
 
 from db import catalog, jobs
 from db.jobs import JobState
-from db.models import Instance, Job, Quarantine, Study
+from db.models import REJECTION_NOTE, Instance, Job, Quarantine, Study
+from db.results import WrittenResult, record_rejection_note
 from db.session import Database
 from tests.workflows.nodes import Clock, destination, encoded_job, make_node, store_source, told
 from tests.workflows.pacs import Pacs
@@ -21,6 +22,7 @@ from workflows.reconciliation import reconcile
 from workflows.retention import clean_up
 
 DAY = 86400.0
+KEYS = "1.2.840.10008.5.1.4.1.1.88.59"
 
 
 @pytest.fixture
@@ -62,6 +64,25 @@ def test_sources_go_by_age_and_results_later(node: Node, clock: Clock) -> None:
     clock.forward(365 * DAY)
     clean_up(node)
     assert (count(node, Job), count(node, Study), count(node, Instance)) == (0, 0, 0)
+
+
+def test_a_rejection_note_goes_after_what_it_rejects(node: Node, clock: Clock) -> None:
+    job_id = encoded_job(node, ["pacs"])
+    deliver_job(node, job_id)
+    stored = node.archive.write_result(job_id, "rejection_note_quality.dcm", b"note")
+    note = WrittenResult(REJECTION_NOTE, KEYS, "2.25.77", "2.25.78", stored.path, 4, stored.sha256)
+    with node.database.session() as session:
+        record_rejection_note(session, job_id, note, clock())
+        record_rejection_note(session, job_id, note, clock())  # kept once
+    assert results(node, job_id) == [True] * 4
+    clock.forward(105 * DAY)
+    clean_up(node)
+    assert results(node, job_id) == [False] * 3 + [True]
+    clean_up(node)
+    assert results(node, job_id) == [False] * 4
+    clock.forward(365 * DAY)
+    clean_up(node)
+    assert count(node, Job) == 0
 
 
 def test_what_a_live_or_failed_job_reads_stays(node: Node, clock: Clock) -> None:
