@@ -33,7 +33,6 @@ from db.orders import Order
 from db.reports import refusals
 from dicom_node.errors import DicomNodeError
 from workflows.configuration import check_configuration
-from workflows.destination_settings import AeDestinationSettings
 from workflows.echoing import echo_destination
 from workflows.probing import probe_destination
 from workflows.reinjection import reinject
@@ -403,13 +402,15 @@ def echo(request: Request, node: NodeOf, actor: Operator, name: str) -> dict[str
 def probe(request: Request, node: NodeOf, actor: Operator, name: str) -> dict[str, Any]:
     """Ask a destination what it takes."""
     destination = node.settings.destination(name)
-    if not isinstance(destination, AeDestinationSettings):
-        raise HTTPException(404, "There is no AE of this name among the destinations.")
+    if destination is None:
+        raise HTTPException(404)
     answer = probe_destination(node, destination)
     with node.database.session() as session:
         note(session, request, "peer.probe", target=name)
-    accepted = {key: sorted(value) for key, value in answer.accepted.items()}
-    return {"accepted": accepted, "sentence": answer.sentence}
+    accepted = None
+    if answer.accepted is not None:
+        accepted = {key: sorted(value) for key, value in answer.accepted.items()}
+    return {"accepted": accepted, "sentence": answer.sentence, "told": answer.told}
 
 
 # ---------------------------------------------------------------------- people

@@ -17,7 +17,6 @@ from db.reports import refusals
 from dicom_node.errors import FinalError
 from dicom_node.services.tls import certificates_in, days_left
 from workflows.callers import calls_in
-from workflows.destination_settings import AeDestinationSettings
 from workflows.echoing import echo_destination
 from workflows.node import Node
 from workflows.probing import SOP_CLASSES, TRANSFER_SYNTAXES, probe_destination
@@ -72,8 +71,8 @@ def echo(request: Request, node: NodeOf, actor: Operator, name: str) -> Response
 def probe_page(request: Request, node: NodeOf, actor: Operator, name: str) -> Response:
     """Ask a destination which objects it takes, and in which transfer syntaxes."""
     destination = node.settings.destination(name)
-    if not isinstance(destination, AeDestinationSettings):
-        raise HTTPException(404, "There is no AE of this name among the destinations in node.yaml.")
+    if destination is None:
+        raise HTTPException(404, "There is no destination of this name in node.yaml.")
     answer = probe_destination(node, destination)
     with node.database.session() as session:
         note(session, request, "peer.probe", target=name)

@@ -21,10 +21,10 @@ def probe(
     """Ask a destination which objects it takes, in which transfer syntaxes, and remember it.
 
     Nothing is sent. From then on the node writes the form that the destination takes (label map or
-    not, Comprehensive 3D SR or Enhanced SR), and says so in the job's log.
+    not, compressed or not, Comprehensive 3D SR or Enhanced SR), and says so in the job's log. A
+    DICOMweb server tells its services alone.
     """
     from deploy.node_database import NoNodeError, database_url_of
-    from workflows.destination_settings import AeDestinationSettings
     from workflows.node import open_node
     from workflows.probing import SOP_CLASSES, TRANSFER_SYNTAXES, probe_destination
     from workflows.settings import Home
@@ -39,24 +39,30 @@ def probe(
         _fail(str(error))
     try:
         destination = node.settings.destination(name)
-        if not isinstance(destination, AeDestinationSettings):
+        if destination is None:
             known = ", ".join(one.name for one in node.settings.destinations) or "none"
-            _fail(f"There is no AE {name!r} among the destinations in node.yaml ({known}).", 2)
+            _fail(f"There is no {name!r} among the destinations in node.yaml ({known}).", 2)
         answer = probe_destination(node, destination)
     finally:
         node.database.dispose()
     if answer.sentence:
         _fail(f"{answer.sentence}. What it answered before stays.")
-    taken = {
-        what: [words for uid, words in TRANSFER_SYNTAXES.items() if uid in answer.accepted[kind]]
-        for kind, what in SOP_CLASSES.items()
-    }
+    taken = None
+    if answer.accepted is not None:
+        accepted = answer.accepted
+        taken = {
+            what: [words for uid, words in TRANSFER_SYNTAXES.items() if uid in accepted[kind]]
+            for kind, what in SOP_CLASSES.items()
+        }
     if as_json:
-        typer.echo(json.dumps({"destination": name, "accepted": taken}, indent=2))
+        told = {"destination": name, "accepted": taken, "told": answer.told}
+        typer.echo(json.dumps(told, indent=2))
         return
-    width = max(map(len, taken))
-    for what, syntaxes in taken.items():
+    width = max(map(len, SOP_CLASSES.values()))
+    for what, syntaxes in (taken or {}).items():
         typer.echo(f"{what:<{width}}  {', '.join(syntaxes) or 'not taken'}")
+    for sentence in answer.told:
+        typer.echo(sentence)
 
 
 def _fail(sentence: str, code: int = 1) -> NoReturn:

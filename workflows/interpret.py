@@ -294,10 +294,16 @@ def encode(
     """
     source = prepared.source
     measurements = measure_findings(prepared, interpretation, lambda part: progress(part / 2))
-    encoding, note = segmentation_form(destinations, source, interpretation, accepted)
+    form = segmentation_form(destinations, source, interpretation, accepted)
     report, report_note = report_class(destinations, accepted)
     segmentation = build_segmentation(
-        source, interpretation, identifiers, node, encoding=encoding, codes=codes
+        source,
+        interpretation,
+        identifiers,
+        node,
+        encoding=form.encoding,
+        compressed=form.compressed,
+        codes=codes,
     )
     progress(0.7)
     arguments = (source, interpretation, measurements, segmentation, identifiers, node)
@@ -319,7 +325,7 @@ def encode(
     objects += _fallbacks(material, {*asked, *also})
     numbers = {segment.index: segment.number for segment in segments_of(interpretation)}
     progress(1.0)
-    notes = [note if segmentation is not None else "", report_note]
+    notes = [form.why if segmentation is not None else "", report_note]
     return Encoded(tuple(objects), measurements, numbers, " ".join(filter(None, notes)))
 
 

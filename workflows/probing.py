@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from db.probes import record_probe
-from dicom_node.services.probing import ProbeResult, probe
-from workflows.destination_settings import AeDestinationSettings
-from workflows.network import destination_of
+from dicom_node.services.probing import ProbeResult, probe, probe_web
+from workflows.destination_settings import (
+    AeDestinationSettings,
+    DestinationSettings,
+    WebDestinationSettings,
+)
+from workflows.forms import consequences
+from workflows.network import destination_of, web_destination_of
 from workflows.node import Node
 
 SOP_CLASSES: Final = {
@@ -34,18 +40,23 @@ TRANSFER_SYNTAXES: Final = {
 }
 
 
-def probe_destination(node: Node, destination: AeDestinationSettings) -> ProbeResult:
+def probe_destination(node: Node, destination: DestinationSettings) -> ProbeResult:
     """Ask a destination, with the deadlines of its settings, and keep what it answered.
 
     The next job goes by it. Without an answer the one before stays.
     """
+    if isinstance(destination, WebDestinationSettings):
+        return probe_web(web_destination_of(destination, node.settings.tls))
+    if not isinstance(destination, AeDestinationSettings):
+        raise TypeError(f"no probe is known for a {type(destination).__name__}")
     answer = probe(
         destination_of(destination, node.settings.tls),
         list(SOP_CLASSES),
         list(TRANSFER_SYNTAXES),
         node.settings.node.ae_title,
     )
-    if not answer.sentence:
-        with node.database.session() as session:
-            record_probe(session, destination.name, answer.accepted, node.now())
-    return answer
+    if answer.accepted is None:
+        return answer
+    with node.database.session() as session:
+        record_probe(session, destination.name, answer.accepted, node.now())
+    return replace(answer, told=tuple(consequences(destination, answer.accepted)))

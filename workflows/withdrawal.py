@@ -24,8 +24,8 @@ from db.models_access import AuditRecord
 from db.results import WrittenResult, record_rejection_note, results_of
 from db.states import END_STATES
 from db.withdrawals import record_withdrawal
-from dicom_node.archive import StoredFile
 from dicom_node.errors import DicomNodeError, FinalError
+from dicom_node.incoming import StoredFile
 from dicom_node.objects import conformance
 from dicom_node.objects.encoding import encode
 from dicom_node.objects.fallback_key_objects import Rejection, build_rejection_note

@@ -135,6 +135,7 @@ def build_segmentation(
     node: NodeIdentity,
     *,
     encoding: Encoding = "binary",
+    compressed: bool = True,
     codes: Codes = Codes.ALL,
 ) -> Dataset | None:
     """Build the SEG of a source's findings.
@@ -148,8 +149,10 @@ def build_segmentation(
     identifiers
         Drawn once for the job; the same ones give the same bytes again.
     encoding
-        ``"binary"`` (uncompressed), ``"labelmap"`` (RLE, without an item for the background) or
+        ``"binary"`` (uncompressed), ``"labelmap"`` (without an item for the background) or
         ``"fractional"``: the probabilities of the findings, on the frames where one is above 0.
+    compressed
+        Whether a label map is RLE Lossless; the others are never compressed.
 
     Returns
     -------
@@ -191,7 +194,7 @@ def build_segmentation(
         node=node,
         algorithm=algorithm,
     )
-    _write_pixels(dataset, segments, masks, encoding)
+    _write_pixels(dataset, segments, masks, encoding, compressed)
     return dataset
 
 
@@ -369,6 +372,7 @@ def _write_pixels(
     segments: Sequence[Segment],
     masks: Sequence[PackedMask],
     encoding: Encoding,
+    compressed: bool,
 ) -> None:
     if encoding == "binary":
         dataset.BitsAllocated = dataset.BitsStored = 1
@@ -379,12 +383,13 @@ def _write_pixels(
     if encoding == "fractional":
         dataset.BitsAllocated = dataset.BitsStored = 8
         dataset.HighBit = 7
-        data = b"".join(
-            _probabilities(segment)[mask.frames].tobytes()
-            for segment, mask in zip(segments, masks, strict=True)
+        _write_plainly(
+            dataset,
+            b"".join(
+                _probabilities(segment)[mask.frames].tobytes()
+                for segment, mask in zip(segments, masks, strict=True)
+            ),
         )
-        dataset.PixelData = data + b"\x00" * (len(data) % 2)
-        dataset["PixelData"].VR = "OB"
         return
     labels = label_map([segment.mask for segment in segments], masks)
     bits = labels.dtype.itemsize * 8
@@ -392,9 +397,18 @@ def _write_pixels(
     dataset.HighBit = bits - 1
     dataset.PixelPaddingValue = 0
     dataset["PixelPaddingValue"].VR = "US"
+    if not compressed:
+        _write_plainly(dataset, labels.astype(labels.dtype.newbyteorder("<")).tobytes())
+        return
     frames = labels if len(labels) > 1 else labels[0]
     # Named, because gdcm would be asked first and aborts the process on odd widths.
     dataset.compress(RLELossless, frames, encoding_plugin="pylibjpeg", generate_instance_uid=False)
+
+
+def _write_plainly(dataset: Dataset, data: bytes) -> None:
+    """Write Pixel Data as it is, padded to even length (PS3.5 8.1.1, A.2)."""
+    dataset.PixelData = data + b"\x00" * (len(data) % 2)
+    dataset["PixelData"].VR = "OW" if dataset.BitsAllocated > 8 else "OB"
 
 
 __all__ = [

@@ -190,6 +190,20 @@ class WebArchive:
             if not new or "warning" not in answer.headers:
                 return found
 
+    def allowed_methods(self, path: str) -> frozenset[str] | None:
+        """Return the methods that a resource allows (OPTIONS, RFC 9110 9.3.7); None: not told.
+
+        Raises
+        ------
+        RetriableError, FinalError
+            It does not answer, or not to us.
+        """
+        answer = self._ask("OPTIONS", path, accepts={200, 204, 400, 404, 405, 406, 415, 501})
+        if "allow" not in answer.headers:
+            return None
+        methods = answer.headers["allow"].split(",")
+        return frozenset(one.strip().upper() for one in methods if one.strip())
+
     def retrieve(self, path: str, take: Callable[[bytes], None]) -> int:
         """Fetch whole objects by WADO-RS, as they are stored; hands over each, returns how many.
 

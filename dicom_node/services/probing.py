@@ -1,9 +1,14 @@
-"""Ask a peer what it takes: one association that offers, and sends nothing (PS3.8 section 7.1)."""
+"""Ask a peer what it takes, without sending anything.
+
+An application entity answers for each SOP class and transfer syntax (PS3.8 section 7.1); a DICOMweb
+server tells only which services it has.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from pydicom.uid import UID
 from pynetdicom import build_context
@@ -11,6 +16,12 @@ from pynetdicom import build_context
 from dicom_node.errors import FinalError, RetriableError
 from dicom_node.services.association import Destination
 from dicom_node.services.dialling import dial
+from dicom_node.services.dicomweb_client import WebArchive, WebDestination
+
+_OPEN: Final = (
+    "Which SOP classes and transfer syntaxes it stores cannot be known before an object is sent: "
+    "DICOMweb has no question for it. It is taken to take all; what it refuses, the job says."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +31,17 @@ class ProbeResult:
     Attributes
     ----------
     accepted
-        SOP Class UID -> the transfer syntaxes that were accepted for it.
+        SOP Class UID -> the transfer syntaxes that were accepted for it; ``None`` where the
+        protocol does not tell.
     sentence
         Why there is no answer; empty where there is one.
+    told
+        What else the answer says, and what it leaves open.
     """
 
-    accepted: Mapping[str, frozenset[str]]
+    accepted: Mapping[str, frozenset[str]] | None
     sentence: str = ""
+    told: tuple[str, ...] = ()
 
 
 def probe(
@@ -56,5 +71,30 @@ def probe(
                         str(syntax) for syntax in context.transfer_syntax
                     )
     except (RetriableError, FinalError) as error:
-        return ProbeResult({}, error.sentence)
+        return ProbeResult(None, error.sentence)
     return ProbeResult({key: frozenset(value) for key, value in accepted.items()})
+
+
+def probe_web(destination: WebDestination) -> ProbeResult:
+    """Ask a DICOMweb server for its services: a search, and which methods it allows (OPTIONS).
+
+    The capabilities document of PS3.18 section 8.9 is served by hardly any server, and names
+    resources, not SOP classes.
+    """
+    try:
+        with WebArchive(destination) as archive:
+            archive.search("/studies", {"limit": "1"})
+            methods = archive.allowed_methods("/studies")
+    except (RetriableError, FinalError) as error:
+        return ProbeResult(None, error.sentence)
+    if methods is None:
+        stores = "It does not say whether it stores (STOW-RS): OPTIONS on /studies is not answered."
+    elif "POST" in methods:
+        stores = "It stores (STOW-RS): OPTIONS on /studies allows POST."
+    else:
+        allowed = ", ".join(sorted(methods)) or "nothing"
+        stores = (
+            f"It does not seem to store (STOW-RS): OPTIONS on /studies allows {allowed}. Check the "
+            "url, and the rights of these credentials there."
+        )
+    return ProbeResult(None, told=("It answers searches (QIDO-RS).", stores, _OPEN))

@@ -34,13 +34,14 @@ def test_a_destination_is_probed_and_its_answer_kept(tmp_path: Path) -> None:
     assert code == 0, said
     assert "Segmentation            Implicit LE, Explicit LE" in said
     assert "Label Map Segmentation  not taken" in said
+    assert "Segmentations go out BINARY, not compressed: it takes no label map." in said
     code, said = call("pacs", "--json")
     assert json.loads(said)["accepted"]["Key Object Selection"] == []
     with database.reading() as session:
         assert accepted_by(session, ["pacs"])["pacs"][SEG]
     assert call("nobody") == (
         2,
-        "There is no AE 'nobody' among the destinations in node.yaml (pacs).\n",
+        "There is no 'nobody' among the destinations in node.yaml (pacs).\n",
     )
     pacs.stop()
     code, said = call("pacs")

@@ -42,7 +42,7 @@ def scripted_web() -> Iterator[Scripted]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = _answer  # noqa: N815 - as the base class looks for them
+        do_GET = do_POST = do_OPTIONS = _answer  # noqa: N815 - as the base class looks for them
 
         def log_message(self, *_: object) -> None:
             pass

@@ -192,6 +192,30 @@ def test_a_label_map_has_no_item_for_the_background(tmp_path: Path) -> None:
     assert dataset.PixelPaddingValue == 0
 
 
+@pytest.mark.parametrize("many", [2, 300])
+def test_a_label_map_that_is_not_compressed_holds_the_same(many: int, tmp_path: Path) -> None:
+    """With 300 segments its values take 16 bits."""
+    source = make_source("CT", tmp_path, shape=(2, 33, 37))
+    masks = np.zeros((many, *source.shape), np.bool_)
+    for number, mask in enumerate(masks):
+        mask.reshape(-1)[number * 8 : number * 8 + 5] = True
+    found = interpretation([finding("liver", mask) for mask in masks], len(source.headers))
+    built = [
+        build_segmentation(
+            source, found, IDENTIFIERS, NODE, encoding="labelmap", compressed=compressed
+        )
+        for compressed in (True, False)
+    ]
+    assert built[0] is not None and built[1] is not None
+    assert built[1].file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"
+    assert len(built[1].PixelData) % 2 == 0
+    again = [dcmread(BytesIO(encode(one))).pixel_array for one in built]
+    assert np.array_equal(again[0], again[1])
+    assert len(np.unique(again[1])) == many + 1
+    assert not [one for one in conformance.check([built[1]], source.headers)
+                if one.severity == "error"]  # fmt: skip
+
+
 def test_overlapping_segments_are_kept_apart(tmp_path: Path) -> None:
     source = make_source("CT", tmp_path)
     first, second = two_masks(source.shape)
