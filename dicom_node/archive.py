@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import mmap
 import os
 import re
 import secrets
@@ -82,7 +83,9 @@ class Archive:
         try:
             return self._rooms.pop()
         except IndexError:
-            return memoryview(bytearray(_GATHER))
+            # Of the system and not of the heap: it begins with a page, as files want it that are
+            # written past the cache.
+            return memoryview(mmap.mmap(-1, _GATHER, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
     def take_room_back(self, room: memoryview) -> None:
         """Keep lent memory for the next object: new memory costs as much as filling it."""

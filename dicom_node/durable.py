@@ -18,6 +18,10 @@ ByteSource = bytes | bytearray | memoryview
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+# Where a system has no such flag, everything goes through its cache.
+_O_DIRECT: Final[int] = getattr(os, "O_DIRECT", 0)
+# What file systems ask for at most: their own block, and a page of memory.
+_BLOCK: Final = 4096
 _JOURNALED: Final = frozenset({"ext4", "xfs", "btrfs"})
 
 
@@ -126,6 +130,66 @@ def open_temporary(directory: Path) -> tuple[int, Path]:
         if os.fstat(descriptor).st_nlink:
             return descriptor, path
         os.close(descriptor)  # a sweep came between open and lock
+
+
+def bypass_cache(descriptor: int) -> bool:
+    """Let a file be read and written past the system's cache; False where that cannot be.
+
+    For what is synced anyway, so that the cache would save no time on writing. On a machine that
+    has filled its memory with files it costs time: each new page must first be taken from an old
+    file, which takes several times as long as the disk (``docs/benchmarks/receive.md``).
+    """
+    if not _O_DIRECT:
+        return False
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | _O_DIRECT)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    return True
+
+
+def use_cache(descriptor: int) -> None:
+    """Undo :func:`bypass_cache`."""
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~_O_DIRECT)
+
+
+def write_past_cache(descriptor: int, data: memoryview, is_direct: bool) -> bool:
+    """Append page-aligned memory to a file, its whole blocks past the system's cache.
+
+    Parameters
+    ----------
+    descriptor : int
+        Of a file whose size is a multiple of 4096 bytes as long as ``is_direct``.
+    data : memoryview
+        What to write; begins at a page's begin.
+    is_direct : bool
+        Whether the descriptor still goes past the cache.
+
+    Returns
+    -------
+    bool
+        Whether it does so after this: not any more once the size is no multiple of 4096 bytes, or
+        the file system wants another alignment.
+    """
+    if not is_direct:
+        write_all(descriptor, data)
+        return False
+    whole = len(data) - len(data) % _BLOCK
+    written = 0
+    try:
+        while written < whole and written % _BLOCK == 0:
+            written += os.write(descriptor, data[written:whole])
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    if written == len(data):
+        return True
+    use_cache(descriptor)
+    write_all(descriptor, data[written:])
+    return False
 
 
 def link_if_absent(source: Path, target: Path) -> bool:

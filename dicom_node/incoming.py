@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 
 from dicom_node.durable import (
     ByteSource,
+    bypass_cache,
     fsync_file,
     full_disk_named,
     link_if_absent,
     open_temporary,
-    write_all,
+    use_cache,
+    write_past_cache,
 )
 from dicom_node.errors import FinalError, StorageFullError
 from dicom_node.part10 import file_meta, read_file_meta
@@ -92,16 +94,14 @@ class Incoming:
         self._meta_size = len(meta)
         self._next_room_check = _ROOM_CHECK
         self.size = 0
-        self._held = 0
         self._room = archive.lend_room()
+        self._room[: len(meta)] = meta
+        self._held = self._unhashed_from = len(meta)
+        self._written = 0
         with full_disk_named(archive.root):
             self._descriptor, self.temporary = open_temporary(archive.incoming)
-        try:
-            with full_disk_named(archive.root):
-                write_all(self._descriptor, meta)
-        except BaseException:
-            self.discard()
-            raise
+        # An fsync follows, so the system's cache would save no time on writing; see `durable`.
+        self._is_direct = bypass_cache(self._descriptor)
 
     def __enter__(self) -> Self:
         return self
@@ -122,42 +122,64 @@ class Incoming:
         StorageFullError
             If the disk is full, or a very large object has eaten the archive's reserve.
         """
-        room, held = self._room, self._held
-        count = len(data)
-        if held + count > len(room):
-            self._flush()
-            held = 0
-        self.size += count
-        if count > len(room):
-            self._append(data)
+        if self._descriptor < 0:
+            raise ValueError("nothing can be added to an object that was filed or given up")
+        held = self._held + len(data)
+        if held <= len(self._room):
+            self._room[self._held : held] = data
+            self._held = held
         else:
-            room[held : held + count] = data
-            self._held = held + count
+            self._gather(memoryview(data))
+        self.size += len(data)
         if self.size >= self._next_room_check:
             self._next_room_check += _ROOM_CHECK
             if not self._archive.has_room():
                 raise StorageFullError(self._archive.no_room_sentence())
 
+    def _gather(self, data: memoryview) -> None:
+        """Take more than there is room for, writing whenever the room is full."""
+        while data:
+            count = min(len(data), len(self._room) - self._held)
+            self._room[self._held : self._held + count] = data[:count]
+            self._held += count
+            data = data[count:]
+            if self._held == len(self._room):
+                self._flush()
+
     def _flush(self) -> None:
         """Write and hash what was gathered."""
-        if self._held:
-            held, self._held = self._held, 0
-            self._append(self._room[:held])
-
-    def _append(self, data: ByteSource) -> None:
+        held, self._held = self._held, 0
+        if held == 0:
+            return
+        begin, self._unhashed_from = self._unhashed_from, 0
+        gathered = self._room[:held]
         try:
             with full_disk_named(self._archive.root):
-                write_all(self._descriptor, data)
+                self._is_direct = write_past_cache(self._descriptor, gathered, self._is_direct)
         except BaseException:
             # A part may be written: what follows must not be taken for the whole.
             self.discard()
             raise
-        self._digest.update(data)
+        self._written += held
+        self._digest.update(gathered[begin:])
 
     def read(self, offset: int, count: int) -> bytes:
         """Return up to ``count`` bytes of the data set written so far, from ``offset`` on."""
+        begin = self._meta_size + offset
+        if self._written == 0:
+            return bytes(self._room[begin : min(begin + count, self._held)])
+        self._end_direct()
+        return os.pread(self._descriptor, count, begin)
+
+    def _end_direct(self) -> None:
+        """Write what was gathered, and use the system's cache from now on.
+
+        Reading past it would ask for aligned memory and offsets.
+        """
         self._flush()
-        return os.pread(self._descriptor, count, self._meta_size + offset)
+        if self._is_direct:
+            use_cache(self._descriptor)
+            self._is_direct = False
 
     @property
     def sha256(self) -> str:
@@ -226,6 +248,7 @@ class Incoming:
             self._descriptor = -1
             # The next object is gathered there: nothing may be written to it from here any more.
             room, self._room = self._room, memoryview(b"")
+            self._held = 0
             self._archive.take_room_back(room)
             with suppress(FileNotFoundError):
                 self.temporary.unlink()

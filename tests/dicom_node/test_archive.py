@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import random
 import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal, get_args
 
 import pytest
 from hypothesis import given
@@ -138,32 +141,74 @@ def test_an_object_that_was_given_up_writes_into_no_other(archive: Archive) -> N
     given_up.discard()
     with archive.receive(CT, "1.2.3", EXPLICIT) as incoming:
         incoming.write(b"new bytes")
-        with pytest.raises(OSError):
+        with pytest.raises(ValueError, match="given up"):
             given_up.write(b"X")
         stored = incoming.file("1.2", "1.2.1", "1.2.3")
     assert archive.absolute(stored.path).read_bytes().endswith(b"new bytes")
 
 
-@given(st.lists(st.integers(0, 40), max_size=30))
-def test_fragments_of_any_size_become_the_same_file(sizes: list[int]) -> None:
-    data = bytes(range(256)) * 5
+Refusing = Literal["nothing", "the flag", "each write"]
+
+
+def refuse_direct_writes(patch: pytest.MonkeyPatch, refusing: Refusing) -> None:
+    """Play a file system that cannot write past the cache, or not at our alignment."""
+    control, write = durable.fcntl.fcntl, durable.os.write
+
+    def refuse_flag(descriptor: int, command: int, flags: int = 0) -> int:
+        if command == fcntl.F_SETFL and flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return control(descriptor, command, flags)
+
+    def refuse_write(descriptor: int, data: bytes) -> int:
+        if control(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return write(descriptor, data)
+
+    if refusing == "the flag":
+        patch.setattr(durable.fcntl, "fcntl", refuse_flag)
+    elif refusing == "each write":
+        patch.setattr(durable.os, "write", refuse_write)
+
+
+@given(
+    st.lists(st.one_of(st.integers(0, 40), st.integers(0, 9000)), max_size=12),
+    st.sampled_from(get_args(Refusing)),
+)
+def test_fragments_of_any_size_become_the_same_file(sizes: list[int], refusing: Refusing) -> None:
+    data = random.Random(1).randbytes(50_000)
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
-        patch.setattr("dicom_node.archive._GATHER", 16)
+        patch.setattr("dicom_node.archive._GATHER", 4096)
+        refuse_direct_writes(patch, refusing)
         archive = Archive(Path(folder), reserve_bytes=0)
         rest = data
         # The second object gets the memory that the first one left full.
         with archive.receive(CT, "1.2.9", EXPLICIT) as other:
-            other.write(b"\xff" * 16)
+            other.write(b"\xff" * 4096)
         with archive.receive(CT, "1.2.3", EXPLICIT) as incoming:
-            for size in sizes:
+            for number, size in enumerate(sizes):
                 incoming.write(memoryview(rest)[:size])
                 rest = rest[size:]
-                assert incoming.read(0, 8) == data[: min(8, len(data) - len(rest))]
+                # Looking ends the way past the cache, and is not done between all writes.
+                if number % 5 == 4:
+                    assert incoming.read(0, 8) == data[: min(8, len(data) - len(rest))]
             incoming.write(rest)
+            assert incoming.read(40_001, 5000) == data[40_001:45_001]
             stored = incoming.file("1.2", "1.2.1", "1.2.3")
         content = archive.absolute(stored.path).read_bytes()
     assert content.endswith(data)
     assert (stored.size, stored.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20])
+def test_sizes_about_a_block_come_back(archive: Archive, size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    meta = file_meta(CT, "1.2.3", EXPLICIT)
+    with archive.receive(CT, "1.2.3", EXPLICIT) as incoming:
+        incoming.write(data[: -len(meta)] if size > len(meta) else data)
+        incoming.write(data[-len(meta) :] if size > len(meta) else b"")
+        stored = incoming.file("1.2", "1.2.1", "1.2.3")
+    assert archive.absolute(stored.path).read_bytes() == meta + data
+    assert stored.sha256 == hashlib.sha256(data).hexdigest()
 
 
 def test_a_folder_that_retention_took_away_is_made_again(archive: Archive) -> None:
