@@ -1,14 +1,16 @@
 """Receive rate of the node beside DCMTK storescp and Orthanc, in one run on this machine.
 
-    python benchmarks/receive.py [--repeats 3] [--instances 300] [--json FILE]
+    python benchmarks/receive.py [--repeats 3] [--instances 300] [--no-sync] [--json FILE]
 
 Sends synthetic CT instances (512 x 512, 16 bit) by DCMTK's dcmsend over 127.0.0.1, on 1 and on 4
 associations, to each receiver in turn, and prints the medians. TCP_NODELAY=1 for all (without it
 Debian's DCMTK and Orthanc wait for Nagle's algorithm), 128 KiB PDUs. Orthanc and the node make
 each file durable before they answer (SyncStorageArea is Orthanc's default), storescp does not: it
-shows what the machine can do. What one receiver left to be written is written before the next one's
-turn, and nothing is deleted between: for five minutes ext4 steps over each deleted inode when it
-makes a file nearby, which once cost us more than all the rest, by chance of the folder.
+shows what the machine can do. With ``--no-sync`` nobody waits for the disk.
+
+What one receiver left to be written is written before the next one's turn, and nothing is deleted
+between: for five minutes ext4 steps over each deleted inode when it makes a file nearby, which once
+cost us more than all the rest, by chance of the folder.
 
 The node is the whole listener with its database where ``workflows.listener`` is there; with
 ``--bare`` (or without workflows) it is the Storage SCP with the archive alone.
@@ -42,6 +44,8 @@ sys.path.insert(0, str(ROOT))
 DCMSEND = "/usr/bin/dcmsend"
 STORESCP = "/usr/bin/storescp"
 ORTHANC = next((p for p in ("/usr/sbin/Orthanc", "/usr/bin/Orthanc") if Path(p).exists()), "")
+# Ahead of a program that shall not wait for the disk.
+WITHOUT_SYNC = "import os; os.fsync = os.fdatasync = lambda descriptor: None"
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1", "PYTHONPATH": str(ROOT)}
 AE_TITLE = "RECEIVER"
 
@@ -157,15 +161,15 @@ def running(command: list[str], port: int, log: Path) -> Iterator[int]:
             process.wait()
 
 
-def storescp(folder: Path, port: int) -> list[str]:
-    """Return DCMTK's storescp: no fsync, no index."""
+def storescp(folder: Path, port: int, *, sync: bool) -> list[str]:
+    """Return DCMTK's storescp: no fsync, whatever ``sync`` says, and no index."""
     folder.mkdir(parents=True)
     options = ["--fork", "-pdu", "131072", "-aet", AE_TITLE, "-od", str(folder)]
     return [STORESCP, *options, str(port)]
 
 
-def orthanc(folder: Path, port: int) -> list[str]:
-    """Return Orthanc, as Debian ships it: SQLite index, fsync of each file."""
+def orthanc(folder: Path, port: int, *, sync: bool) -> list[str]:
+    """Return Orthanc, as Debian ships it: SQLite index, and fsync of each file."""
     folder.mkdir(parents=True)
     settings = {
         "Name": "benchmark",
@@ -181,20 +185,21 @@ def orthanc(folder: Path, port: int) -> list[str]:
         "DicomCheckCalledAet": False,
         "StoreMD5ForAttachments": False,
         "MaximumPduLength": 131072,
-        "SyncStorageArea": True,
+        "SyncStorageArea": sync,
         "Plugins": [],
     }
     (folder / "orthanc.json").write_text(json.dumps(settings))
     return [ORTHANC, str(folder / "orthanc.json")]
 
 
-def bare_node(folder: Path, port: int) -> list[str]:
+def bare_node(folder: Path, port: int, *, sync: bool) -> list[str]:
     """Return the Storage SCP with its archive, without catalog."""
     folder.mkdir(parents=True)
-    return [sys.executable, __file__, "--serve", str(folder / "archive"), "--port", str(port)]
+    start = [sys.executable, __file__, "--serve", str(folder / "archive"), "--port", str(port)]
+    return start if sync else [*start, "--no-sync"]
 
 
-def whole_node(folder: Path, port: int) -> list[str]:
+def whole_node(folder: Path, port: int, *, sync: bool) -> list[str]:
     """Return the node's listener with its database, as ``unibiomed-node up`` starts it."""
     home = folder / "home"
     home.mkdir(parents=True, exist_ok=True)
@@ -212,7 +217,13 @@ peers: [{{name: sender, ae_title: SENDER}}]
     database.upgrade()
     database.dispose()
     environment = f"UNIBIOMED_HOME={home}"
-    return ["/usr/bin/env", environment, sys.executable, "-m", "workflows.listener"]
+    start = ["-m", "workflows.listener"]
+    if not sync:
+        start = [
+            "-c",
+            f"{WITHOUT_SYNC}; from workflows.listener import main; raise SystemExit(main())",
+        ]
+    return ["/usr/bin/env", environment, sys.executable, *start]
 
 
 def serve(archive: Path, port: int) -> None:
@@ -321,14 +332,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--folder", type=Path, help="where the receivers keep their files")
     parser.add_argument("--bare", action="store_true", help="also without the catalog")
+    parser.add_argument("--no-sync", action="store_true", help="nobody waits for the disk")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
+        if arguments.no_sync:
+            exec(WITHOUT_SYNC)
         serve(arguments.serve, arguments.port)
         return
     has_listener = (ROOT / "workflows" / "listener.py").exists()
-    receivers: dict[str, Callable[[Path, int], list[str]]] = {}
+    receivers: dict[str, Callable[..., list[str]]] = {}
     if Path(STORESCP).exists():
         receivers["storescp"] = storescp
     if ORTHANC:
@@ -351,7 +365,9 @@ def main() -> None:
                     place = work / f"{name}-{repeat}-{associations}"
                     port = free_port()
                     log = work / f"{name}.log"
-                    with running(command(place, port), port, log) as pid:
+                    with running(
+                        command(place, port, sync=not arguments.no_sync), port, log
+                    ) as pid:
                         os.sync()
                         results.append(
                             transfer(name, pid, port, folders[:associations], arguments.instances)
