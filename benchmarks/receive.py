@@ -123,7 +123,7 @@ def process_cost(pid: int) -> tuple[float, float]:
         if line.startswith("VmHWM"):
             peak = int(line.split()[1]) / 1024
     for task in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(FileNotFoundError):  # a thread that ended meanwhile
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
             for child in (task / "children").read_text().split():
                 more, memory = process_cost(int(child))
                 seconds += more
