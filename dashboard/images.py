@@ -15,6 +15,7 @@ from dashboard.stacks import Stack, source_of, sources_of_series, stack_of_job, 
 from db.models import ResultRecord
 from db.questions import AskedQuestion
 from db.results import findings_of, results_of
+from db.reviews import edited_findings
 from dicom_node.objects.segmentation_reading import FrameMask, read_segmentation
 from workflows.node import Node
 from workflows.questions import question_folder, segments_of_answer
@@ -102,17 +103,29 @@ class Images:
         return self._frames.get((place.path, place.etag), make)
 
     def masks_of_job(self, job_id: int) -> PackedMasks:
-        """Return all masks of a job's segmentation on the job's frames."""
+        """Return all masks of a job's segmentation on the job's frames, and what people edited."""
         result = segmentation_of(self._node, job_id)
         if result is None:
             return without_masks()
         stack = self.stack_of_job(job_id)
+        with self._node.database.reading() as session:
+            edited = edited_findings(session, job_id)
+            segments = {one.position: one.segment_number for one in findings_of(session, job_id)}
+        edits = {
+            (segment, int(frame)): runs
+            for position, review in edited.items()
+            if (segment := segments.get(position)) is not None
+            for frame, runs in (review.edits or {}).items()
+        }
 
         def make() -> PackedMasks:
             read = read_segmentation(self._node.archive.absolute(result.path))
-            return pack_masks(read.rows, read.columns, read.segments, read.masks(), stack.keys)
+            return pack_masks(
+                read.rows, read.columns, read.segments, read.masks(), stack.keys, edits
+            )
 
-        return self._masks.get((job_id, result.sha256), make)
+        verdicts = tuple(sorted(review.id for review in edited.values()))
+        return self._masks.get((job_id, result.sha256, verdicts), make)
 
     def masks_of_answer(self, question: AskedQuestion) -> PackedMasks:
         """Return the masks of an answered question on the frames that it was asked about.

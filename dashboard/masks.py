@@ -5,7 +5,8 @@ as runs. Layout, little endian::
 
     4 bytes   "RLE1"
     uint32    length of the JSON text that follows, padded with spaces to a multiple of 4
-    JSON      rows, columns, segments, masks: [segment, frame, first run, number of runs] ...
+    JSON      rows, columns, segments, masks: [segment, frame, first run, number of runs] ...,
+              edits: the same for the frames that people painted on
     uint32 *  runs: pixels outside, pixels inside, outside ... row by row, for each mask
 """
 
@@ -25,6 +26,7 @@ from dicom_node.objects.segmentation_reading import FrameMask, SegmentRead
 
 __all__ = [
     "MAGIC",
+    "Edits",
     "FrameKey",
     "PackedMasks",
     "mask_of_runs",
@@ -37,6 +39,8 @@ MAGIC: Final = b"RLE1"
 
 FrameKey = tuple[str, int]
 """SOP Instance UID and frame number from 1."""
+Edits = Mapping[tuple[int, int], Sequence[int]]
+"""(segment, index of the frame) -> run lengths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ def pack_masks(
     segments: Iterable[SegmentRead],
     masks: Iterable[FrameMask],
     frames: Sequence[FrameKey],
+    edits: Edits | None = None,
 ) -> PackedMasks:
     """Write all masks that lie on the frames of a stack.
 
@@ -79,20 +84,19 @@ def pack_masks(
         As a Segmentation has them.
     frames
         The frames of the stack, in its order.
+    edits
+        What people made of masks.
     """
     places: Mapping[FrameKey, int] = {key: index for index, key in enumerate(frames)}
-    entries: list[tuple[int, int, int, int]] = []
-    parts: list[NDArray[np.uint32]] = []
-    begin = 0
+    document = _Document(rows, columns)
     for one in masks:
         frame = places.get((one.sop_instance_uid, one.frame_number))
-        if frame is None:
-            continue
-        runs = runs_of(one.mask)
-        entries.append((one.segment, frame, begin, len(runs)))
-        parts.append(runs)
-        begin += len(runs)
-    described = [
+        if frame is not None:
+            document.masks.append((one.segment, frame, *document.add(runs_of(one.mask))))
+    for (segment, edited), lengths in (edits or {}).items():
+        runs = np.asarray(lengths, "<u4")
+        document.edits.append((segment, edited, *document.add(runs)))
+    document.segments = [
         {
             "number": segment.number,
             "label": segment.label,
@@ -101,12 +105,12 @@ def pack_masks(
         }
         for segment in segments
     ]
-    return _document(rows, columns, described, entries, parts)
+    return document.packed()
 
 
 def without_masks() -> PackedMasks:
     """Return the document of a job that found nothing."""
-    return _document(0, 0, [], [], [])
+    return _Document(0, 0).packed()
 
 
 def mask_of_runs(runs: Sequence[int], rows: int, columns: int) -> NDArray[np.bool_]:
@@ -123,15 +127,30 @@ def mask_of_runs(runs: Sequence[int], rows: int, columns: int) -> NDArray[np.boo
     return np.repeat(inside, runs).reshape(rows, columns)
 
 
-def _document(
-    rows: int,
-    columns: int,
-    segments: Sequence[Mapping[str, object]],
-    entries: Sequence[tuple[int, int, int, int]],
-    parts: Sequence[NDArray[np.uint32]],
-) -> PackedMasks:
-    described = {"rows": rows, "columns": columns, "segments": segments, "masks": entries}
-    text = json.dumps(described, ensure_ascii=True).encode()
-    text += b" " * (-len(text) % 4)
-    runs = b"".join(part.tobytes() for part in parts)
-    return PackedMasks(zlib.compress(MAGIC + struct.pack("<I", len(text)) + text + runs, 1))
+class _Document:
+    """The document while it is written."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self.rows, self.columns = rows, columns
+        self.segments: Sequence[Mapping[str, object]] = []
+        self.masks: list[tuple[int, int, int, int]] = []
+        self.edits: list[tuple[int, int, int, int]] = []
+        self._parts: list[NDArray[np.uint32]] = []
+        self._length = 0
+
+    def add(self, runs: NDArray[np.uint32]) -> tuple[int, int]:
+        """Keep runs; return their place: the first one, and how many."""
+        begin = self._length
+        self._parts.append(runs)
+        self._length += len(runs)
+        return begin, len(runs)
+
+    def packed(self) -> PackedMasks:
+        described = {
+            "rows": self.rows, "columns": self.columns, "segments": self.segments,
+            "masks": self.masks, "edits": self.edits,
+        }  # fmt: skip
+        text = json.dumps(described, ensure_ascii=True).encode()
+        text += b" " * (-len(text) % 4)
+        runs = b"".join(part.tobytes() for part in self._parts)
+        return PackedMasks(zlib.compress(MAGIC + struct.pack("<I", len(text)) + text + runs, 1))

@@ -33,15 +33,17 @@ def job_scene(node: Node, images: Images, job_id: int) -> dict[str, Any]:
     segmentation = segmentation_of(node, job_id)
     with node.database.reading() as session:
         found = [_of_record(one) for one in findings_of(session, job_id)]
-        reviews = {key: review_as_json(one) for key, one in last_reviews(session, job_id).items()}
+        last = last_reviews(session, job_id)
+    newest = max((review.id for review in last.values()), default=0)
     findings = _findings(found, len(stack.places))
     for finding in findings:
-        finding["review"] = reviews.get(finding["position"])
+        review = last.get(finding["position"])
+        finding["review"] = None if review is None else review_as_json(review)
     digest = "" if segmentation is None else segmentation.sha256
     return {
         **_stack(stack, f"/api/jobs/{job_id}", findings),
         "masks_url": f"/api/jobs/{job_id}/masks?of={digest[:16]}" if digest else None,
-        "version": f"{digest[:16]}-{len(findings)}-{len(stack.places)}",
+        "version": f"{digest[:16]}-{len(findings)}-{len(stack.places)}-{newest}",
     }
 
 

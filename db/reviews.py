@@ -20,6 +20,7 @@ __all__ = [
     "Verdict",
     "add_review",
     "agreement",
+    "edited_findings",
     "last_reviews",
     "reviewed_jobs",
 ]
@@ -108,6 +109,15 @@ def last_reviews(session: Session, job_id: int) -> dict[int, Review]:
     """Return the verdict that counts, by position of the finding."""
     rows = session.scalars(select(Review).where(Review.job_id == job_id).order_by(Review.id))
     return {review.position: review for review in rows}
+
+
+def edited_findings(session: Session, job_id: int) -> dict[int, Review]:
+    """Return the edits that count, by position of the finding."""
+    return {
+        position: review
+        for position, review in last_reviews(session, job_id).items()
+        if review.verdict is Verdict.EDITED
+    }
 
 
 def agreement(session: Session) -> list[Agreement]:

@@ -21,8 +21,10 @@ MASKS = arrays.arrays(
 )
 
 
-def unpacked(body: bytes) -> tuple[dict[str, Any], dict[tuple[int, int], NDArray[np.bool_]]]:
-    """Read the document as `masks.js` does: by segment and frame."""
+def unpacked(
+    body: bytes, kind: str = "masks"
+) -> tuple[dict[str, Any], dict[tuple[int, int], NDArray[np.bool_]]]:
+    """Read the document as `masks.js` does: masks, or edits, by segment and frame."""
     data = zlib.decompress(body)
     assert data[:4] == MAGIC
     (length,) = struct.unpack("<I", data[4:8])
@@ -32,7 +34,7 @@ def unpacked(body: bytes) -> tuple[dict[str, Any], dict[tuple[int, int], NDArray
     size = described["rows"], described["columns"]
     return described, {
         (segment, frame): mask_of_runs(runs[begin : begin + count].tolist(), *size)
-        for segment, frame, begin, count in described["masks"]
+        for segment, frame, begin, count in described[kind]
     }
 
 
@@ -60,6 +62,17 @@ def test_masks_keep_their_frames_and_those_of_other_images_stay_out() -> None:
     assert found.keys() == {(2, 1), (2, 0)}
     assert np.array_equal(found[2, 1], first)
     assert np.array_equal(found[2, 0], second)
+
+
+def test_edits_lie_beside_the_masks_that_they_mend() -> None:
+    mask, mended = np.eye(5, 7, dtype=np.bool_), np.ones((5, 7), np.bool_)
+    segments = [SegmentRead(2, "liver", (1, 2, 3), "2.25.1")]
+    edits = {(2, 0): runs_of(mended).tolist(), (2, 1): [35]}
+    packed = pack_masks(5, 7, segments, [FrameMask(2, "1.1", 1, mask)], [("1.1", 1)], edits)
+    assert np.array_equal(unpacked(packed.body)[1][2, 0], mask)
+    found = unpacked(packed.body, "edits")[1]
+    assert np.array_equal(found[2, 0], mended)
+    assert not found[2, 1].any()
 
 
 def test_a_job_without_findings_has_a_document_without_masks() -> None:

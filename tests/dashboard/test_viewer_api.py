@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,8 +116,6 @@ def test_frames_are_the_files_values_and_are_sent_once(seen: Seen) -> None:
 
 
 def test_masks_equal_those_that_highdicom_reads(seen: Seen) -> None:
-    import zlib
-
     answer = seen.client.get(f"/api/jobs/{seen.job_id}/masks")
     described, found = unpacked(zlib.compress(answer.content))
     assert [one["label"] for one in described["segments"]] == ["liver"]
@@ -179,6 +178,10 @@ def test_an_edit_is_measured_against_the_model(seen: Seen) -> None:
     rest = int(masks.sum() - masks[4].sum())
     assert said["dice"] == pytest.approx(2 * rest / (rest + int(masks.sum())))
     assert said["edited_frames"] == [4]
+    document = zlib.compress(seen.client.get(f"/api/jobs/{seen.job_id}/masks").content)
+    assert (1, 4) in unpacked(document)[1]
+    edits = unpacked(document, "edits")[1]
+    assert edits.keys() == {(1, 4)} and not edits[1, 4].any()
     for wrong in ({"verdict": "edited"}, {"verdict": "accepted", "edits": {"4": empty}},
                   {"verdict": "edited", "edits": {"99": empty}},
                   {"verdict": "edited", "edits": {"4": [5]}}):  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 import pydicom
 import pytest
 import yaml
-from pydicom.uid import SegmentationStorage
+from pydicom.uid import SegmentationStorage, generate_uid
 from pynetdicom.events import Event
 
 from deploy.demo import write_configuration
@@ -188,6 +188,26 @@ def short_study(folder: Path, description: str, slices: int = 6) -> tuple[Path, 
         image.StudyDescription = description
         image.save_as(study / path.name)
     return study, str(image.StudyInstanceUID)
+
+
+def real_study(series: Path, folder: Path, description: str) -> tuple[Path, str]:
+    """Copy a real series as a study of its own: UIDs and description are new, all else is not.
+
+    Returns
+    -------
+    tuple of Path, str
+        The folder with the files, and the Study Instance UID.
+    """
+    study, new_series, frame_of_reference = (generate_uid() for _ in range(3))
+    folder.mkdir(parents=True)
+    for path in sorted(series.glob("*.dcm")):
+        image = pydicom.dcmread(path)
+        image.StudyInstanceUID, image.SeriesInstanceUID = study, new_series
+        image.FrameOfReferenceUID = frame_of_reference
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        image.StudyDescription = description
+        image.save_as(folder / path.name)
+    return folder, str(study)
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
-"""A reader at the viewer: slices, sentences and masks, verdicts, questions to the model."""
+"""A reader at the viewer of a real CT: slices, sentences, masks, verdicts, questions."""
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import highdicom
@@ -13,23 +15,27 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from dashboard.masks import mask_of_runs
 from db.models_access import Role
+from db.reviews import last_reviews
 from deploy.demo_pacs import OrthancPacs
 from deploy.node_database import open_database
 from deploy.sending import send_folder
 from tests.e2e.browsing import Pages, find_chromium, logged_in
-from tests.e2e.conftest import SENDER, Node, short_study
+from tests.e2e.conftest import SENDER, Node, real_study
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-FIRST_SLICE = 18
-"""Of the phantom: `short_study` takes six from there."""
+SERIES = "ibsi-sts/STS_014/CT/image"
+"""A soft-tissue sarcoma in 65 slices, 178 x 197 (TCIA Soft-tissue-Sarcoma, CC BY 3.0)."""
+LAST = 64
 
 
 @pytest.fixture(scope="module")
-def job(node: Node, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def job(node: Node, shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     find_chromium()
-    folder, study = short_study(tmp_path_factory.mktemp("viewer"), "viewer")
+    folder = tmp_path_factory.mktemp("viewer") / "study"
+    folder, study = real_study(shared_data / "dicom" / SERIES, folder, "CT of the left leg")
     send_folder(folder, node.address, SENDER, print)
     return {**node.delivered(study), "folder": folder}
 
@@ -67,18 +73,12 @@ def grid(page: Any, rows: int, columns: int) -> NDArray[np.uint8]:
     """Return the canvas' colour at the middle of each pixel of the image, (rows, columns, 3)."""
     page.evaluate("document.querySelector('canvas').getContext('2d')")
     url = told(page, "(viewer.picture.draw(), viewer.picture.canvas.toDataURL('image/png'))")
-    canvas = np.asarray(Image.open(io.BytesIO(page.request.fetch(url).body()))
-                        if not url.startswith("data:") else decoded(url))  # fmt: skip
+    body = base64.b64decode(url.partition(",")[2])
+    canvas = np.asarray(Image.open(io.BytesIO(body)))
     place = told(page, "viewer.picture.placement()")
     y = (place["top"] + (np.arange(rows) + 0.5) * place["scaleY"]).astype(int)
     x = (place["left"] + (np.arange(columns) + 0.5) * place["scaleX"]).astype(int)
     return canvas[y][:, x, :3]
-
-
-def decoded(url: str) -> Image.Image:
-    import base64
-
-    return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
 
 
 def masks_of(node: Node, job: dict[str, Any]) -> NDArray[np.bool_]:
@@ -91,6 +91,19 @@ def masks_of(node: Node, job: dict[str, Any]) -> NDArray[np.bool_]:
         [str(image.SOPInstanceUID) for image in images], assert_missing_frames_are_empty=True
     )
     return np.asarray(pixels[..., 0] > 0)
+
+
+def shown_mask(page: Any, rows: int, columns: int, segment: int = 1) -> NDArray[np.bool_]:
+    """Return where the canvas has a segment's colour; masks must be filled."""
+    colour = told(page, f"viewer.colourOf({segment})")
+    return np.asarray((grid(page, rows, columns) == colour).all(axis=-1))
+
+
+def place_of(page: Any, row: float, column: float) -> dict[str, float]:
+    """Return where the middle of a pixel lies in the canvas."""
+    place = told(page, "viewer.picture.placement()")
+    return {"x": place["left"] + (column + 0.5) * place["scaleX"],
+            "y": place["top"] + (row + 0.5) * place["scaleY"]}  # fmt: skip
 
 
 def only_the_mask(page: Any) -> None:
@@ -107,18 +120,16 @@ def test_a_click_on_a_sentence_shows_its_mask_pixel_by_pixel(
     only_the_mask(viewer)
     viewer.locator("canvas").focus()
     viewer.keyboard.press("End")
-    wait(viewer, "viewer.index === 5 && viewer.shownFrame === viewer.frames.peek(5)")
+    wait(viewer, f"viewer.index === {LAST} && viewer.shownFrame === viewer.frames.peek({LAST})")
     viewer.get_by_role("button", name=finding["text"]).click()
     key = finding["key_frame"]
     wait(viewer, f"viewer.index === {key} && viewer.shownFrame === viewer.frames.peek({key})")
-    colour = told(viewer, f"viewer.colourOf({finding['segment_number']})")
-    shown = (grid(viewer, *expected.shape[1:]) == colour).all(axis=-1)
-    assert np.array_equal(shown, expected[key])
+    assert np.array_equal(shown_mask(viewer, *expected.shape[1:]), expected[key])
     assert expected[key].sum() > 500
 
     box = viewer.get_by_role("checkbox", name=f"Show the mask of: {finding['target']}")
     box.uncheck()
-    assert not (grid(viewer, *expected.shape[1:]) == colour).all(axis=-1).any()
+    assert not shown_mask(viewer, *expected.shape[1:]).any()
     box.check()
 
 
@@ -131,10 +142,10 @@ def test_wheel_keys_slider_and_window_change_the_picture(viewer: Any, reader: Pa
     wait(viewer, f"viewer.index === {start}")
     viewer.get_by_label("Slice", exact=True).fill("1")
     wait(viewer, "viewer.index === 0 && viewer.shownFrame === viewer.frames.peek(0)")
-    before = grid(viewer, 256, 256)
+    before = grid(viewer, 178, 197)
     viewer.get_by_label("Window", exact=True).select_option("Bone")
     assert told(viewer, "[viewer.window.low, viewer.window.high]") == [-450, 1050]
-    assert (grid(viewer, 256, 256) != before).any()
+    assert (grid(viewer, 178, 197) != before).any()
     letters = [viewer.locator(f"[data-viewer={edge}]").inner_text()
                for edge in ("top", "right", "bottom", "left")]  # fmt: skip
     assert letters == ["A", "L", "P", "R"]
@@ -145,10 +156,7 @@ def test_a_click_on_a_mask_marks_its_sentence(viewer: Any, node: Node, job: dict
     finding = next(one for one in job["findings"] if one["segment_number"])
     index = told(viewer, "viewer.index")
     row, column = np.argwhere(expected[index])[expected[index].sum() // 2]
-    place = told(viewer, "viewer.picture.placement()")
-    at = {"x": place["left"] + (column + 0.5) * place["scaleX"],
-          "y": place["top"] + (row + 0.5) * place["scaleY"]}  # fmt: skip
-    viewer.locator("canvas").click(position=at)
+    viewer.locator("canvas").click(position=place_of(viewer, row, column))
     assert viewer.locator(".finding.chosen .sentence").inner_text() == finding["text"]
     viewer.keyboard.press("Escape")
     assert viewer.locator(".finding.chosen").count() == 0
@@ -172,9 +180,7 @@ def test_the_stack_is_seen_from_the_side(viewer: Any, node: Node, job: dict[str,
     viewer.get_by_label("Plane", exact=True).select_option("coronal")
     wait(viewer, "viewer.plane.name === 'coronal' && viewer.shownFrame")
     row = told(viewer, "viewer.index")
-    colour = told(viewer, "viewer.colourOf(1)")
-    shown = (grid(viewer, 6, 256) == colour).all(axis=-1)
-    assert np.array_equal(shown, expected[::-1, row, :])  # the head is up
+    assert np.array_equal(shown_mask(viewer, LAST + 1, 197), expected[::-1, row, :])  # head up
     assert viewer.locator("[data-viewer=top]").inner_text() == "H"
 
 
@@ -187,24 +193,62 @@ def test_a_finding_is_rejected_and_the_name_stays(viewer: Any, job: dict[str, An
     viewer.locator(".finding", has_text="rejected by reader").wait_for()
 
 
-def test_a_mask_is_mended_with_the_brush(viewer: Any, node: Node, job: dict[str, Any]) -> None:
-    finding = next(one for one in job["findings"] if one["segment_number"])
-    entry = viewer.locator(".finding", has_text=finding["text"])
-    entry.get_by_role("button", name="Edit").click()
-    canvas = viewer.locator("canvas").bounding_box()
-    viewer.mouse.move(canvas["x"] + canvas["width"] / 2, canvas["y"] + canvas["height"] / 2)
-    viewer.mouse.down()
-    viewer.mouse.move(canvas["x"] + canvas["width"] / 2 + 30, canvas["y"] + canvas["height"] / 2)
-    viewer.mouse.up()
-    viewer.get_by_text("1 slice changed").wait_for()
-    viewer.get_by_role("button", name="Save as edited").click()
-    entry.get_by_text("edited by reader").wait_for()
-    with open_database(node.home) as session:
-        from db.reviews import last_reviews
+def stroke(page: Any, row: float, column: float) -> None:
+    """Drag the pointer over ten pixels of the image, to the right."""
+    canvas = page.locator("canvas").bounding_box()
+    for across, act in ((0, page.mouse.down), (10, page.mouse.up)):
+        at = place_of(page, row, column + across)
+        page.mouse.move(canvas["x"] + at["x"], canvas["y"] + at["y"])
+        act()
 
-        review = last_reviews(session, job["id"])[job["findings"].index(finding)]
-    assert review.dice is not None and 0.9 < review.dice < 1.0
-    assert review.account == "reader"
+
+def edited_masks(node: Node, job: dict[str, Any], position: int) -> dict[int, NDArray[np.bool_]]:
+    with open_database(node.home) as session:
+        review = last_reviews(session, job["id"])[position]
+        assert review.account == "reader"
+        assert review.dice is not None and 0.9 < review.dice < 1.0
+        return {int(key): mask_of_runs(runs, 178, 197)
+                for key, runs in (review.edits or {}).items()}  # fmt: skip
+
+
+def test_a_mask_mended_with_the_brush_is_shown_again(
+    viewer: Any, node: Node, job: dict[str, Any]
+) -> None:
+    expected = masks_of(node, job)
+    finding = next(one for one in job["findings"] if one["segment_number"])
+    position, key = job["findings"].index(finding), finding["key_frame"]
+    entry = viewer.locator(".finding", has_text=finding["text"])
+    row, column = np.argwhere(expected[key])[expected[key].sum() // 2]
+    for frame in (key, key + 1):  # the second save keeps what the first one saved
+        entry.get_by_role("button", name="Edit", exact=True).click()
+        wait(viewer, f"viewer.index === {key} && viewer.shownFrame === viewer.frames.peek({key})")
+        if frame != key:
+            viewer.keyboard.press("ArrowDown")
+            wait(viewer, f"viewer.shownFrame === viewer.frames.peek({frame})")
+        viewer.get_by_role("button", name="Erase").click()
+        stroke(viewer, row, column)
+        viewer.get_by_text("1 slice changed").wait_for()
+        viewer.get_by_role("button", name="Save as edited").click()
+        viewer.locator("[data-viewer=brush]").wait_for(state="hidden")
+    edited = edited_masks(node, job, position)
+    assert edited.keys() == {key, key + 1}
+
+    viewer.goto(viewer.url.partition("?")[0])
+    wait(viewer, "viewer.shownFrame && viewer.masks.segments.length")
+    entry.get_by_text("edited by reader").wait_for()
+    only_the_mask(viewer)
+    assert told(viewer, "viewer.index") == key
+    assert np.array_equal(shown_mask(viewer, 178, 197), edited[key])
+    assert (edited[key] != expected[key]).sum() > 20
+    entry.get_by_role("button", name="Model's mask").click()
+    assert np.array_equal(shown_mask(viewer, 178, 197), expected[key])
+    entry.get_by_role("button", name="Edited mask").click()
+    assert np.array_equal(shown_mask(viewer, 178, 197), edited[key])
+
+    entry.get_by_role("button", name="Accept").click()  # the model's mask, then
+    entry.get_by_text("accepted by reader").wait_for()
+    assert np.array_equal(shown_mask(viewer, 178, 197), expected[key])
+    assert entry.get_by_role("button", name="Edited mask").is_hidden()
 
 
 def test_the_model_is_asked_and_the_answer_sent(
@@ -213,14 +257,14 @@ def test_the_model_is_asked_and_the_answer_sent(
     page = reader.page
     reader.open(f"/jobs/{job['id']}/ask")
     wait(page, "viewer.shownFrame")
-    page.get_by_label("What to look for").fill("phantom insert")
+    page.get_by_label("What to look for").fill("soft-tissue sarcoma")
     page.get_by_role("button", name="Ask", exact=True).click()
     wait(page, "viewer.masks.segments.length === 1")
     only_the_mask(page)
     expected = masks_of(node, job)
-    index, colour = told(page, "viewer.index"), told(page, "viewer.colourOf(1)")
-    shown = (grid(page, *expected.shape[1:]) == colour).all(axis=-1)
-    assert np.array_equal(shown, expected[index])
+    index = told(page, "viewer.index")
+    assert np.array_equal(shown_mask(page, *expected.shape[1:]), expected[index])
+    assert expected[index].sum() > 500
 
     page.get_by_label("Send to").select_option("pacs")
     page.get_by_role("button", name="Send", exact=True).click()
@@ -272,7 +316,7 @@ def test_a_target_that_the_card_does_not_list_is_not_covered(
 def test_reports_open_as_trees(viewer: Any) -> None:
     viewer.get_by_text("What the report says").last.click()
     viewer.get_by_text("Diagnostic Imaging Report").wait_for()
-    assert viewer.locator(".sr-value", has_text="hantom insert").count() > 0
+    assert viewer.locator(".sr-value", has_text="sarcoma").count() > 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -280,7 +324,7 @@ def test_pages_on_a_screen_and_on_a_phone(reader: Pages, job: dict[str, Any], sc
     page = reader.page
     page.emulate_media(color_scheme=scheme)
     for name, address in (
-        ("job", f"/jobs/{job['id']}?finding=2"),
+        ("job", f"/jobs/{job['id']}?finding=1"),
         ("ask", f"/jobs/{job['id']}/ask"),
         ("studies", "/studies"),
         ("agreement", "/agreement"),

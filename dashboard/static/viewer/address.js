@@ -1,6 +1,6 @@
 // What is shown stands in the address, so that a link shows the same.
 
-const KEYS = ["slice", "plane", "finding", "low", "high", "hidden"];
+const KEYS = ["slice", "plane", "finding", "low", "high", "hidden", "model"];
 
 /** Read what the address asks for; what it does not say is left out. */
 export function readAddress() {
@@ -11,14 +11,16 @@ export function readAddress() {
   if (query.has("finding")) asked.finding = parseInt(query.get("finding"), 10) - 1;
   const [low, high] = [parseFloat(query.get("low")), parseFloat(query.get("high"))];
   if (Number.isFinite(low) && high > low) asked.window = { low, high };
-  asked.hidden = (query.get("hidden") ?? "").split(",").map(Number).filter((one) => one > 0);
+  const numbers = (key) => (query.get(key) ?? "").split(",").map(Number).filter((one) => one > 0);
+  asked.hidden = numbers("hidden");
+  asked.asModel = numbers("model");
   return asked;
 }
 
 let timer = 0;
 
 /** Write it back, a moment after the last change: browsers limit how often. */
-export function writeAddress({ index, plane, finding, window: shown, hidden, asIs }) {
+export function writeAddress({ index, plane, finding, window: shown, hidden, asModel, asIs }) {
   clearTimeout(timer);
   timer = setTimeout(() => {
     const query = new URLSearchParams(location.search);
@@ -31,6 +33,7 @@ export function writeAddress({ index, plane, finding, window: shown, hidden, asI
       query.set("high", String(Math.round(shown.high * 100) / 100));
     }
     if (hidden.size) query.set("hidden", [...hidden].join(","));
+    if (asModel.size) query.set("model", [...asModel].join(","));
     history.replaceState(null, "", `${location.pathname}?${query}${location.hash}`);
   }, 200);
 }

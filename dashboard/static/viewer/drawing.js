@@ -1,5 +1,7 @@
 // Drawing on the picture: a box around something, and a brush that mends a mask.
 
+import { runsOf } from "./masks.js";
+
 const LEAST = 2; // pixels of a box's side
 
 /** Box and brush; the brush works on the mask of the chosen finding. */
@@ -9,7 +11,7 @@ export class Drawing extends EventTarget {
     Object.assign(this, { viewer, panel });
     this.size = 6;
     this.erasing = false;
-    this.edited = new Map(); // "segment:frame" -> bitmap before the first stroke
+    this.edited = new Map(); // "segment:frame" -> saved run lengths, or undefined: the model's
   }
 
   start(kind, point) {
@@ -89,7 +91,7 @@ export class Drawing extends EventTarget {
     const { rows, columns } = viewer.masks;
     const key = `${segment}:${viewer.index}`;
     const old = viewer.masks.bitmap(segment, viewer.index) ?? new Uint8Array(rows * columns);
-    if (!this.edited.has(key)) this.edited.set(key, old);
+    if (!this.edited.has(key)) this.edited.set(key, viewer.masks.edit(segment, viewer.index));
     const bitmap = old.slice();
     const radius = this.size / 2;
     for (let row = Math.floor(at.row - radius); row <= at.row + radius; row += 1) {
@@ -99,7 +101,7 @@ export class Drawing extends EventTarget {
         if (inside && within) bitmap[row * columns + column] = this.erasing ? 0 : 1;
       }
     }
-    viewer.masks.replace(segment, viewer.index, bitmap);
+    viewer.masks.setEdit(segment, viewer.index, runsOf(bitmap));
     viewer.draw();
     this.dispatchEvent(new Event("edited"));
   }
@@ -113,10 +115,10 @@ export class Drawing extends EventTarget {
       .sort((a, b) => a - b);
   }
 
-  /** Take back all strokes on a segment. */
+  /** Take back all strokes on a segment that were not saved. */
   undo(segment) {
     for (const frame of this.framesOf(segment)) {
-      this.viewer.masks.replace(segment, frame, this.edited.get(`${segment}:${frame}`));
+      this.viewer.masks.setEdit(segment, frame, this.edited.get(`${segment}:${frame}`));
       this.edited.delete(`${segment}:${frame}`);
     }
     this.viewer.draw();

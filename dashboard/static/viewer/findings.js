@@ -11,7 +11,10 @@ export class FindingList extends EventTarget {
     Object.assign(this, { list, viewer, judged });
     this.template = document.getElementById("finding-template");
     viewer.addEventListener("finding", () => this.#chosen());
-    viewer.addEventListener("masks", () => this.#colours());
+    viewer.addEventListener("masks", () => {
+      this.#colours();
+      this.#versions();
+    });
     viewer.addEventListener("shown", () => this.#switches());
     this.render();
   }
@@ -26,6 +29,7 @@ export class FindingList extends EventTarget {
       this.list.append(item);
     }
     this.#colours();
+    this.#versions();
     this.#chosen();
   }
 
@@ -46,7 +50,11 @@ export class FindingList extends EventTarget {
       part(".switch").remove();
       part(".swatch").classList.add("none");
     }
-    part(".numbers").textContent = finding.measured.join(" · ");
+    for (const button of item.querySelectorAll("[data-version]")) {
+      button.addEventListener("click", () =>
+        this.viewer.setVersion(finding.segment_number, button.dataset.version),
+      );
+    }
     const sure = `${PRESENCE[finding.presence] ?? finding.presence}, confidence ${finding.confidence.toFixed(2)}`;
     const overlap =
       finding.predicted_iou === null ? "" : ` · the model's own estimate of its mask ${finding.predicted_iou.toFixed(2)}`;
@@ -66,8 +74,15 @@ export class FindingList extends EventTarget {
 
   /** Write what a person said of a finding. */
   verdict(finding) {
-    const line = this.items.get(finding.position).querySelector(".verdict");
+    const item = this.items.get(finding.position);
+    const line = item.querySelector(".verdict");
     const { review } = finding;
+    const edited = review?.verdict === "edited";
+    item.querySelector(".versions").hidden = !edited;
+    item.querySelector(".numbers").textContent = [
+      ...finding.measured,
+      ...(edited && finding.measured.length ? ["measured on the model's mask"] : []),
+    ].join(" · ");
     if (!review) return;
     line.dataset.verdict = review.verdict;
     const when = new Date(review.at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
@@ -83,6 +98,16 @@ export class FindingList extends EventTarget {
       const colour = `rgb(${this.viewer.colourOf(finding.segment_number).join(" ")})`;
       item.querySelector(".swatch").style.background = colour;
       item.style.borderLeftColor = colour;
+    }
+  }
+
+  #versions() {
+    for (const finding of this.viewer.scene.findings) {
+      const item = this.items.get(finding.position);
+      const shown = this.viewer.masks.asModel.has(finding.segment_number) ? "model" : "edited";
+      for (const button of item?.querySelectorAll("[data-version]") ?? []) {
+        button.setAttribute("aria-pressed", String(button.dataset.version === shown));
+      }
     }
   }
 

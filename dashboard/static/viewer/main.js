@@ -72,7 +72,7 @@ async function start(root) {
   async function look() {
     try {
       const scene = (version === null && firstScene) || (await fetchScene(root.dataset.scene));
-      if (scene.version === version) return;
+      if (scene.version === version || parts?.drawing.edited.size) return;
       version = scene.version;
       if (empty) empty.hidden = scene.findings.length > 0;
       if (!scene.frames) {
@@ -84,9 +84,8 @@ async function start(root) {
         await parts.viewer.start();
         return;
       }
-      // Results came while the page was open; the reader's slice and window stay.
-      if (parts.drawing.edited.size) return;
-      await parts.viewer.setScene(scene);
+      // Results or verdicts came while the page was open; the reader's slice and window stay.
+      await parts.viewer.setScene(scene, { stay: true });
       parts.list.render();
     } catch (error) {
       tell(root, `The images cannot be shown: ${error.message}`);

@@ -4,25 +4,32 @@ import { sentenceOf } from "./frames.js";
 
 const MOST_BITMAPS = 400;
 
-/** The masks of one result: where each segment lies on each frame. */
+/**
+ * The masks of one result: where each segment lies on each frame.
+ *
+ * A segment may have frames that a person painted on; those are shown instead of the model's unless
+ * the segment is in `asModel`.
+ */
 export class Masks {
   constructor(described, runs) {
     this.rows = described.rows;
     this.columns = described.columns;
     this.segments = described.segments;
-    this.byFrame = new Map();
-    this.byPlace = new Map();
-    for (const [segment, frame, start, count] of described.masks) {
-      const entry = { segment, frame, runs: runs.subarray(start, start + count) };
-      if (!this.byFrame.has(frame)) this.byFrame.set(frame, []);
-      this.byFrame.get(frame).push(entry);
-      this.byPlace.set(`${segment}:${frame}`, entry);
-    }
-    this.bitmaps = new Map();
+    const placed = (entries) =>
+      new Map(
+        entries.map(([segment, frame, start, count]) => [
+          `${segment}:${frame}`,
+          runs.subarray(start, start + count),
+        ]),
+      );
+    this.model = placed(described.masks);
+    this.edits = placed(described.edits);
+    this.asModel = new Set();
+    this.bitmaps = new Map(); // run lengths -> bitmap
   }
 
   static none() {
-    return new Masks({ rows: 0, columns: 0, segments: [], masks: [] }, new Uint32Array(0));
+    return new Masks({ rows: 0, columns: 0, segments: [], masks: [], edits: [] }, new Uint32Array(0));
   }
 
   static async fetch(address) {
@@ -39,43 +46,55 @@ export class Masks {
     return new Masks(JSON.parse(text), new Uint32Array(buffer, 8 + length));
   }
 
+  // The run lengths that are shown; one run alone is a frame without a pixel inside.
+  #runs(segment, frame) {
+    const key = `${segment}:${frame}`;
+    const edited = this.asModel.has(segment) ? undefined : this.edits.get(key);
+    const runs = edited ?? this.model.get(key);
+    return runs && runs.length > 1 ? runs : null;
+  }
+
   /** Frames on which a segment lies, in order. */
   framesOf(segment) {
-    const found = [];
-    for (const entry of this.byPlace.values()) if (entry.segment === segment) found.push(entry.frame);
-    return found.sort((a, b) => a - b);
+    return framesIn([...this.model.keys(), ...this.edits.keys()], segment).filter((frame) =>
+      this.#runs(segment, frame),
+    );
+  }
+
+  /** Frames of a segment that a person painted on, saved or not, in order. */
+  editedFrames(segment) {
+    return framesIn([...this.edits.keys()], segment);
   }
 
   /** Segments on a frame: number and bitmap (1 inside), row by row. */
   onFrame(frame) {
-    return (this.byFrame.get(frame) ?? []).map(({ segment }) => ({
-      segment,
-      bitmap: this.bitmap(segment, frame),
-    }));
+    return this.segments
+      .map(({ number }) => ({ segment: number, bitmap: this.bitmap(number, frame) }))
+      .filter(({ bitmap }) => bitmap);
   }
 
   /** The bitmap of a segment on a frame, or null where it is not. */
   bitmap(segment, frame) {
-    const key = `${segment}:${frame}`;
-    const entry = this.byPlace.get(key);
-    if (!entry) return null;
-    let bitmap = this.bitmaps.get(key);
+    const runs = this.#runs(segment, frame);
+    if (!runs) return null;
+    let bitmap = this.bitmaps.get(runs);
     if (!bitmap) {
-      bitmap = filled(entry.runs, this.rows * this.columns);
-      this.bitmaps.set(key, bitmap);
+      bitmap = filled(runs, this.rows * this.columns);
+      this.bitmaps.set(runs, bitmap);
       if (this.bitmaps.size > MOST_BITMAPS) this.bitmaps.delete(this.bitmaps.keys().next().value);
     }
     return bitmap;
   }
 
-  /** Put another bitmap in a segment's place on a frame: an edit that is not saved yet. */
-  replace(segment, frame, bitmap) {
-    const key = `${segment}:${frame}`;
-    const entry = { segment, frame, runs: runsOf(bitmap) };
-    const others = (this.byFrame.get(frame) ?? []).filter((one) => one.segment !== segment);
-    this.byFrame.set(frame, [...others, entry]);
-    this.byPlace.set(key, entry);
-    this.bitmaps.delete(key);
+  /** The run lengths of an edit, or undefined where the frame is as the model drew it. */
+  edit(segment, frame) {
+    return this.edits.get(`${segment}:${frame}`);
+  }
+
+  /** Put an edit in place; without run lengths the frame is the model's again. */
+  setEdit(segment, frame, runs) {
+    if (runs) this.edits.set(`${segment}:${frame}`, runs);
+    else this.edits.delete(`${segment}:${frame}`);
   }
 
   /** Numbers of the segments at a pixel, the smallest first: it is the one that was meant. */
@@ -88,6 +107,14 @@ export class Masks {
       .sort((a, b) => a.area - b.area)
       .map(({ segment }) => segment);
   }
+}
+
+function framesIn(keys, segment) {
+  const frames = keys
+    .map((key) => key.split(":").map(Number))
+    .filter(([one]) => one === segment)
+    .map(([, frame]) => frame);
+  return [...new Set(frames)].sort((a, b) => a - b);
 }
 
 function filled(runs, size) {

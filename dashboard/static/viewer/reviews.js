@@ -1,7 +1,6 @@
 // Accept, edit or reject a finding: kept by the node with name and time.
 
 import { send, say } from "/static/page.js";
-import { runsOf } from "./masks.js";
 
 export class Reviews {
   constructor(root, viewer, panel, drawing, list) {
@@ -25,6 +24,7 @@ export class Reviews {
   async #judge({ finding, verdict }) {
     if (verdict === "edited") {
       this.viewer.choose(finding.position);
+      this.viewer.setVersion(finding.segment_number, "edited");
       this.editing = finding.position;
       this.panel.part.brush.hidden = false;
       this.panel.setTool("brush");
@@ -51,21 +51,22 @@ export class Reviews {
       this.#leave();
       return;
     }
-    const frames = drawing.framesOf(segment);
-    if (!frames.length) {
+    if (!drawing.framesOf(segment).length) {
       say("Paint or erase something first; to keep the mask as it is, accept it.", true);
       return;
     }
+    // The last verdict counts alone, so it brings along what was edited before.
     const edits = Object.fromEntries(
-      frames.map((frame) => [frame, [...runsOf(viewer.masks.bitmap(segment, frame))]]),
+      viewer.masks.editedFrames(segment).map((frame) => [frame, [...viewer.masks.edit(segment, frame)]]),
     );
-    if (await this.#keep(finding, { verdict: "edited", edits })) {
-      drawing.forget(segment);
-      this.#leave();
-    }
+    if (await this.#keep(finding, { verdict: "edited", edits })) this.#leave();
   }
 
   #leave() {
+    const { segment_number: segment } = this.viewer.findingAt(this.editing);
+    if (this.drawing.framesOf(segment).length) {
+      say("Your strokes are not saved yet: press Edit again, then save or discard them.", true);
+    }
     this.editing = null;
     this.panel.part.brush.hidden = true;
     if (this.panel.tool === "brush") this.panel.setTool("scroll");
@@ -83,6 +84,8 @@ export class Reviews {
   async #keep(finding, said) {
     try {
       finding.review = await send("POST", `${this.address}/${finding.position}/review`, said);
+      this.drawing.forget(finding.segment_number);
+      if (said.verdict !== "edited") this.viewer.dropEdits(finding.segment_number);
       this.list.verdict(finding);
       say(`Finding ${finding.position + 1}: ${said.verdict}.`);
       return true;

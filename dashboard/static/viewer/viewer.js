@@ -39,7 +39,9 @@ export class Viewer extends EventTarget {
     await this.show(this.index);
     if (masks) {
       try {
-        this.setMasks(await masks);
+        const came = await masks;
+        came.asModel = new Set(this.asked.asModel);
+        this.setMasks(came);
       } catch (error) {
         this.say(`The masks cannot be shown: ${error.message}`);
       }
@@ -49,12 +51,14 @@ export class Viewer extends EventTarget {
     if (plane && plane !== "native") await this.setPlane(plane, this.asked.index);
   }
 
-  /** Take other findings and masks of the same images. */
-  async setScene(scene) {
+  /** Take other findings and masks of the same images; `stay`: what the reader chose stays. */
+  async setScene(scene, { stay = false } = {}) {
+    const masks = scene.masks_url ? await Masks.fetch(scene.masks_url) : Masks.none();
     this.scene = { ...scene, start: this.scene.start };
-    this.finding = null;
-    this.hidden.clear();
-    this.setMasks(scene.masks_url ? await Masks.fetch(scene.masks_url) : Masks.none());
+    if (stay) masks.asModel = this.masks.asModel;
+    else this.hidden.clear();
+    if (!stay || !this.findingAt(this.finding)) this.finding = null;
+    this.setMasks(masks);
     this.dispatchEvent(new Event("finding"));
   }
 
@@ -159,6 +163,19 @@ export class Viewer extends EventTarget {
   setStyle(changes) {
     Object.assign(this.style, changes);
     this.draw();
+  }
+
+  /** Show a segment as a person edited it ("edited"), or as the model drew it ("model"). */
+  setVersion(segment, version) {
+    if (version === "model") this.masks.asModel.add(segment);
+    else this.masks.asModel.delete(segment);
+    this.setMasks(this.masks);
+  }
+
+  /** A segment's edits do not count any more. */
+  dropEdits(segment) {
+    for (const frame of this.masks.editedFrames(segment)) this.masks.setEdit(segment, frame);
+    this.setMasks(this.masks);
   }
 
   setHidden(segment, hidden) {
@@ -317,6 +334,7 @@ export class Viewer extends EventTarget {
       finding: this.finding,
       window: this.window,
       hidden: this.hidden,
+      asModel: this.masks.asModel,
       asIs: low === this.window.low && high === this.window.high,
     });
   }
