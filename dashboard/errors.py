@@ -86,7 +86,7 @@ def _gone(request: Request, error: Exception) -> Response:
 
 
 def _unreadable(request: Request, error: Exception) -> Response:
-    return problem(request, 422, "Cannot be shown", _sentence(error))
+    return problem(request, 409, "Cannot be shown", _sentence(error))
 
 
 def _not_now(request: Request, error: Exception) -> Response:

@@ -10,7 +10,7 @@ from fastapi import Request
 from dashboard.byte_cache import ByteCache
 from dashboard.frames import FrameRead, FrameUnavailableError, PackedFrame, pack
 from dashboard.masks import PackedMasks, pack_masks, without_masks
-from dashboard.pictures import Overlay, Picture, draw_picture
+from dashboard.pictures import Overlay, Page, Picture, draw_picture
 from dashboard.stacks import Stack, source_of, sources_of_series, stack_of_job, stack_of_source
 from db.models import ResultRecord
 from db.questions import AskedQuestion
@@ -19,6 +19,7 @@ from db.reviews import edited_findings
 from dicom_node.objects.segmentation_reading import FrameMask, read_segmentation
 from workflows.node import Node
 from workflows.questions import question_folder, segments_of_answer
+from workflows.report_page import report_page_of_job
 from workflows.stored_interpretation import StoredInterpretationError
 from workflows.stored_interpretation import read as read_interpretation
 
@@ -27,6 +28,7 @@ __all__ = ["Images", "images_of", "segmentation_of"]
 _FRAME_BYTES: Final = 256 << 20
 _MASK_BYTES: Final = 96 << 20
 _PICTURE_BYTES: Final = 32 << 20
+_PAGE_BYTES: Final = 0  # drawn once for all who ask at the same time, and not kept
 _STACK_BYTES: Final = 16 << 20
 
 
@@ -49,6 +51,7 @@ class Images:
         self._frames = ByteCache[PackedFrame](_FRAME_BYTES)
         self._masks = ByteCache[PackedMasks](_MASK_BYTES)
         self._pictures = ByteCache[Picture](_PICTURE_BYTES)
+        self._pages = ByteCache[Page](_PAGE_BYTES)
         self._stacks = ByteCache[Stack](_STACK_BYTES)
 
     def stack_of_job(self, job_id: int) -> Stack:
@@ -173,6 +176,10 @@ class Images:
             return draw_picture(_first(stack, index), overlays, side)
 
         return self._pictures.get((job_id, digest, side), make)
+
+    def report_of_job(self, job_id: int) -> Page:
+        """Return the report of a job as PDF; who asks for the same one meanwhile waits."""
+        return self._pages.get(job_id, lambda: Page(report_page_of_job(self._node, job_id)))
 
     def picture_of_series(self, series_id: int, number: int, side: int) -> Picture:
         """Return the middle slice of a part of a series."""

@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 from dashboard.frames import FrameRead
 from dicom_node.objects.segmentation_reading import Colour
 
-__all__ = ["Overlay", "Picture", "draw_picture"]
+__all__ = ["Overlay", "Page", "Picture", "draw_picture"]
 
 _FILL: Final = 0.35
 _SOFT_TISSUE: Final = (-160.0, 240.0)
@@ -33,6 +33,18 @@ class Overlay:
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A PNG."""
+
+    body: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes, for the cache."""
+        return len(self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A PDF."""
 
     body: bytes
 

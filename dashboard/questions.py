@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Body, HTTPException, Request
+from fastapi.openapi.models import Example
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
@@ -34,6 +35,16 @@ from workflows.questions import (
 router = APIRouter(prefix="/api", tags=["questions"])
 
 _MOST_SHOWN: Final = 50
+_EXAMPLES: Final[dict[str, Example]] = {
+    "find something": {"value": {"kind": "segmentation", "targets": ["hippocampus"]}},
+    "what is in a box (top, left, bottom, right)": {
+        "value": {
+            "kind": "region_classification",
+            "region": {"frame": 12, "box": [40, 50, 80, 90]},
+        }
+    },
+    "a question": {"value": {"kind": "grounded_question", "question": "Is there a tumour?"}},
+}
 
 
 @router.post("/series/{series_id}/parts/{part}/questions", status_code=201)
@@ -44,7 +55,7 @@ def ask_question(
     actor: Operator,
     series_id: Number,
     part: Number,
-    task: Annotated[dict[str, Any], Body()],
+    task: Annotated[dict[str, Any], Body(openapi_examples=_EXAMPLES)],
 ) -> Any:
     """Ask about one part of a series; `task` as `inference.tasks` writes it.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from fastapi import APIRouter, HTTPException, Path, Request
@@ -35,17 +35,33 @@ _MOST_RUNS: Final = 200_000
 Runs = Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Field(max_length=_MOST_RUNS)]
 
 
-class Said(BaseModel):
-    """A verdict. `edits`: run lengths by index of the frame, for ``edited`` only."""
+class Judged(BaseModel):
+    """A verdict on the finding as the model gave it."""
 
     model_config = ConfigDict(extra="forbid")
 
-    verdict: Verdict
+    verdict: Literal[Verdict.ACCEPTED, Verdict.REJECTED]
+    remark: Annotated[str, Field(max_length=2000)] = ""
+
+
+class Edited(BaseModel):
+    """A mended mask. `edits`: run lengths by index of the frame."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    verdict: Literal[Verdict.EDITED]
     remark: Annotated[str, Field(max_length=2000)] = ""
     edits: Annotated[
-        dict[Annotated[str, Field(pattern=r"^\d{1,6}$")], Runs] | None,
-        Field(max_length=_MOST_FRAMES),
-    ] = None
+        dict[Annotated[str, Field(pattern=r"^[0-9]{1,6}$")], Runs],
+        Field(
+            min_length=1,
+            max_length=_MOST_FRAMES,
+            json_schema_extra={"additionalProperties": False},
+        ),
+    ]
+
+
+Said = Annotated[Judged | Edited, Field(discriminator="verdict")]
 
 
 @router.post("/api/jobs/{job_id}/findings/{position}/review")
@@ -59,14 +75,12 @@ def review(
     said: Said,
 ) -> Any:
     """Keep what the person who asks makes of a finding; earlier verdicts stay as history."""
-    dice = None
-    if (said.verdict is Verdict.EDITED) != bool(said.edits):
-        raise HTTPException(400, "Edits belong to the verdict edited, and to no other.")
-    if said.edits:
-        frames = len(images.stack_of_job(job_id).places)
-        dice = _dice_of_edits(node, images.stack_of_job(job_id).keys, job_id, position, said.edits)
-        if any(int(frame) >= frames for frame in said.edits):
-            raise HTTPException(400, f"This job has {frames} slices.")
+    dice, edits = None, None
+    if isinstance(said, Edited):
+        edits, keys = said.edits, images.stack_of_job(job_id).keys
+        if any(int(frame) >= len(keys) for frame in edits):
+            raise HTTPException(409, f"This job has {len(keys)} slices.")
+        dice = _dice_of_edits(node, keys, job_id, position, edits)
     try:
         with node.database.session() as session:
             kept = add_review(
@@ -78,7 +92,7 @@ def review(
                 now=node.now(),
                 remark=said.remark,
                 dice=dice,
-                edits=said.edits,
+                edits=edits,
             )
             note(
                 session,
@@ -112,14 +126,14 @@ def _dice_of_edits(
         numbers = {one.position: one.segment_number for one in findings_of(session, job_id)}
     segment = numbers.get(position)
     if result is None or segment is None:
-        raise HTTPException(400, "This finding has no mask that could be edited.")
+        raise HTTPException(409, "This finding has no mask that could be edited.")
     read = read_segmentation(node.archive.absolute(result.path))
     try:
         edited = {
             int(frame): mask_of_runs(runs, read.rows, read.columns) for frame, runs in edits.items()
         }
     except ValueError as error:
-        raise HTTPException(400, f"The edited mask does not fit: {error}.") from error
+        raise HTTPException(409, f"The edited mask does not fit: {error}.") from error
     places = {key: index for index, key in enumerate(keys)}
     model: dict[int, NDArray[np.bool_]] = {
         places[key]: one.mask

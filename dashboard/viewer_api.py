@@ -22,6 +22,7 @@ from db.models import ResultRecord
 from db.results import results_of
 from dicom_node.objects.report_tree import report_tree
 from workflows.node import Node
+from workflows.report_page import NoReportError
 
 router = APIRouter(prefix="/api", tags=["images"])
 
@@ -90,6 +91,21 @@ def picture(
     if side > 256:  # a picture in a list is a sign, not a look; the list itself is audited
         _audited(node, request, "images.view", f"job {job_id}")
     return Response(drawn.body, media_type="image/png", headers=KEPT)
+
+
+@router.get("/jobs/{job_id}/report.pdf", response_class=Response)
+def report_pdf(
+    request: Request, node: NodeOf, images: ImagesOf, actor: Viewer, job_id: Number
+) -> Response:
+    """Return the report of a job as PDF, with a picture of each finding's key slice."""
+    try:
+        page = images.report_of_job(job_id)
+    except NoReportError as error:
+        raise HTTPException(404, f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
+    _audited(node, request, "result.download", f"job {job_id}, report as PDF")
+    disposition = f'attachment; filename="job-{job_id}-report.pdf"'
+    headers = {**KEPT, "Content-Disposition": disposition}
+    return Response(page.body, media_type="application/pdf", headers=headers)
 
 
 @router.get("/jobs/{job_id}/results/{position}/file", response_class=FileResponse)

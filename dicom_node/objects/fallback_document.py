@@ -50,7 +50,7 @@ from dicom_node.objects.references import frame_references
 from dicom_node.objects.rendering import draw_frame, font
 from dicom_node.objects.report_context import code, paragraph
 from dicom_node.objects.report_narrative import impression, sentence, ungrounded_sentence
-from dicom_node.objects.segments import Segment
+from dicom_node.objects.segments import Segment, segments_of
 from dicom_node.objects.series import Source
 from inference.findings import Interpretation
 
@@ -111,6 +111,19 @@ def build_document(
     dataset.EncapsulatedDocumentLength = len(page)
     dataset.EncapsulatedDocument = page + b"\0" * (len(page) % 2)
     return dataset
+
+
+def draw_page(
+    source: Source,
+    pixels: PixelValues,
+    interpretation: Interpretation,
+    measurements: Mapping[int, Measurements],
+    node: NodeIdentity,
+) -> bytes:
+    """Draw the page alone, as a PDF: the document that `build_document` would encapsulate."""
+    algorithm = AlgorithmIdentity.of(interpretation, node)
+    segments = segments_of(interpretation)
+    return _pdf(source, pixels, segments, interpretation, measurements, algorithm, node)
 
 
 def _sources(source: Source) -> DicomSequence:

@@ -49,7 +49,28 @@ ROLES_OF_THE_API = {
     "PUT /api/people/{number}": "admin",
     "GET /api/audit": "admin",
     "GET /api/audit/chain": "admin",
+    "GET /api/openapi.json": "viewer",
+    "GET /api/docs": "viewer",
     "GET /metrics": "viewer",
+    "GET /api/jobs/{job_id}/scene": "viewer",
+    "GET /api/jobs/{job_id}/frames/{index}": "viewer",
+    "GET /api/jobs/{job_id}/masks": "viewer",
+    "GET /api/jobs/{job_id}/picture.png": "viewer",
+    "GET /api/jobs/{job_id}/report.pdf": "viewer",
+    "GET /api/jobs/{job_id}/results/{position}/file": "viewer",
+    "GET /api/jobs/{job_id}/results/{position}/tree": "viewer",
+    "POST /api/jobs/{job_id}/findings/{position}/review": "operator",
+    "GET /api/jobs/{job_id}/reviews": "viewer",
+    "GET /api/agreement": "viewer",
+    "GET /api/series/{series_id}/parts/{part}/scene": "viewer",
+    "GET /api/series/{series_id}/parts/{part}/frames/{index}": "viewer",
+    "GET /api/series/{series_id}/picture.png": "viewer",
+    "POST /api/series/{series_id}/parts/{part}/questions": "operator",
+    "GET /api/series/{series_id}/parts/{part}/questions": "operator",
+    "GET /api/questions/{question_id}": "operator",
+    "GET /api/questions/{question_id}/masks": "viewer",
+    "POST /api/questions/{question_id}/cancel": "operator",
+    "POST /api/questions/{question_id}/send": "operator",
 }
 
 
@@ -65,8 +86,12 @@ def token_for(node: Node, role: Role) -> dict[str, str]:
 
 
 def test_the_table_of_roles_is_what_the_routes_ask_for(app: FastAPI) -> None:
-    found = {f"{method} {route.path}": role_of(route) for method, route in calls(app)}
-    assert {key: found.get(key) for key in ROLES_OF_THE_API} == ROLES_OF_THE_API
+    found = {
+        f"{method} {route.path}": role_of(route)
+        for method, route in calls(app)
+        if route.path.startswith("/api/") or route.path == "/metrics"
+    }
+    assert found == ROLES_OF_THE_API
 
 
 def test_no_route_is_open_but_those_of_the_entry(app: FastAPI) -> None:
@@ -142,7 +167,8 @@ def test_metrics_are_read_by_a_scraper(node: Node, app: FastAPI) -> None:
     assert newer.text.endswith("# EOF\n")
 
 
-PATHS = {key.split()[1] for key in ROLES_OF_THE_API if key != "GET /metrics"}
+UNDESCRIBED = {"/metrics", "/api/docs", "/api/openapi.json"}
+PATHS = {key.split()[1] for key in ROLES_OF_THE_API} - UNDESCRIBED
 
 
 def test_random_requests_get_the_answers_that_the_description_names(
@@ -165,8 +191,10 @@ def test_random_requests_get_the_answers_that_the_description_names(
         )  # fmt: skip
         @given(case=operation.as_strategy())
         def ask(case: Any) -> None:
-            # The text of rules is a language of its own, which a schema of JSON does not tell.
-            excluded = [positive_data_acceptance] if "rules" in case.path else []
+            # The text of rules, and the task of a question, are languages of their own, which a
+            # schema of JSON does not tell.
+            own_language = "rules" in case.path or "questions" in case.path
+            excluded = [positive_data_acceptance] if own_language else []
             case.call_and_validate(headers=headers, excluded_checks=excluded)
 
         ask()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -145,6 +146,20 @@ def test_results_are_files_and_trees(seen: Seen) -> None:
     assert seen.client.get(f"/api/jobs/{seen.job_id}/results/77/file").status_code == 404
 
 
+def test_the_report_comes_as_pdf_with_its_sentences_and_a_picture(
+    seen: Seen,
+) -> None:
+    answer = seen.client.get(f"/api/jobs/{seen.job_id}/report.pdf")
+    assert answer.headers["Content-Type"] == "application/pdf"
+    assert f"job-{seen.job_id}-report.pdf" in answer.headers["Content-Disposition"]
+    words = subprocess.run(["/usr/bin/pdftotext", "-", "-"], input=answer.content,
+                           capture_output=True, check=True).stdout.decode()  # fmt: skip
+    for finding in seen.report["findings"]:
+        assert finding["text"].rstrip(".") in " ".join(words.split())
+    assert "/Subtype /Image" in answer.content.decode("latin-1")
+    assert seen.client.get("/api/jobs/77/report.pdf").status_code == 404
+
+
 def test_pictures_are_small_and_have_the_colour_of_the_mask(seen: Seen) -> None:
     answer = seen.client.get(f"/api/jobs/{seen.job_id}/picture.png?side=96")
     assert answer.headers["Content-Type"] == "image/png"
@@ -182,12 +197,12 @@ def test_an_edit_is_measured_against_the_model(seen: Seen) -> None:
     assert (1, 4) in unpacked(document)[1]
     edits = unpacked(document, "edits")[1]
     assert edits.keys() == {(1, 4)} and not edits[1, 4].any()
-    for wrong in ({"verdict": "edited"}, {"verdict": "accepted", "edits": {"4": empty}},
-                  {"verdict": "edited", "edits": {"99": empty}},
-                  {"verdict": "edited", "edits": {"4": [5]}}):  # fmt: skip
-        assert seen.post(address, wrong).status_code == 400
+    for wrong in ({"verdict": "edited"}, {"verdict": "accepted", "edits": {"4": empty}}):
+        assert seen.post(address, wrong).status_code == 422
+    for edits in ({"99": empty}, {"4": [5]}):
+        assert seen.post(address, {"verdict": "edited", "edits": edits}).status_code == 409
     no_mask = f"/api/jobs/{seen.job_id}/findings/1/review"
-    assert seen.post(no_mask, {"verdict": "edited", "edits": {"4": empty}}).status_code == 400
+    assert seen.post(no_mask, {"verdict": "edited", "edits": {"4": empty}}).status_code == 409
 
 
 def test_verdicts_become_training_data_that_learning_reads(seen: Seen, tmp_path: Path) -> None:
