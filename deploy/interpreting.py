@@ -20,6 +20,7 @@ from inference.errors import InferenceError
 from inference.tasks import STUDY_TASKS, Task, TaskKind
 from workflows import interpret
 from workflows.identity import node_identity
+from workflows.loading import load_engine
 from workflows.model_card import KnownModel, look_at_model
 from workflows.rules import Rule, choose_targets, series_words
 from workflows.settings import NodeSettings
@@ -96,7 +97,7 @@ def interpret_folder(
         ]
         if not wanted:
             raise InterpretError(f"There is nothing in {path} that the model can interpret.")
-        engine = interpret.load_engine(settings)
+        engine = load_engine(settings)
     except (SendError, DicomNodeError, InferenceError) as error:
         raise InterpretError(str(error)) from error
     reports = []

@@ -1,8 +1,8 @@
 """From a source's files to checked result objects, without queue and database.
 
 The stages of a job as plain functions: `prepare`, `infer`, `encode`, `validate`. The tasks call
-them one by one, and ``unibiomed-node interpret`` calls them in a row. The model is only imported
-by `load_engine`; nothing else here needs torch.
+them one by one, and ``unibiomed-node interpret`` calls them in a row. Nothing here needs torch: the
+model is loaded by `workflows.loading`.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ from workflows.destination_settings import DestinationSettings, ResultKind
 from workflows.engine_thread import Engine, Question, steps_of
 from workflows.errors import NotApplicableError
 from workflows.forms import Accepted, report_class, segmentation_form
-from workflows.model_card import KnownModel, model_folder
-from workflows.settings import NodeSettings
+from workflows.model_card import KnownModel
 from workflows.stored_interpretation import StoredInterpretation
 
 NOTHING_KNOWN: Final[Accepted] = MappingProxyType({})
@@ -161,19 +160,6 @@ def prepare(source: Source, scratch: Path | None = None) -> Prepared:
     if scratch is not None:
         scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
     return Prepared(source, read_pixels(source, scratch))
-
-
-def load_engine(settings: NodeSettings) -> Engine:
-    """Load the model that the settings name; imports torch.
-
-    Raises
-    ------
-    CheckpointError, FinalInferenceError
-        With a sentence that says what is wrong with the folder or the device.
-    """
-    from inference.engine import Engine as LoadedEngine
-
-    return LoadedEngine.load(model_folder(settings), settings.model.device, settings.model.threads)
 
 
 def question_of(prepared: Prepared, tasks: Sequence[Task], card: ModelCard) -> Question:

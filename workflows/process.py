@@ -12,7 +12,7 @@ from typing import Final
 from workflows.answering import Answering
 from workflows.configuration import Configuration, load_configuration
 from workflows.engine_thread import EngineThread
-from workflows.interpret import load_engine
+from workflows.loading import load_engine
 from workflows.node import Node, open_node
 from workflows.pixel_room import PixelRoom
 from workflows.reloading import Reloading
