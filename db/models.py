@@ -16,6 +16,7 @@ from db.models_job import (
     JobInstance,
     JobStage,
 )
+from db.models_performing import Claim, WorklistContact
 from db.models_probe import ProbeRecord
 from db.models_received import Instance, Quarantine, Refusal, Series, Study, StudyAssociation
 from db.models_result import (
@@ -35,6 +36,7 @@ __all__ = [
     "REJECTION_NOTE",
     "STANDING_PAIR",
     "Base",
+    "Claim",
     "DeliveryRecord",
     "DeliveryState",
     "FindingRecord",
@@ -52,4 +54,5 @@ __all__ = [
     "Study",
     "StudyAssociation",
     "Withdrawal",
+    "WorklistContact",
 ]

@@ -98,7 +98,14 @@ class Notice(Base):
 
 
 class WorkItem(Base):
-    """What somebody asked of the node by UPS-RS: the data set as it came, in DICOM JSON."""
+    """What somebody asked of the node by UPS-RS: the data set as it came, in DICOM JSON.
+
+    Attributes
+    ----------
+    performance
+        What another performer made of it, of those that this node is not to perform itself: see
+        `db.worklist.Performance`. None until one claims it.
+    """
 
     __tablename__ = "workitem"
     __table_args__ = (
@@ -113,3 +120,4 @@ class WorkItem(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     cancelled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     cancel_reason: Mapped[str] = mapped_column(Text, default="")
+    performance: Mapped[dict[str, Any] | None] = mapped_column(Json)

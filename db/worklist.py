@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -51,6 +51,41 @@ class WorkStatus:
     outputs: Sequence[WorkOutput] = field(default_factory=tuple)
 
 
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """What another performer says of a workitem that it has claimed.
+
+    Attributes
+    ----------
+    by
+        Who, as the table of users calls it.
+    transaction_uid
+        Its key to the workitem; nobody else is shown it (PS3.4 CC.1.1).
+    step
+        As it set it.
+    dataset
+        Attributes that it set, in DICOM JSON.
+    cancel_wish
+        Why somebody asked for the end of the work; empty: nobody did.
+    """
+
+    by: str
+    transaction_uid: str
+    step: Step = "IN PROGRESS"
+    dataset: dict[str, Any] = field(default_factory=dict)
+    cancel_wish: str = ""
+
+
+def performance_of(item: WorkItem) -> Performance | None:
+    """Return what another performer made of a workitem."""
+    return None if item.performance is None else Performance(**item.performance)
+
+
+def record_performance(item: WorkItem, performance: Performance) -> None:
+    """Keep what another performer says; the caller has checked that it may."""
+    item.performance = asdict(performance)
+
+
 def add_workitem(
     session: Session,
     sop_instance_uid: str,
@@ -89,15 +124,20 @@ def workitems(session: Session, study_instance_uid: str, limit: int) -> list[Wor
 
 
 def status_of(session: Session, item: WorkItem) -> WorkStatus:
-    """Say where a workitem stands: the jobs of its study do the work."""
+    """Say where a workitem stands that this node performs."""
     if item.cancelled_at is not None:
         return WorkStatus("CANCELED", 0.0, item.cancel_reason or "cancelled")
+    return status_of_study(session, item.study_instance_uid)
+
+
+def status_of_study(session: Session, study_instance_uid: str) -> WorkStatus:
+    """Say how far the work for a study is: its jobs do it."""
     jobs = list(
         session.scalars(
             select(Job)
             .join(Study, Study.id == Job.study_id)
             .where(
-                Study.study_instance_uid == item.study_instance_uid,
+                Study.study_instance_uid == study_instance_uid,
                 Job.state.not_in([JobState.SUPERSEDED]),
             )
             .order_by(Job.id)
@@ -121,10 +161,15 @@ def status_of(session: Session, item: WorkItem) -> WorkStatus:
 def cancel_workitem(session: Session, item: WorkItem, reason: str, now: datetime) -> int:
     """End the work for a workitem; returns how many jobs were cancelled."""
     item.cancelled_at, item.cancel_reason = now, reason
+    return cancel_work(session, item.study_instance_uid, reason, now)
+
+
+def cancel_work(session: Session, study_instance_uid: str, reason: str, now: datetime) -> int:
+    """End the jobs of a study; returns how many."""
     live = session.scalars(
         select(Job.id)
         .join(Study, Study.id == Job.study_id)
-        .where(Study.study_instance_uid == item.study_instance_uid, Job.state.in_(LIVE_STATES))
+        .where(Study.study_instance_uid == study_instance_uid, Job.state.in_(LIVE_STATES))
     ).all()
     return sum(finish(session, one, JobState.CANCELLED, reason, now=now) for one in live)
 

@@ -23,6 +23,7 @@ from deploy.cli_peers import app as peers_app
 from deploy.cli_peers import reload
 from deploy.cli_probe import probe
 from deploy.cli_reviews import export_reviews
+from deploy.cli_worklists import worklists
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -147,6 +148,7 @@ app.command("export-reviews")(export_reviews)
 app.command()(reload)
 app.command()(lint)
 app.command()(probe)
+app.command()(worklists)
 
 
 @app.command()

@@ -12,9 +12,10 @@ from typing import Protocol
 
 from dicom_node.errors import DicomNodeError
 from dicom_node.services.association import Destination
-from dicom_node.services.dicomweb_client import WebArchive, WebDestination
+from dicom_node.services.dicomweb_client import WebArchive
 from dicom_node.services.query_retrieve_scu import confirm
 from dicom_node.services.storage_scu import EchoResult, StoreStatus, send, verify
+from dicom_node.services.web_connection import WebDestination
 from workflows.destination_settings import (
     AeDestinationSettings,
     DestinationSettings,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
@@ -79,15 +79,31 @@ class OAuth2Settings(Settings):
     scope: str = ""
 
 
-class WebDestinationSettings(DestinationSettings):
-    """A DICOMweb server: results go by STOW-RS, and are read back by QIDO-RS."""
+class WebServiceSettings(Settings):
+    """A DICOMweb service elsewhere: where it is, and how the node proves who it is there."""
 
     url: HttpUrl
-    confirm: Literal["find", "none"] = "find"
     token: Secret | None = None
     user: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     password: Secret | None = None
     oauth2: OAuth2Settings | None = None
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        if (self.user is None) != (self.password is None):
+            text, mend = "user and password belong together", "write both, or none of them"
+            raise PydanticCustomError("credentials", text, {"mend": mend})
+        if sum(one is not None for one in (self.token, self.user, self.oauth2)) > 1:
+            text = "there is more than one kind of credentials"
+            mend = "keep one of token, user with password, and oauth2"
+            raise PydanticCustomError("credentials", text, {"mend": mend})
+        return self
+
+
+class WebDestinationSettings(DestinationSettings, WebServiceSettings):
+    """A DICOMweb server: results go by STOW-RS, and are read back by QIDO-RS."""
+
+    confirm: Literal["find", "none"] = "find"
 
     @property
     def title(self) -> str:
@@ -103,17 +119,6 @@ class WebDestinationSettings(DestinationSettings):
     def tls(self) -> bool:
         """Whether it is called by TLS."""
         return self.url.startswith("https://")
-
-    @model_validator(mode="after")
-    def _one_way_in(self) -> WebDestinationSettings:
-        if (self.user is None) != (self.password is None):
-            text, mend = "user and password belong together", "write both, or none of them"
-            raise PydanticCustomError("credentials", text, {"mend": mend})
-        if sum(one is not None for one in (self.token, self.user, self.oauth2)) > 1:
-            text = "there is more than one kind of credentials"
-            mend = "keep one of token, user with password, and oauth2"
-            raise PydanticCustomError("credentials", text, {"mend": mend})
-        return self
 
 
 def _kind(value: Any) -> str:

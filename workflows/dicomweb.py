@@ -107,7 +107,7 @@ class WebProcess:
             on_quarantined=self._registrar.on_quarantined,
             on_released=self._registrar.on_released,
             on_refused=self._registrar.on_refused,
-            worklist=NodeWorklist(node.database, node.now),
+            worklist=NodeWorklist(node.database, node.now, node.settings.node.station),
         )
         tls = web_tls_of(node.settings)
         self._server = WebServer(create_app(services), self._taken, tls, self._write_ready)

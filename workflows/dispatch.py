@@ -27,6 +27,7 @@ RETENTION_TASK: Final = "unibiomed.clean_up"
 ECHO_TASK: Final = "unibiomed.echo_destinations"
 NOTICE_TASK: Final = "unibiomed.send_notices"
 COMMITMENT_TASK: Final = "unibiomed.report_commitments"
+WORKLIST_TASK: Final = "unibiomed.perform_worklists"
 
 QUEUES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -39,6 +40,7 @@ QUEUES: Final[Mapping[str, str]] = MappingProxyType(
         ECHO_TASK: "deliver",
         NOTICE_TASK: "io",
         COMMITMENT_TASK: "deliver",
+        WORKLIST_TASK: "deliver",
     }
 )
 """The queue of each task. Deliveries have their own: a PACS that takes the call and never answers

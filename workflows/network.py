@@ -7,8 +7,8 @@ from pathlib import Path
 
 from dicom_node.peers import Peer, Peers
 from dicom_node.services.association import Destination, ListenerSettings, Timeouts
-from dicom_node.services.dicomweb_client import OAuth2, WebDestination
 from dicom_node.services.tls import ProfileName, Tls, fingerprints, server_context
+from dicom_node.services.web_connection import OAuth2, WebDestination
 from workflows.configuration import Configuration
 from workflows.destination_settings import (
     AeDestinationSettings,
@@ -16,6 +16,7 @@ from workflows.destination_settings import (
     WebDestinationSettings,
 )
 from workflows.settings import NodeSettings, PeerSettings, TlsSettings
+from workflows.worklist_settings import WorklistSettings
 
 
 def peers_of(settings: NodeSettings) -> Peers:
@@ -152,6 +153,19 @@ def destination_of(settings: AeDestinationSettings, tls: TlsSettings) -> Destina
 
 def web_destination_of(settings: WebDestinationSettings, tls: TlsSettings) -> WebDestination:
     """Return a DICOMweb destination as its client takes it; `tls` says who the node is there."""
+    return _web_service(settings, tls, _timeouts(settings))
+
+
+def worklist_of(settings: WorklistSettings, tls: TlsSettings) -> WebDestination:
+    """Return a worklist elsewhere as its client takes it; `tls` says who the node is there."""
+    answer = settings.answer_timeout_seconds
+    timeouts = Timeouts(settings.connection_timeout_seconds, answer, answer, answer)
+    return _web_service(settings, tls, timeouts)
+
+
+def _web_service(
+    settings: WebDestinationSettings | WorklistSettings, tls: TlsSettings, timeouts: Timeouts
+) -> WebDestination:
     pinned = (Path(settings.certificate),) if settings.certificate else ()
     ours = None
     if pinned or tls.certificate is not None or tls.authorities is not None:
@@ -165,7 +179,7 @@ def web_destination_of(settings: WebDestinationSettings, tls: TlsSettings) -> We
         password=settings.password or "",
         token=settings.token or "",
         oauth2=None if oauth2 is None else OAuth2(**oauth2.model_dump()),
-        timeouts=_timeouts(settings),
+        timeouts=timeouts,
     )
 
 

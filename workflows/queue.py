@@ -24,6 +24,7 @@ from workflows.dispatch import (
     QUEUES,
     RETENTION_TASK,
     SWEEP_TASK,
+    WORKLIST_TASK,
     Dispatch,
 )
 
@@ -146,6 +147,11 @@ def _schedule(configuration: Configuration) -> dict[str, Any]:
         },
         "report commitments": {
             "task": COMMITMENT_TASK,
+            "schedule": sweep_seconds,
+            "options": {"expires": sweep_seconds, "priority": 6},
+        },
+        "worklists": {
+            "task": WORKLIST_TASK,
             "schedule": sweep_seconds,
             "options": {"expires": sweep_seconds, "priority": 6},
         },

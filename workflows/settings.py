@@ -43,6 +43,7 @@ from workflows.setting_values import (
     Size,
 )
 from workflows.settings_checks import problems_of
+from workflows.worklist_settings import WorklistSettings
 from workflows.yaml_positions import (
     ConfigurationError,
     MarkedYaml,
@@ -243,6 +244,7 @@ class NodeSettings(Settings):
     notices: tuple[NoticeSettings, ...] = ()
     peers: tuple[PeerSettings, ...] = ()
     destinations: tuple[AnyDestination, ...] = ()
+    worklists: tuple[WorklistSettings, ...] = ()
 
     def destination(self, name: str) -> DestinationSettings | None:
         """Return the destination of this name, or None when ``node.yaml`` has none."""
@@ -267,6 +269,7 @@ class NodeSettings(Settings):
                 ),
                 "peers": tuple(beside(peer, "certificate") for peer in self.peers),
                 "destinations": tuple(beside(one, "certificate") for one in self.destinations),
+                "worklists": tuple(beside(one, "certificate") for one in self.worklists),
             }
         )
 

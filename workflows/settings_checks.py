@@ -28,6 +28,7 @@ def _duplicates(settings: NodeSettings, marked: MarkedYaml) -> Iterable[Configur
     names = {
         "peers": [peer.name for peer in settings.peers],
         "destinations": [destination.name for destination in settings.destinations],
+        "worklists": [worklist.name for worklist in settings.worklists],
     }
     for section, section_names in names.items():
         seen: dict[str, int] = {}

@@ -35,10 +35,12 @@ from workflows.dispatch import (
     RETENTION_TASK,
     SWEEP_TASK,
     TASKS,
+    WORKLIST_TASK,
     Dispatch,
 )
 from workflows.echoing import echo_destinations
 from workflows.notices import send_notices
+from workflows.performing import perform_worklists
 from workflows.process import WorkerProcess
 from workflows.sweep import announce
 from workflows.sweep import sweep as sweep_once
@@ -118,6 +120,12 @@ def clean_up() -> None:
 def commit() -> None:
     """Report to peers what the node commits to."""
     report_commitments(process.node)
+
+
+@app.task(name=WORKLIST_TASK)
+def perform() -> None:
+    """Do the work of worklists elsewhere."""
+    perform_worklists(process.node)
 
 
 @app.task(name=ECHO_TASK)

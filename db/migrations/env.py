@@ -7,6 +7,7 @@ from sqlalchemy import Connection
 
 import db.models_access
 import db.models_operation
+import db.models_performing
 import db.models_reader
 import db.models_told  # noqa: F401 - their tables belong to the same metadata
 from db.models import Base

@@ -25,6 +25,11 @@ def uid_from_uuid(value: uuid.UUID) -> str:
     return f"{UUID_ROOT}{value.int}"
 
 
+def uid_drawn() -> str:
+    """Draw a UID that nothing had before."""
+    return uid_from_uuid(uuid.uuid4())
+
+
 def derived_uid(uid: str, name: str) -> str:
     """Return the UID that always belongs to `name` under `uid`.
 
@@ -48,7 +53,7 @@ class ObjectIdentifiers:
     @classmethod
     def draw(cls) -> Self:
         """Draw a random pair."""
-        return cls(uid_from_uuid(uuid.uuid4()), uid_from_uuid(uuid.uuid4()))
+        return cls(uid_drawn(), uid_drawn())
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,7 @@ class ResultIdentifiers:
             segmentation=ObjectIdentifiers.draw(),
             measurement_report=ObjectIdentifiers.draw(),
             grounded_report=ObjectIdentifiers.draw(),
-            tracking_root=uid_from_uuid(uuid.uuid4()),
+            tracking_root=uid_drawn(),
             created=now,
             predecessors=tuple(predecessors),
         )

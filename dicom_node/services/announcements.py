@@ -36,6 +36,14 @@ _PROCESSING_FAILURE: Final = 0x0110
 _DUPLICATE: Final = 0x0111
 _NO_SUCH_INSTANCE: Final = 0x0112
 _MISSING_ATTRIBUTE: Final = 0x0120
+STATUSES: Final[Mapping[int, str]] = {
+    _SUCCESS: "noted",
+    _PROCESSING_FAILURE: "the database is away, or the attributes cannot be read",
+    _DUPLICATE: "N-CREATE: a procedure step of this UID is known",
+    _NO_SUCH_INSTANCE: "N-SET: no procedure step of this UID is known, or it has ended",
+    _MISSING_ATTRIBUTE: "no Study Instance UID, no UID of the step, or no such status of a step",
+}
+"""What a procedure step or an availability notification is answered."""
 _MOST_INSTANCES: Final = 100_000
 _READ_ERRORS: Final = (ValueError, TypeError, AttributeError, KeyError, EOFError)
 

@@ -56,6 +56,16 @@ UNKNOWN_TRANSACTION: Final = _INVALID_ARGUMENT
 """What a report is answered that answers nothing we asked."""
 _NO_SUCH_ACTION: Final = 0x0123
 _DUPLICATE_TRANSACTION: Final = 0x0131
+STATUSES: Final[Mapping[int, str]] = {
+    _SUCCESS: "noted",
+    _PROCESSING_FAILURE: "the database is away",
+    _NO_SUCH_EVENT: "N-EVENT-REPORT: no such event type",
+    _INVALID_ARGUMENT: "no Transaction UID, no instance, or not to be read; or a report about a "
+    "transaction that was never asked for: counted with the refused callers",
+    _NO_SUCH_ACTION: "N-ACTION: no such action type",
+    _DUPLICATE_TRANSACTION: "N-ACTION: the peer used this Transaction UID before",
+}
+"""What a request for commitment, or a report on one, is answered."""
 _MOST_REFERENCES: Final = 10_000
 _LOOK_SECONDS: Final = 0.2
 

@@ -22,7 +22,7 @@ from dicom_node.services.reactor import DirectAssociation, OpenSink
 from dicom_node.services.tls import Tls, client_context, fingerprints
 
 # PS3.8 Table 9-21, by (source, reason): why, and what to do about it.
-_REJECTIONS: Final = {
+REJECTIONS: Final = {
     (1, 1): "it gives no reason; see its log",
     (1, 2): "it does not know the application context name",
     (1, 3): "it does not know our AE title {calling}; add it to the list of known AEs there",
@@ -204,7 +204,7 @@ def _not_established(
 ) -> RetriableError | FinalError:
     answer = association.acceptor.primitive
     if association.is_rejected and isinstance(answer, A_ASSOCIATE):
-        reason = _REJECTIONS.get(
+        reason = REJECTIONS.get(
             (answer.result_source or 0, answer.diagnostic or 0),
             f"source {answer.result_source}, reason {answer.diagnostic} of PS3.8 Table 9-21",
         ).format(calling=calling, called=destination.ae_title)

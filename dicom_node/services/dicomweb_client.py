@@ -6,110 +6,25 @@ an object went.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import httpx
 
-from dicom_node.errors import FinalError, RejectedError, RetriableError
+from dicom_node.errors import FinalError, RetriableError
 from dicom_node.part10 import FileMeta, read_file_meta
-from dicom_node.services.association import Timeouts
 from dicom_node.services.dicomweb.multipart import MultipartReader, MultipartWriter, media_type
+from dicom_node.services.dicomweb.negotiation import DICOM, DICOM_JSON
 from dicom_node.services.storage_scu import StoreStatus, judge_status
-from dicom_node.services.tls import Tls, client_context
+from dicom_node.services.web_connection import PIECE, WebConnection
 
-_DICOM: Final = "application/dicom"
-_JSON: Final = "application/dicom+json"
-_PIECE: Final = 1 << 20
 _REFERENCED, _FAILED = "00081199", "00081198"
 _INSTANCE, _REASON, _WARNING = "00081155", "00081197", "00081196"
-# A token is fetched anew so many seconds before it ends.
-_TOKEN_MARGIN: Final = 30.0
-_TOKEN_SECONDS: Final = 300.0
-_LONGEST_ANSWER: Final = 64 << 20
-_BUSY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-@dataclass(frozen=True, slots=True)
-class OAuth2:
-    """Client credentials grant (RFC 6749 4.4)."""
-
-    token_url: str
-    client_id: str
-    client_secret: str = field(repr=False)
-    scope: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class WebDestination:
-    """A DICOMweb server that the node sends to and asks.
-
-    Attributes
-    ----------
-    name : str
-        What people call it.
-    url : str
-        What stands before ``/studies``.
-    tls : Tls or None
-        Whom to believe, and our certificate; None: the system's authorities.
-    user, password, token : str
-        Basic authentication, or a fixed bearer token; empty: none.
-    oauth2 : OAuth2 or None
-        Where to fetch tokens.
-    """
-
-    name: str
-    url: str
-    tls: Tls | None = None
-    user: str = ""
-    password: str = field(default="", repr=False)
-    token: str = field(default="", repr=False)
-    oauth2: OAuth2 | None = None
-    timeouts: Timeouts = field(default_factory=Timeouts)
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.url})"
-
-
-class WebArchive:
-    """A connection to a DICOMweb server. Use as a context manager.
-
-    Parameters
-    ----------
-    destination : WebDestination
-        Which one.
-
-    Raises
-    ------
-    FinalError
-        A certificate's file cannot be used.
-    """
-
-    def __init__(self, destination: WebDestination) -> None:
-        self.destination = destination
-        timeouts = destination.timeouts
-        self._client = httpx.Client(
-            verify=client_context(destination.tls) if destination.tls else True,
-            timeout=httpx.Timeout(
-                timeouts.dimse, connect=timeouts.connection, write=timeouts.network
-            ),
-            # An archive that sends us elsewhere would get our credentials there, too.
-            follow_redirects=False,
-            trust_env=False,
-        )
-        self._token = destination.token
-        self._token_until = float("inf") if destination.token else 0.0
-
-    def __enter__(self) -> WebArchive:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._client.close()
+class WebArchive(WebConnection):
+    """An archive that is asked by DICOMweb. Use as a context manager."""
 
     def store(self, files: Sequence[Path]) -> list[StoreStatus]:
         """Send files in one STOW-RS request, as the bytes that they are.
@@ -129,14 +44,14 @@ class WebArchive:
             The archive refuses the request as a whole.
         """
         metas = [_meta(path) for path in files]
-        writer = MultipartWriter(_DICOM)
+        writer = MultipartWriter(DICOM)
         # Without the transfer syntax, which the file itself tells: Orthanc passes over a part whose
         # type has a parameter, and answers 200.
         heads = [writer.head() for _ in files]
         sizes = [path.stat().st_size for path in files]
         length = sum(map(len, heads)) + sum(sizes) + 2 * len(files) + len(writer.tail())
         parts = zip(heads, map(_bytes_of, files), strict=True)
-        answer = self._ask(
+        answer = self.ask(
             "POST",
             "/studies",
             accepts={200, 202, 409},
@@ -144,7 +59,7 @@ class WebArchive:
             headers={
                 "Content-Type": writer.content_type,
                 "Content-Length": str(length),
-                "Accept": _JSON,
+                "Accept": DICOM_JSON,
             },
         )
         return self._outcomes(answer, list(zip(files, metas, strict=True)))
@@ -177,10 +92,14 @@ class WebArchive:
         found: list[dict[str, Any]] = []
         while True:
             parameters = {**filters, **({"offset": str(len(found))} if found else {})}
-            answer = self._ask(
-                "GET", path, accepts={200, 204, 404}, params=parameters, headers={"Accept": _JSON}
+            answer = self.ask(
+                "GET",
+                path,
+                accepts={200, 204, 404},
+                params=parameters,
+                headers={"Accept": DICOM_JSON},
             )
-            page = self._json(answer) if answer.status_code == 200 else []
+            page = self.json_of(answer) if answer.status_code == 200 else []
             if not isinstance(page, list):
                 raise FinalError(f"{self.destination} answers a search with something else")
             known = {_key(one) for one in found}
@@ -198,7 +117,7 @@ class WebArchive:
         RetriableError, FinalError
             It does not answer, or not to us.
         """
-        answer = self._ask("OPTIONS", path, accepts={200, 204, 400, 404, 405, 406, 415, 501})
+        answer = self.ask("OPTIONS", path, accepts={200, 204, 400, 404, 405, 406, 415, 501})
         if "allow" not in answer.headers:
             return None
         methods = answer.headers["allow"].split(",")
@@ -212,80 +131,30 @@ class WebArchive:
         RetriableError, FinalError
             It does not give them.
         """
-        accept = f'multipart/related; type="{_DICOM}"; transfer-syntax=*'
+        accept = f'multipart/related; type="{DICOM}"; transfer-syntax=*'
         sinks: list[_Gathering] = []
 
         def open_part(_: Mapping[str, str]) -> _Gathering:
             sinks.append(_Gathering(take))
             return sinks[-1]
 
-        with self._sending("GET", path, headers={"Accept": accept}) as answer:
+        with self.sending("GET", path, headers={"Accept": accept}) as answer:
             if answer.status_code != 200:
                 answer.read()
-                self._require(answer, {200})
+                self.require(answer, {200})
             said = media_type(answer.headers.get("content-type", ""))
             reader = MultipartReader(said.parameters.get("boundary", ""), open_part)
-            for piece in answer.iter_bytes(_PIECE):
+            for piece in answer.iter_bytes(PIECE):
                 reader.feed(piece)
             if not reader.finish():
                 raise RetriableError(f"{self.destination} broke off in the middle of its answer")
         return len(sinks)
 
-    def _ask(self, method: str, path: str, *, accepts: set[int], **more: Any) -> httpx.Response:
-        with self._sending(method, path, **more) as answer:
-            body = bytearray()
-            for piece in answer.iter_bytes(_PIECE):
-                body += piece
-                if len(body) > _LONGEST_ANSWER:
-                    raise FinalError(f"{self.destination} answers with more than can be read")
-            whole = httpx.Response(
-                answer.status_code,
-                headers=[
-                    (name, value)
-                    for name, value in answer.headers.items()
-                    if name not in ("content-encoding", "content-length", "transfer-encoding")
-                ],
-                content=bytes(body),
-            )
-        self._require(whole, accepts)
-        return whole
-
-    @contextmanager
-    def _sending(self, method: str, path: str, **more: Any) -> Iterator[httpx.Response]:
-        """Send a request with our credentials; failures of the connection are retriable."""
-        destination = self.destination
-        headers = {**more.pop("headers", {}), **self._credentials()}
-        auth = (destination.user, destination.password) if destination.user else None
-        try:
-            with self._client.stream(
-                method, destination.url.rstrip("/") + path, headers=headers, auth=auth, **more
-            ) as answer:
-                yield answer
-        except httpx.HTTPError as error:
-            raise RetriableError(
-                f"{destination}: no answer ({type(error).__name__}: {error}). Is it running, is "
-                "the address right, does it accept this node's certificate and this node its?"
-            ) from error
-
-    def _require(self, answer: httpx.Response, accepts: set[int]) -> None:
-        code = answer.status_code
-        if code in accepts:
-            return
-        said = _sentence_of(answer)
-        where = f"{self.destination} answered {code} {answer.reason_phrase}{said}"
-        if code in _BUSY:
-            raise RetriableError(where, _retry_after(answer))
-        if code in (401, 403):
-            self._token_until = 0.0
-            mend = "check the credentials of this destination in node.yaml, and its rights there"
-            raise RejectedError(f"{where}; {mend}")
-        raise FinalError(where)
-
     def _outcomes(
         self, answer: httpx.Response, files: Sequence[tuple[Path, FileMeta]]
     ) -> list[StoreStatus]:
         """Read a Store Instances Response Module (PS3.18 I.2), instance by instance."""
-        said = self._json(answer) if answer.content else {}
+        said = self.json_of(answer) if answer.content else {}
         if not isinstance(said, dict):
             said = {}
         stored = {_first(item, _INSTANCE): item for item in _items(said, _REFERENCED)}
@@ -313,47 +182,6 @@ class WebArchive:
                 )
             )
         return statuses
-
-    def _json(self, answer: httpx.Response) -> Any:
-        try:
-            return answer.json()
-        except ValueError as error:
-            raise FinalError(
-                f"{self.destination} answered {answer.status_code} with something that is not "
-                "JSON; is that address a DICOMweb service?"
-            ) from error
-
-    def _credentials(self) -> dict[str, str]:
-        oauth2 = self.destination.oauth2
-        if oauth2 is not None and time.monotonic() >= self._token_until:
-            self._fetch_token(oauth2)
-        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
-
-    def _fetch_token(self, oauth2: OAuth2) -> None:
-        form = {"grant_type": "client_credentials"}
-        if oauth2.scope:
-            form["scope"] = oauth2.scope
-        try:
-            answer = self._client.post(
-                oauth2.token_url, data=form, auth=(oauth2.client_id, oauth2.client_secret)
-            )
-        except httpx.HTTPError as error:
-            raise RetriableError(
-                f"{self.destination}: {oauth2.token_url} gives no token ({type(error).__name__})"
-            ) from error
-        if answer.status_code in _BUSY:
-            sentence = f"{oauth2.token_url} answered {answer.status_code}"
-            raise RetriableError(f"{self.destination}: {sentence}", _retry_after(answer))
-        try:
-            given = answer.json()
-            self._token = str(given["access_token"])
-            seconds = float(given.get("expires_in", _TOKEN_SECONDS))
-        except (ValueError, KeyError, TypeError) as error:
-            raise FinalError(
-                f"{self.destination}: {oauth2.token_url} answered {answer.status_code} without a "
-                "token; check oauth2 of this destination"
-            ) from error
-        self._token_until = time.monotonic() + max(0.0, seconds - _TOKEN_MARGIN)
 
 
 class _Gathering:
@@ -383,7 +211,7 @@ def _meta(path: Path) -> FileMeta:
 
 def _bytes_of(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        while piece := file.read(_PIECE):
+        while piece := file.read(PIECE):
             yield piece
 
 
@@ -407,20 +235,3 @@ def _key(dataset: Mapping[str, Any]) -> tuple[Any, Any, Any]:
 
 def _number(value: Any, otherwise: int) -> int:
     return value if isinstance(value, int) and 0 <= value <= 0xFFFF else otherwise
-
-
-def _retry_after(answer: httpx.Response) -> float | None:
-    text = answer.headers.get("retry-after", "").strip()
-    if text.isdecimal():
-        return float(min(int(text), 86400))
-    try:
-        until = parsedate_to_datetime(text)
-    except (ValueError, TypeError):
-        return None
-    return max(0.0, min(until.timestamp() - time.time(), 86400.0))
-
-
-def _sentence_of(answer: httpx.Response) -> str:
-    """Return what a server says of a mistake, shortened; it may be a whole web page."""
-    text = "".join(c if c.isprintable() else " " for c in answer.text[:400]).strip()
-    return f": {text[:160]}" if text and not text.startswith("<") else ""

@@ -7,6 +7,7 @@ takes ten times as long as finding it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Final
 
 from pydicom.dataset import Dataset
@@ -34,6 +35,16 @@ LOGGER = logging.getLogger(__name__)
 
 # PS3.4 Table C.4-1.
 _PENDING_WITHOUT_SOME_KEYS: Final = 0xFF01
+STATUSES: Final[Mapping[int, str]] = {
+    PENDING: "a match; all keys are supported",
+    _PENDING_WITHOUT_SOME_KEYS: "a match; some keys are not supported for matching or for return",
+    SUCCESS: "there are no more matches",
+    CANCELLED: "cancelled",
+    OUT_OF_RESOURCES: "the database is away",
+    DOES_NOT_MATCH: "no such level in this information model, or more keys than can be matched",
+    CANNOT_PROCESS: "the identifier cannot be read",
+}
+"""What a C-FIND is answered."""
 # Answers go out together, up to so many bytes: each system call costs as much as an answer.
 _AT_ONCE: Final = 1 << 13
 

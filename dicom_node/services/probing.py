@@ -16,7 +16,8 @@ from pynetdicom import build_context
 from dicom_node.errors import FinalError, RetriableError
 from dicom_node.services.association import Destination
 from dicom_node.services.dialling import dial
-from dicom_node.services.dicomweb_client import WebArchive, WebDestination
+from dicom_node.services.dicomweb_client import WebArchive
+from dicom_node.services.web_connection import WebDestination
 
 _OPEN: Final = (
     "Which SOP classes and transfer syntaxes it stores cannot be known before an object is sent: "

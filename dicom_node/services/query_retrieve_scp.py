@@ -26,7 +26,7 @@ from dicom_node.services.retrieval import Retrieval
 
 # Extended negotiation (C.5.1.1.1, C.5.2.1.1), byte by byte: relational queries and combined
 # date-time matching; neither fuzzy matching of names nor adjustment to time zones.
-_FIND_ABILITIES: Final = bytes((1, 1, 0, 0))
+FIND_ABILITIES: Final = bytes((1, 1, 0, 0))
 _RETRIEVE_ABILITIES: Final = bytes((1,))
 
 
@@ -67,7 +67,7 @@ class QueryRetrieveScp:
         """Say what can be done of what a peer would like."""
         answers = {}
         for uid, wished in event.app_info.items():
-            able = _FIND_ABILITIES if uid in FIND_CLASSES else _RETRIEVE_ABILITIES
+            able = FIND_ABILITIES if uid in FIND_CLASSES else _RETRIEVE_ABILITIES
             if uid in (*FIND_CLASSES, *MOVE_CLASSES, *GET_CLASSES):
                 answers[uid] = bytes(
                     wish & can for wish, can in zip(wished, able, strict=False)

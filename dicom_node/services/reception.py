@@ -2,15 +2,6 @@
 
 Knows nothing of the network, so the bytes may come in one piece or as fragments of any size.
 
-Statuses (PS3.4 Table B.2-1, PS3.7 annex C):
-
-- 0000: durable in the archive and registered; also for an instance that was there already, and for
-  other bytes under a known UID, which are kept beside.
-- A700, out of resources: disk full or under the watermark, or the catalog cannot take it now.
-  Nothing was kept that the sender must know of; it tries again later.
-- A900: SOP Class or Instance UID of the data set and of the command set differ; in quarantine.
-- C000, cannot understand: cut off, not a data set, or without the UIDs to file it; in quarantine.
-
 A quarantined object is answered with a failure although the node has its bytes: the sender must not
 believe that it was filed, and must not delete its own copy.
 """
@@ -19,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
@@ -38,6 +29,16 @@ OUT_OF_RESOURCES: Final = 0xA700
 DOES_NOT_MATCH: Final = 0xA900
 CANNOT_UNDERSTAND: Final = 0xC000
 CLASS_NOT_SUPPORTED: Final = 0x0122
+STATUSES: Final[Mapping[int, str]] = {
+    SUCCESS: "durable in the archive and registered; also an instance that was there already, and "
+    "other bytes under a known UID, which are kept beside and marked as a conflict",
+    OUT_OF_RESOURCES: "out of resources: the disk is below its reserve, or the database cannot "
+    "take it now; nothing was kept, the sender tries again later",
+    DOES_NOT_MATCH: "SOP Class or Instance UID of data set and command set differ; in quarantine",
+    CANNOT_UNDERSTAND: "cut off, not a data set, or without the UIDs to file it; in quarantine",
+    CLASS_NOT_SUPPORTED: "the presentation context is none for storage; nothing was kept",
+}
+"""What a C-STORE is answered (PS3.4 Table B.2-1, PS3.7 annex C)."""
 
 
 class Answer(NamedTuple):

@@ -7,7 +7,7 @@ an association without our deadlines.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -43,6 +43,19 @@ CANNOT_SEND: Final = 0xA702
 DESTINATION_UNKNOWN: Final = 0xA801
 DOES_NOT_MATCH: Final = 0xA900
 CANNOT_PROCESS: Final = 0xC000
+STATUSES: Final[Mapping[int, str]] = {
+    PENDING: "after each sub-operation, with the counts",
+    SUCCESS: "all were sent and stored",
+    SOME_FAILED: "some failed or were stored with warnings; with the list of those that failed",
+    CANCELLED: "cancelled: what was under way was finished, the rest was not sent",
+    CANNOT_COUNT: "the database is away, or more than 65535 instances match",
+    CANNOT_SEND: "none could be sent; with the list of those that failed",
+    DESTINATION_UNKNOWN: "C-MOVE: the destination is neither under destinations nor a peer with "
+    "host and port",
+    DOES_NOT_MATCH: "no such level, or its unique key is missing",
+    CANNOT_PROCESS: "the identifier cannot be read",
+}
+"""What a C-MOVE or C-GET is answered."""
 # The counts are unsigned 16-bit numbers.
 _MOST: Final = 65535
 # What pydicom raises at an identifier that it cannot decode.

@@ -35,14 +35,14 @@ from dicom_node.services.reception import (
 _PENDING: Final = frozenset({0xFF00, 0xFF01})
 _SOME_FAILED: Final = 0xB000
 # One context stays for the C-GET itself; these are what priors are made of.
-_CLASSES: Final = tuple(
+PRIOR_CLASSES: Final = tuple(
     f"1.2.840.10008.5.1.4.1.1.{suffix}"
     for suffix in ("1", "1.1", "1.2", "2", "2.1", "3.1", "4", "4.1", "6.1", "6.2", "7", "12.1",
                    "12.2", "13.1.3", "20", "30", "66.4", "77.1.4", "77.1.5.1", "77.1.5.4", "128",
                    "128.1", "88.11", "88.22", "88.33", "88.34", "104.1")
 )  # fmt: skip
 # All that the listener takes would make a request of 30 KB, which Orthanc 1.10 never answers.
-_SYNTAXES: Final = (
+PRIOR_SYNTAXES: Final = (
     *UNCOMPRESSED,
     *(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81, 90, 91, 201)),
     "1.2.840.10008.1.2.5",
@@ -109,8 +109,8 @@ def get_study(
         It was not answered, or refused.
     """
     contexts = [build_context(GET_CLASSES[1], list(UNCOMPRESSED))]
-    contexts += [build_context(uid, list(_SYNTAXES)) for uid in _CLASSES]
-    roles = [build_role(UID(uid), scp_role=True) for uid in _CLASSES]
+    contexts += [build_context(uid, list(PRIOR_SYNTAXES)) for uid in PRIOR_CLASSES]
+    roles = [build_role(UID(uid), scp_role=True) for uid in PRIOR_CLASSES]
 
     def open_sink(_: DirectAssociation, request: StoreRequest) -> _FileSink:
         return _FileSink(folder, request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -34,7 +34,7 @@ _BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
 _DIRECTORY: Final = "1.2.840.10008.1.3.10"
 
 # PS3.7 annex C: statuses of any service that a C-STORE may be answered with, and what they ask for.
-_GENERAL: Final[dict[int, tuple[Verdict, str]]] = {
+GENERAL_STATUSES: Final[Mapping[int, tuple[Verdict, str]]] = {
     0x0000: ("stored", "stored"),
     0x0001: ("warning", "stored, with optional attributes not supported"),
     0x0107: ("warning", "stored, with attributes it does not know"),
@@ -44,6 +44,13 @@ _GENERAL: Final[dict[int, tuple[Verdict, str]]] = {
     0x0122: ("final", "it does not take this SOP class"),
     0x0124: ("final", "we are not authorised to store there"),
     0x0213: ("retry", "it has no resources for it now"),
+}
+# PS3.4 Table B.2-1: first and last of each kind.
+STATUS_RANGES: Final[Mapping[tuple[int, int], tuple[Verdict, str]]] = {
+    (0xB000, 0xBFFF): ("warning", "stored, but it changed or dropped something"),
+    (0xA700, 0xA7FF): ("retry", "it is out of resources"),
+    (0xA900, 0xA9FF): ("final", "it finds that the object does not match its SOP class"),
+    (0xC000, 0xCFFF): ("final", "it cannot understand the object"),
 }
 
 
@@ -362,16 +369,11 @@ def _judge(item: Item, answer: Dataset, destination: Destination) -> StoreStatus
 
 def judge_status(code: int) -> tuple[Verdict, str]:
     """Return what a storage status asks for, and its meaning (PS3.4 Table B.2-1, PS3.7 annex C)."""
-    if code in _GENERAL:
-        return _GENERAL[code]
-    if code & 0xF000 == 0xB000:
-        return "warning", "stored, but it changed or dropped something"
-    if code & 0xFF00 == 0xA700:
-        return "retry", "it is out of resources"
-    if code & 0xFF00 == 0xA900:
-        return "final", "it finds that the object does not match its SOP class"
-    if code & 0xF000 == 0xC000:
-        return "final", "it cannot understand the object"
+    if code in GENERAL_STATUSES:
+        return GENERAL_STATUSES[code]
+    for (first, last), judged in STATUS_RANGES.items():
+        if first <= code <= last:
+            return judged
     return "final", "a failure that the standard does not describe for storage"
 
 

@@ -1,5 +1,9 @@
 """TLS for associations and for the web: BCP 195 profiles as named settings (PS3.15 annex B).
 
+Of the profiles of PS3.15 two are current, B.12 and B.13. B.1 to B.3 and B.9 to B.11 are retired;
+of these only the Non-Downgrading one (B.10) is offered, as it alone needs nothing older than
+TLS 1.2 and is what devices of some years ago do.
+
 Certificates are checked in one of two ways. A *pinned* certificate is trusted because it lies
 here: nothing but that very certificate is taken, whoever signed it. Without one, the chain must
 lead to one of the authorities. Either way its dates count.
@@ -20,11 +24,18 @@ from cryptography.hazmat.primitives import hashes
 
 from dicom_node.errors import FinalError
 
-ProfileName = Literal["bcp195-rfc9325", "bcp195-nd", "tls13"]
+ProfileName = Literal["bcp195-rfc9325", "bcp195-rfc9325-modified", "bcp195-nd", "tls13"]
 
 _AEAD_WITH_ECDHE: Final = (
     "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256"
+)
+# The suites that PS3.15 B.13 requires for TLS 1.2, but for those with CCM_8: OpenSSL counts their
+# tag of 64 bits as too weak. Its level 2 asks for what B.13 asks of keys: RSA of 2048 bits, curves
+# of 224 (those that it offers have 256 and more), and no SHA-1 in certificates.
+_MODIFIED: Final = (
+    f"{_AEAD_WITH_ECDHE}:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:"
+    "ECDHE-ECDSA-AES256-CCM:ECDHE-ECDSA-AES128-CCM:@SECLEVEL=2"
 )
 
 
@@ -49,10 +60,17 @@ class Profile(NamedTuple):
 PROFILES: Final[Mapping[ProfileName, Profile]] = MappingProxyType(
     {
         "bcp195-rfc9325": Profile(
-            "PS3.15 B.12, BCP 195 RFC 8996, 9325", ssl.TLSVersion.TLSv1_2, _AEAD_WITH_ECDHE
+            "PS3.15 B.12, BCP 195 RFC 8996, 9325 TLS Secure Transport Connection Profile",
+            ssl.TLSVersion.TLSv1_2,
+            _AEAD_WITH_ECDHE,
+        ),
+        "bcp195-rfc9325-modified": Profile(
+            "PS3.15 B.13, Modified BCP 195 RFC 8996, 9325 TLS Secure Transport Connection Profile",
+            ssl.TLSVersion.TLSv1_2,
+            _MODIFIED,
         ),
         "bcp195-nd": Profile(
-            "PS3.15 B.10, Non-Downgrading BCP 195 (retired; for older devices)",
+            "PS3.15 B.10, Non-Downgrading BCP 195 TLS Profile (retired; for older devices)",
             ssl.TLSVersion.TLSv1_2,
             f"{_AEAD_WITH_ECDHE}:DHE-RSA-AES256-GCM-SHA384:DHE-RSA-AES128-GCM-SHA256",
         ),

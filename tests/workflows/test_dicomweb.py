@@ -427,8 +427,19 @@ def test_a_workitem_is_created_watched_and_cancelled(running: Running) -> None:
     # No worker runs: the study has arrived, and waits.
     assert item["00741000"]["Value"] == ["SCHEDULED"]
     assert item["00741204"]["Value"] == ["Read this study"]
-    claim = httpx.put(f"{at}/1.2.3.77/state", json=[], headers=BEARER)
+    claiming = {
+        "00741000": {"vr": "CS", "Value": ["IN PROGRESS"]},
+        "00081195": {"vr": "UI", "Value": ["1.2.3.99"]},
+    }
+    claim = httpx.put(f"{at}/1.2.3.77/state", json=[claiming], headers=BEARER)
     assert claim.status_code == 409 and "itself" in claim.json()["error"]
+    for body, words in (([], "one data set"), ([{}], "state must be"), (
+        [{"00741000": claiming["00741000"]}], "Transaction UID",
+    )):  # fmt: skip
+        wrong = httpx.put(f"{at}/1.2.3.77/state", json=body, headers=BEARER)
+        assert wrong.status_code == 400 and words in wrong.json()["error"]
+    wrong = httpx.post(f"{at}/1.2.3.77?1.2.3.99", json=[claiming], headers=BEARER)
+    assert wrong.status_code == 400 and "cannot set" in wrong.json()["error"]
     [found] = running.get(
         f"/workitems?StudyInstanceUID={study}&ProcedureStepState=SCHEDULED"
     ).json()

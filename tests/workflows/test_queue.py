@@ -14,7 +14,14 @@ from celery import Celery
 from db.jobs import JobState
 from workflows import queue
 from workflows.configuration import Configuration
-from workflows.dispatch import COMMITMENT_TASK, ECHO_TASK, QUEUES, TASKS, Dispatch
+from workflows.dispatch import (
+    COMMITMENT_TASK,
+    ECHO_TASK,
+    QUEUES,
+    TASKS,
+    WORKLIST_TASK,
+    Dispatch,
+)
 from workflows.rules import Rules
 from workflows.settings import Home, NodeSettings
 
@@ -62,4 +69,4 @@ def test_a_broker_that_refuses_is_left_to_the_sweep(
 def test_a_pacs_that_hangs_holds_up_nothing_but_deliveries() -> None:
     delivering = TASKS[JobState.DELIVERING]
     beside = {task for task, name in QUEUES.items() if name == QUEUES[delivering]}
-    assert beside == {delivering, ECHO_TASK, COMMITMENT_TASK}
+    assert beside == {delivering, ECHO_TASK, COMMITMENT_TASK, WORKLIST_TASK}

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from dicom_node.errors import DicomNodeError, RetriableError
 from dicom_node.services.dicomweb.files import NotAcceptableError
 from dicom_node.services.dicomweb.frames import NoPixelsError
+from dicom_node.services.dicomweb.worklist import ConflictError
 
 LOGGER = logging.getLogger(__name__)
 RETRY_LATER: Final[Mapping[str, str]] = {"Retry-After": "30"}
@@ -50,6 +51,8 @@ async def _answer_node_error(request: Request, error: Exception) -> Response:
         status = 406
     elif isinstance(error, NoPixelsError):
         status = 404
+    elif isinstance(error, ConflictError):
+        status = 409
     else:
         status = 400
     return JSONResponse({"error": sentence}, status, headers=headers)

@@ -25,7 +25,7 @@ from dicom_node.services.dicomweb.multipart import MediaType
 from dicom_node.services.dicomweb.negotiation import OCTETS
 
 # PS3.18 Table 8.7.3-5.
-_MEDIA_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
+FRAME_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "image/jpeg": tuple(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70)),
     "image/jls": ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"),
     "image/jp2": ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"),
@@ -116,7 +116,7 @@ def encoded_frames(path: Path, wanted: Sequence[int], taken: Sequence[MediaType]
     if any(not 1 <= number <= count for number in wanted):
         raise NoPixelsError(f"the object has frames 1 to {count}")
     stored = transfer_syntax_of(path)
-    as_stored = next((name for name, some in _MEDIA_TYPES.items() if stored in some), "")
+    as_stored = next((name for name, some in FRAME_TYPES.items() if stored in some), "")
     for entry in taken:
         syntax = entry.parameters.get("transfer-syntax", "")
         if as_stored and entry.name in (as_stored, "image/*") and syntax in ("", "*", stored):

@@ -14,7 +14,9 @@ _MOST: Final = 50
 ANY: Final = MediaType("*/*", {})
 DICOM: Final = "application/dicom"
 OCTETS: Final = "application/octet-stream"
-JSON_TYPES: Final = frozenset({"application/dicom+json", "application/json"})
+DICOM_JSON: Final = "application/dicom+json"
+PICTURES: Final = ("image/jpeg", "image/png")
+JSON_TYPES: Final = frozenset({DICOM_JSON, "application/json"})
 
 
 class Acceptable:

@@ -18,14 +18,14 @@ from dicom_node.services.query import UNIQUE_KEYS, Catalog, Level
 
 _LEVELS: Final = tuple(Level)
 _TAG: Final = re.compile(r"[0-9A-Fa-f]{8}")
-_MOST_AT_ONCE: Final = 5000
+MOST_AT_ONCE: Final = 5000
 _MOST_PARAMETERS: Final = 200
 _OWN: Final = frozenset({"includefield", "limit", "offset", "fuzzymatching", "accept"})
 _ALL: Final = "all"
 
 # What an answer holds without being asked, of its own level and those above it that the address
 # does not name (PS3.18 Tables 10.6.3-3 to 10.6.3-5).
-_ALWAYS: Final[Mapping[Level, tuple[str, ...]]] = {
+ALWAYS_RETURNED: Final[Mapping[Level, tuple[str, ...]]] = {
     Level.STUDY: (
         "StudyDate",
         "StudyTime",
@@ -112,7 +112,7 @@ def understand(
     for keyword in _returned(level, above):
         _ask(identifier, keyword, "")
     notes: list[str] = []
-    numbers = {"offset": 0, "limit": _MOST_AT_ONCE}
+    numbers = {"offset": 0, "limit": MOST_AT_ONCE}
     for count, (name, value) in enumerate(parameters):
         if count >= _MOST_PARAMETERS:
             raise FinalError(f"a search has at most {_MOST_PARAMETERS} parameters")
@@ -134,7 +134,7 @@ def understand(
                 _include(identifier, keyword, level, catalog)
     for keyword, uid in above.items():
         _ask(identifier, keyword, uid)
-    limit = min(numbers["limit"] or _MOST_AT_ONCE, _MOST_AT_ONCE)
+    limit = min(numbers["limit"] or MOST_AT_ONCE, MOST_AT_ONCE)
     return Search(level, identifier, numbers["offset"], limit, tuple(notes))
 
 
@@ -171,7 +171,7 @@ def address(base_url: str, attributes: Mapping[str, str], level: Level) -> str:
 def _returned(level: Level, above: Mapping[str, str]) -> Iterator[str]:
     for one in _LEVELS[1 : level.depth + 1]:
         if one is level or UNIQUE_KEYS[one] not in above:
-            yield from _ALWAYS[one]
+            yield from ALWAYS_RETURNED[one]
         yield UNIQUE_KEYS[one]
 
 

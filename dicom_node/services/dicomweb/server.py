@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -19,6 +19,7 @@ from dicom_node.archive import Archive
 from dicom_node.errors import FinalError
 from dicom_node.peers import REJECTED_PERMANENT, Refusal
 from dicom_node.services.dicomweb.access import CHALLENGE, Denied, WebAccess, WebService, WebUser
+from dicom_node.services.dicomweb.addresses import ADDRESSES
 from dicom_node.services.dicomweb.bodies import CLOSE, boundary_of, pieces_of, too_long
 from dicom_node.services.dicomweb.errors import RETRY_LATER, HttpError, answer_errors
 from dicom_node.services.dicomweb.files import (
@@ -28,7 +29,6 @@ from dicom_node.services.dicomweb.files import (
     whole_file,
 )
 from dicom_node.services.dicomweb.frames import (
-    View,
     encoded_frames,
     number_of_frames,
     rendered,
@@ -39,7 +39,16 @@ from dicom_node.services.dicomweb.multipart import (
     MultipartWriter,
     media_type,
 )
-from dicom_node.services.dicomweb.negotiation import DICOM, OCTETS, Acceptable
+from dicom_node.services.dicomweb.negotiation import DICOM, DICOM_JSON, OCTETS, PICTURES
+from dicom_node.services.dicomweb.requests import (
+    PLACES,
+    accepted_by,
+    frames_of,
+    host_of,
+    syntaxes_of,
+    uids_of,
+    view_of,
+)
 from dicom_node.services.dicomweb.search import address, answers, understand
 from dicom_node.services.dicomweb.store import Storing
 from dicom_node.services.dicomweb.worklist import Worklist
@@ -50,13 +59,10 @@ from dicom_node.services.reception import AssociationRecord
 
 LOGGER = logging.getLogger(__name__)
 
-DICOM_JSON: Final = "application/dicom+json"
 CALLER: Final = "DICOMWEB"
 """What stands in place of a calling AE title."""
 # Of an A-ASSOCIATE-RJ: nothing of PS3.8, for the node's own count of who was turned away.
 _SOURCE_WEB: Final = 0
-_MOST_FRAMES: Final = 10_000
-_PLACES: Final = {"study": Level.STUDY, "series": Level.SERIES, "instance": Level.IMAGE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,32 +122,29 @@ def create_app(services: WebServices) -> FastAPI:
     """
     app = FastAPI(title="DICOMweb", docs_url=None, redoc_url=None, openapi_url=None)
     web = DicomWeb(services)
-    study, series = "/studies/{study}", "/studies/{study}/series/{series}"
-    instance = series + "/instances/{instance}"
-    for path, level in (
-        ("/studies", Level.STUDY),
-        ("/series", Level.SERIES),
-        ("/instances", Level.IMAGE),
-        (study + "/series", Level.SERIES),
-        (study + "/instances", Level.IMAGE),
-        (series + "/instances", Level.IMAGE),
-    ):
-        app.add_api_route(path, web.searching(level), methods=["GET"])
-    for path in (study, series, instance):
-        app.add_api_route(path, web.retrieve, methods=["GET"])
-        app.add_api_route(path + "/metadata", web.metadata, methods=["GET"])
-    app.add_api_route(instance + "/bulkdata/{place:path}", web.bulk_data, methods=["GET"])
-    app.add_api_route(instance + "/frames/{frames}", web.frames, methods=["GET"])
-    for suffix in ("/rendered", "/thumbnail", "/frames/{frames}/rendered"):
-        app.add_api_route(instance + suffix, web.rendered, methods=["GET"])
-    for path in ("/studies", study):
-        app.add_api_route(path, web.store, methods=["POST"])
+    answering: dict[str, Callable[..., Any]] = {
+        "retrieve": web.retrieve,
+        "metadata": web.metadata,
+        "bulk_data": web.bulk_data,
+        "frames": web.frames,
+        "rendered": web.rendered,
+        "store": web.store,
+    }
     if services.worklist is not None:
-        WorklistRoutes(
-            services.worklist,
-            services.settings.url,
-            lambda request: web.admit(request, "worklist").name,
-        ).add_to(app)
+        items = WorklistRoutes(services.worklist, services.settings.url, web.admit)
+        answering |= {
+            "create_workitem": items.create,
+            "search_workitems": items.search,
+            "retrieve_workitem": items.retrieve,
+            "update_workitem": items.update,
+            "change_workitem_state": items.change_state,
+            "cancel_workitem": items.cancel,
+        }
+    for one in ADDRESSES:
+        if one.level is not None:
+            app.add_api_route(one.path, web.searching(one.level), methods=[one.method])
+        elif one.transaction in answering:
+            app.add_api_route(one.path, answering[one.transaction], methods=[one.method])
     answer_errors(app)
     return app
 
@@ -160,10 +163,10 @@ class DicomWeb:
 
         def search(request: Request) -> Response:
             self.admit(request, "query")
-            if not _accepted(request).json():
+            if not accepted_by(request).json():
                 raise HttpError(406, f"searches are answered as {DICOM_JSON}")
             catalog = self._services.catalog
-            asked = understand(level, _above(request), request.query_params.multi_items(), catalog)
+            asked = understand(level, uids_of(request), request.query_params.multi_items(), catalog)
             settings = self._services.settings
             found = list(answers(asked, catalog, settings.ae_title, self._services.settings.url))
             headers = {}
@@ -177,12 +180,12 @@ class DicomWeb:
     def retrieve(self, request: Request) -> Response:
         """Answer with whole objects (PS3.18 10.4.1.1.1 to 10.4.1.1.3)."""
         self.admit(request, "retrieve")
-        accepted = _accepted(request)
+        accepted = accepted_by(request)
         matches = self._matches(request)
         entry = accepted.multipart(DICOM)
         if entry is None:
             if "instance" in request.path_params and accepted.single(DICOM):
-                _, pieces = whole_file(_path(matches[0]), _syntaxes(accepted, DICOM))
+                _, pieces = whole_file(_path(matches[0]), syntaxes_of(accepted, DICOM))
                 return StreamingResponse(pieces, media_type=DICOM)
             raise HttpError(406, f'objects are answered as multipart/related; type="{DICOM}"')
         syntaxes = [entry.parameters.get("transfer-syntax", "")]
@@ -202,7 +205,7 @@ class DicomWeb:
     def metadata(self, request: Request) -> Response:
         """Answer with attributes alone (PS3.18 10.4.1.1.2)."""
         self.admit(request, "retrieve")
-        if not _accepted(request).json():
+        if not accepted_by(request).json():
             raise HttpError(406, f"metadata are answered as {DICOM_JSON}")
         base = self._services.settings.url
         matches = self._matches(request)
@@ -232,7 +235,7 @@ class DicomWeb:
             value = bulk_value(path, place)
         except (LookupError, ValueError) as error:
             raise HttpError(404, "the object has no such value") from error
-        accepted = _accepted(request)
+        accepted = accepted_by(request)
         writer = MultipartWriter(OCTETS)
         if accepted.multipart(OCTETS) is not None:
             body = writer.body([(writer.head(), [value])])
@@ -244,10 +247,10 @@ class DicomWeb:
     def frames(self, request: Request) -> Response:
         """Answer with frames (PS3.18 10.4.1.1.6)."""
         self.admit(request, "retrieve")
-        return self._frames(request, _path(self._matches(request)[0]), _frame_numbers(request))
+        return self._frames(request, _path(self._matches(request)[0]), frames_of(request))
 
     def _frames(self, request: Request, path: Path, numbers: Sequence[int]) -> Response:
-        accepted = _accepted(request)
+        accepted = accepted_by(request)
         if len(numbers) == 1 and not accepted.parts() and accepted.single(OCTETS):
             encoded = encoded_frames(path, numbers, [media_type(OCTETS)])
             return Response(next(encoded.frames), media_type=OCTETS)
@@ -259,12 +262,12 @@ class DicomWeb:
     def rendered(self, request: Request) -> Response:
         """Answer with a picture (PS3.18 10.4.1.1.3, 10.4.1.1.4)."""
         self.admit(request, "retrieve")
-        form = _accepted(request).single("image/jpeg", "image/png")
+        form = accepted_by(request).single(*PICTURES)
         if form is None:
             raise HttpError(406, "pictures are answered as image/jpeg or image/png")
-        view = _view(request)
+        view = view_of(request)
         path = _path(self._matches(request)[0])
-        numbers = _frame_numbers(request) if "frames" in request.path_params else [1]
+        numbers = frames_of(request) if "frames" in request.path_params else [1]
         if len(numbers) != 1:
             raise HttpError(400, "one frame is rendered at a time")
         return Response(rendered(path, numbers[0], form, view), media_type=form)
@@ -275,7 +278,7 @@ class DicomWeb:
         settings = self._services.settings
         boundary = boundary_of(request, settings.most_bytes)
         record = AssociationRecord(
-            uuid.uuid4().hex, CALLER, settings.ae_title, _host(request), None
+            uuid.uuid4().hex, CALLER, settings.ae_title, host_of(request), None
         )
         storing = Storing(
             self._services.archive,
@@ -335,7 +338,7 @@ class DicomWeb:
         admitted = self._services.access().admit(service, authorization, certificate)
         if not isinstance(admitted, Denied):
             return admitted
-        host = _host(request)
+        host = host_of(request)
         sentence = f"A DICOMweb request from {host} was denied: {admitted.sentence}."
         LOGGER.warning("%s", sentence)
         self._services.on_refused(
@@ -348,13 +351,13 @@ class DicomWeb:
         """Return the instances under an address; 404 without any."""
         matching = {
             keyword: asks
-            for keyword, uid in _above(request).items()
+            for keyword, uid in uids_of(request).items()
             if (asks := matching_of("UI", [uid])) is not None
         }
         wanted = set(UNIQUE_KEYS.values())
         found = self._services.catalog.find(Query(Level.IMAGE, matching), wanted)
         matches = [match for match in found if match.path is not None and match.path.exists()]
-        if not matches or len(matching) < len(request.path_params.keys() & _PLACES.keys()):
+        if not matches or len(matching) < len(request.path_params.keys() & PLACES.keys()):
             raise HttpError(404, "this node holds nothing under that address")
         return matches
 
@@ -366,67 +369,7 @@ def _chain(
     yield from rest
 
 
-def _accepted(request: Request) -> Acceptable:
-    parameter = request.query_params.getlist("accept")
-    return Acceptable(parameter or request.headers.getlist("accept"))
-
-
-def _syntaxes(accepted: Acceptable, name: str) -> list[str]:
-    entries = [entry for entry in accepted.entries if entry.name in (name, "*/*")]
-    return [entry.parameters.get("transfer-syntax", EXPLICIT) for entry in entries]
-
-
-def _above(request: Request) -> dict[str, str]:
-    """Return the UIDs that the address names, by keyword. Hostile text."""
-    return {
-        UNIQUE_KEYS[level]: str(request.path_params[name])
-        for name, level in _PLACES.items()
-        if name in request.path_params
-    }
-
-
 def _path(match: Match) -> Path:
     if match.path is None:
         raise HttpError(404, "this node holds no file of that object")
     return match.path
-
-
-def _frame_numbers(request: Request) -> list[int]:
-    text = str(request.path_params["frames"])
-    numbers = text.split(",")
-    if len(numbers) > _MOST_FRAMES or not all(
-        one.isascii() and one.isdecimal() and len(one) < 9 for one in numbers
-    ):
-        raise HttpError(400, "frames are a list of numbers from 1 on, between commas")
-    return [int(one) for one in numbers]
-
-
-def _view(request: Request) -> View:
-    """Read the parameters of a rendering (PS3.18 8.3.5.1)."""
-    parameters = request.query_params
-    try:
-        window, size = None, None
-        if "window" in parameters:
-            centre, width = (float(one) for one in parameters["window"].split(",")[:2])
-            if not width > 0 or abs(centre) > 1e9 or width > 1e9:
-                raise ValueError
-            window = centre, width
-        if "viewport" in parameters:
-            columns, rows = (int(one) for one in parameters["viewport"].split(",")[:2])
-            if not (0 < columns <= 8192 and 0 < rows <= 8192):
-                raise ValueError
-            size = columns, rows
-        elif request.url.path.endswith("/thumbnail"):
-            size = 128, 128
-        quality = int(parameters.get("quality", "90"))
-        if not 1 <= quality <= 100:
-            raise ValueError
-    except ValueError as error:
-        raise HttpError(
-            400, "window is centre,width; viewport is columns,rows; quality is 1 to 100"
-        ) from error
-    return View(window, size, quality)
-
-
-def _host(request: Request) -> str:
-    return "" if request.client is None else request.client.host

@@ -1,23 +1,51 @@
-"""UPS-RS: workitems that others create and the node performs (PS3.18 11, PS3.4 CC, IHE AIW-I).
+"""UPS-RS: workitems and where they stand (PS3.18 11, PS3.4 CC, IHE AIW-I).
 
-The node is worklist and Task Performer in one: it claims a workitem when the study begins to be
-worked on, tells how far it is, and completes it with references to the results.
+The node performs the workitems that are addressed to it, or to nobody: it is worklist and Task
+Performer in one, claims such a workitem when the study begins to be worked on, tells how far it is,
+and completes it with references to the results. What is addressed to another station (Scheduled
+Station Name Code Sequence) that station performs: it claims the workitem by a Transaction UID,
+which nobody else is shown, and nobody without it changes the workitem any more.
 """
 
 from __future__ import annotations
 
+import re
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
+
+from pydicom.datadict import tag_for_keyword
 
 from dicom_node.errors import FinalError
 from dicom_node.incoming import valid_uid
 
 STATE: Final = "00741000"
-_INPUT, _STUDY, _INSTANCE = "00404021", "0020000D", "00080018"
-_TRANSACTION: Final = "00081195"
+TRANSACTION: Final = "00081195"
+PROGRESS: Final = "00741002"
+PERFORMED: Final = "00741216"
+STATION: Final = "00404025"
+CODE_VALUE: Final = "00080100"
+CANCEL_REASON: Final = "00741238"
+INPUT, STUDY = "00404021", "0020000D"
+_INSTANCE: Final = "00080018"
 _MOST_BYTES: Final = 1 << 18
+_MOST_STARS: Final = 4
+_TAG: Final = re.compile(r"[0-9A-Fa-f]{8}")
+# PS3.4 Table CC.2.5-3: what a workitem must say of its performance before it can be completed.
+_REQUIRED_AT_END: Final = {
+    "00404028": "Performed Station Name Code Sequence",
+    "00404050": "Performed Procedure Step Start DateTime",
+    "00404051": "Performed Procedure Step End DateTime",
+    "00404019": "Performed Workitem Code Sequence",
+    "00404033": "Output Information Sequence",
+}
+# What is set when a workitem is created or claimed, and by nothing else.
+_NOT_BY_UPDATE: Final = frozenset({"00080016", _INSTANCE, STATE, TRANSACTION, STUDY})
+
+
+class ConflictError(FinalError):
+    """The workitem is not in a state in which that can be asked of it, or not for this caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +71,14 @@ class Workitem:
         From 0 to 100.
     sentence : str
         In words.
+    updates : mapping
+        What another performer set, in DICOM JSON.
+    is_own : bool
+        Whether this node performs it.
+    performer : str
+        Who has claimed it.
+    cancel_wish : str
+        Why somebody asked for its end while another performs it.
     """
 
     uid: str
@@ -52,6 +88,10 @@ class Workitem:
     progress: float
     sentence: str
     outputs: Sequence[Output] = ()
+    updates: Mapping[str, Any] = field(default_factory=dict)
+    is_own: bool = True
+    performer: str = ""
+    cancel_wish: str = ""
 
     @property
     def is_final(self) -> bool:
@@ -72,7 +112,28 @@ class Worklist(Protocol):
         """Return workitems, the newest first; of one study, or of all (empty text)."""
 
     def cancel(self, uid: str, reason: str) -> bool:
-        """End the work for a workitem; False when there is none."""
+        """End the work for a workitem; False when there is none.
+
+        One that another performs goes on: its performer is told of the wish.
+        """
+
+    def change_state(self, uid: str, state: str, transaction_uid: str, who: str) -> bool:
+        """Claim, complete or cancel a workitem for another performer; False when there is none.
+
+        Raises
+        ------
+        ConflictError
+            It is this node's, somebody else's, or not in a state for that.
+        """
+
+    def update(self, uid: str, transaction_uid: str, dataset: dict[str, Any]) -> bool:
+        """Keep what its performer says; False when there is none.
+
+        Raises
+        ------
+        ConflictError
+            As `change_state`.
+        """
 
 
 def new_workitem(body: Any, size: int, uid_of_address: str) -> tuple[str, str, dict[str, Any]]:
@@ -97,20 +158,116 @@ def new_workitem(body: Any, size: int, uid_of_address: str) -> tuple[str, str, d
     dataset = body[0] if isinstance(body, list) and len(body) == 1 else body
     if not isinstance(dataset, dict) or not all(isinstance(one, dict) for one in dataset.values()):
         raise FinalError("the body must be one data set in DICOM JSON (PS3.18 F.2)")
-    uid = uid_of_address or _text(dataset, _INSTANCE) or f"2.25.{uuid.uuid4().int}"
+    uid = uid_of_address or text_of(dataset, _INSTANCE) or f"2.25.{uuid.uuid4().int}"
     if not valid_uid(uid):
         raise FinalError("the workitem's UID is none (PS3.5 9.1)")
-    if _text(dataset, STATE) not in ("", "SCHEDULED"):
+    if text_of(dataset, STATE) not in ("", "SCHEDULED"):
         raise FinalError("a new workitem is SCHEDULED (Procedure Step State, PS3.4 CC.2.5.1.3)")
-    studies = {_text(item, _STUDY) for item in _items(dataset, _INPUT)} - {""}
+    studies = {text_of(item, STUDY) for item in items_of(dataset, INPUT)} - {""}
     if len(studies) != 1 or not valid_uid(next(iter(studies))):
         raise FinalError(
             "Input Information Sequence (0040,4021) must name one study by its Study Instance UID"
         )
-    kept = {tag: value for tag, value in dataset.items() if tag != _TRANSACTION}
+    kept = {tag: value for tag, value in dataset.items() if tag != TRANSACTION}
     kept[_INSTANCE] = {"vr": "UI", "Value": [uid]}
     kept["00080016"] = {"vr": "UI", "Value": ["1.2.840.10008.5.1.4.34.6.1"]}
     return uid, next(iter(studies)), kept
+
+
+def is_for(dataset: Mapping[str, Any], station: str) -> bool:
+    """Whether a workitem is addressed to a station, or to nobody."""
+    named = {text_of(item, CODE_VALUE) for item in items_of(dataset, STATION)} - {""}
+    return not named or station in named
+
+
+def transaction_of(dataset: Mapping[str, Any], of_address: str) -> str:
+    """Return the Transaction UID that a caller shows, in the address or in the body.
+
+    Raises
+    ------
+    FinalError
+        It shows none.
+    """
+    uid = of_address or text_of(dataset, TRANSACTION)
+    if not valid_uid(uid):
+        raise FinalError("a performer shows its Transaction UID (0008,1195)")
+    return uid
+
+
+def update_of(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a performer may set of what it sent.
+
+    Raises
+    ------
+    FinalError
+        It sent something that it may not set.
+    """
+    given = {tag: value for tag, value in dataset.items() if tag != TRANSACTION}
+    forbidden = sorted(_NOT_BY_UPDATE & given.keys())
+    if forbidden:
+        raise FinalError(f"a performer cannot set {', '.join(forbidden)} (PS3.4 Table CC.2.5-3)")
+    return given
+
+
+def lacking_at_end(dataset: Mapping[str, Any]) -> list[str]:
+    """Return what a workitem does not say yet and must, to be completed (PS3.4 CC.2.5.1.1)."""
+    performed = items_of(dataset, PERFORMED)
+    there = performed[0] if performed else {}
+    return [name for tag, name in _REQUIRED_AT_END.items() if tag not in there]
+
+
+def fits(dataset: Mapping[str, Any], conditions: Iterable[tuple[str, str]]) -> bool:
+    """Whether a workitem matches conditions (PS3.18 8.3.4.1).
+
+    Parameters
+    ----------
+    dataset
+        As `answer_of` gives it.
+    conditions
+        Attribute, by keywords or tags with dots between the levels, and a value, which may have
+        wildcards; an empty value matches all. Hostile text.
+
+    Raises
+    ------
+    FinalError
+        There is no such attribute.
+    """
+    return all(
+        not value.strip(" *") or any(_like(one, value) for one in _found(dataset, _path(name)))
+        for name, value in conditions
+    )
+
+
+def _path(name: str) -> list[str]:
+    tags = []
+    for part in name.split(".")[:8]:
+        tag = int(part, 16) if _TAG.fullmatch(part) else tag_for_keyword(part)
+        if tag is None:
+            raise FinalError(f"{part[:40]!r} is no attribute of DICOM")
+        tags.append(f"{tag:08X}")
+    # The study that a workitem is about stands in a sequence.
+    return [INPUT, STUDY] if tags == [STUDY] else tags
+
+
+def _found(dataset: Mapping[str, Any], path: Sequence[str]) -> Iterator[str]:
+    tag, *below = path
+    if below:
+        for item in items_of(dataset, tag):
+            yield from _found(item, below)
+        return
+    element = dataset.get(tag)
+    for value in (element.get("Value") if isinstance(element, dict) else None) or ():
+        yield str(value.get("Alphabetic", "")) if isinstance(value, dict) else str(value)
+
+
+def _like(text: str, pattern: str) -> bool:
+    if not any(wild in pattern for wild in "*?"):
+        return text == pattern
+    if pattern.count("*") > _MOST_STARS:
+        # More would cost time without end.
+        raise FinalError(f"a value has at most {_MOST_STARS} wildcards")
+    parts = (".*" if c == "*" else "." if c == "?" else re.escape(c) for c in pattern)
+    return re.fullmatch("".join(parts), text, re.DOTALL) is not None
 
 
 def answer_of(item: Workitem, url: str) -> dict[str, Any]:
@@ -123,56 +280,82 @@ def answer_of(item: Workitem, url: str) -> dict[str, Any]:
     url
         What stands before ``/studies``.
     """
-    answer = dict(item.dataset)
+    answer = {**item.dataset, **item.updates}
     answer[STATE] = {"vr": "CS", "Value": [item.state]}
-    answer["00741002"] = _sequence(
-        {
-            "00741004": {"vr": "DS", "Value": [item.progress]},
-            "00741006": {"vr": "ST", "Value": [item.sentence[:1024]]},
-        }
-    )
+    if not item.updates.get(PROGRESS):
+        answer[PROGRESS] = sequence(
+            {
+                "00741004": {"vr": "DS", "Value": [item.progress]},
+                "00741006": {"vr": "ST", "Value": [item.sentence[:1024]]},
+            }
+        )
+    if item.cancel_wish:
+        [progress, *others] = items_of(answer, PROGRESS) or [{}]
+        wish = {CANCEL_REASON: {"vr": "LT", "Value": [item.cancel_wish]}}
+        answer[PROGRESS] = sequence({**progress, **wish}, *others)
     if item.outputs:
-        answer["00741216"] = _sequence({"00404033": _outputs(item, url)})
+        series = outputs_of(item.study_instance_uid, item.outputs, url=url)
+        answer[PERFORMED] = sequence({"00404033": series})
     return answer
 
 
-def _outputs(item: Workitem, url: str) -> dict[str, Any]:
-    """Return Output Information Sequence: one entry for each series (PS3.3 C.30.3)."""
+def outputs_of(
+    study: str, outputs: Sequence[Output], *, url: str = "", ae_title: str = ""
+) -> dict[str, Any]:
+    """Return Output Information Sequence: one entry for each series (PS3.3 C.30.3).
+
+    Parameters
+    ----------
+    study
+        Study Instance UID of all.
+    outputs
+        What was made.
+    url
+        What stands before ``/studies`` where they can be retrieved by WADO-RS, if anywhere.
+    ae_title
+        From whom they can be retrieved by C-MOVE or C-GET, if from anybody.
+    """
     by_series: dict[str, list[Output]] = {}
-    for output in item.outputs:
+    for output in outputs:
         by_series.setdefault(output.series_instance_uid, []).append(output)
     entries = []
-    for series, outputs in by_series.items():
-        address = f"{url}/studies/{item.study_instance_uid}/series/{series}"
+    for series, members in by_series.items():
         references = [
             {
                 "00081150": {"vr": "UI", "Value": [one.sop_class_uid]},
                 "00081155": {"vr": "UI", "Value": [one.sop_instance_uid]},
             }
-            for one in outputs
+            for one in members
         ]
-        entries.append(
-            {
-                "0040E020": {"vr": "CS", "Value": ["DICOM"]},
-                _STUDY: {"vr": "UI", "Value": [item.study_instance_uid]},
-                "0020000E": {"vr": "UI", "Value": [series]},
-                "00081199": _sequence(*references),
-                "0040E025": _sequence({"00081190": {"vr": "UR", "Value": [address]}}),
-            }
-        )
-    return _sequence(*entries)
+        entry = {
+            "0040E020": {"vr": "CS", "Value": ["DICOM"]},
+            STUDY: {"vr": "UI", "Value": [study]},
+            "0020000E": {"vr": "UI", "Value": [series]},
+            "00081199": sequence(*references),
+        }
+        if url:
+            address = f"{url}/studies/{study}/series/{series}"
+            entry["0040E025"] = sequence({"00081190": {"vr": "UR", "Value": [address]}})
+        if ae_title:
+            entry["0040E021"] = sequence({"00080054": {"vr": "AE", "Value": [ae_title]}})
+        entries.append(entry)
+    return sequence(*entries)
 
 
-def _sequence(*items: dict[str, Any]) -> dict[str, Any]:
+def sequence(*items: dict[str, Any]) -> dict[str, Any]:
+    """Return a sequence in DICOM JSON."""
     return {"vr": "SQ", "Value": list(items)}
 
 
-def _items(dataset: Mapping[str, Any], tag: str) -> list[dict[str, Any]]:
-    values = dataset.get(tag, {}).get("Value")
+def items_of(dataset: Mapping[str, Any], tag: str) -> list[dict[str, Any]]:
+    """Return the items of a sequence in DICOM JSON; hostile."""
+    element = dataset.get(tag)
+    values = element.get("Value") if isinstance(element, dict) else None
     return [one for one in values if isinstance(one, dict)] if isinstance(values, list) else []
 
 
-def _text(dataset: Mapping[str, Any], tag: str) -> str:
+def text_of(dataset: Mapping[str, Any], tag: str) -> str:
+    """Return the first value of a text in DICOM JSON; hostile."""
     element = dataset.get(tag)
     values = element.get("Value") if isinstance(element, dict) else None
     first = values[0] if isinstance(values, list) and values else ""

@@ -14,7 +14,8 @@ from pydicom import dcmread
 
 from deploy.demo_pacs import LOOPBACK, OrthancPacs, find_orthanc
 from dicom_node.errors import FinalError, RejectedError, RetriableError
-from dicom_node.services.dicomweb_client import OAuth2, WebArchive, WebDestination
+from dicom_node.services.dicomweb_client import WebArchive
+from dicom_node.services.web_connection import OAuth2, WebDestination
 from tests.dicom_node.services.conftest import QUICK, write_instances
 from tests.factories.scripted_web import Scripted, says, scripted_web
 
