@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from db.probes import accepted_by
 from db.session import Database
 from deploy.cli import app
+from deploy.demo_pacs import free_port
 from tests.workflows.nodes import destination
 from tests.workflows.pacs import SEG, Pacs
 from workflows.settings import Home
@@ -19,10 +20,11 @@ from workflows.settings import Home
 def test_a_destination_is_probed_and_its_answer_kept(tmp_path: Path) -> None:
     pacs = Pacs()
     pacs.start()
+    web = {"name": "web", "url": f"http://127.0.0.1:{free_port()}/dicom"}
     home = Home(tmp_path / "home")
     home.make_folders()
     home.write_defaults()
-    home.node_yaml.write_text(yaml.safe_dump({"destinations": [destination(pacs)]}))
+    home.node_yaml.write_text(yaml.safe_dump({"destinations": [destination(pacs), web]}))
     database = Database(f"sqlite:///{home.database}")
     database.upgrade()
 
@@ -39,9 +41,11 @@ def test_a_destination_is_probed_and_its_answer_kept(tmp_path: Path) -> None:
     assert json.loads(said)["accepted"]["Key Object Selection"] == []
     with database.reading() as session:
         assert accepted_by(session, ["pacs"])["pacs"][SEG]
+    code, said = call("web")
+    assert code == 1 and "no answer" in said
     assert call("nobody") == (
         2,
-        "There is no 'nobody' among the destinations in node.yaml (pacs).\n",
+        "There is no 'nobody' among the destinations in node.yaml (pacs, web).\n",
     )
     pacs.stop()
     code, said = call("pacs")

@@ -15,6 +15,7 @@ from pydicom import dcmread
 from deploy.demo_pacs import LOOPBACK, OrthancPacs, find_orthanc
 from dicom_node.errors import FinalError, RejectedError, RetriableError
 from dicom_node.services.dicomweb_client import WebArchive
+from dicom_node.services.probing import probe_web
 from dicom_node.services.web_connection import OAuth2, WebDestination
 from tests.dicom_node.services.conftest import QUICK, write_instances
 from tests.factories.scripted_web import Scripted, says, scripted_web
@@ -41,6 +42,15 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDestination
             password="secret",
             timeouts=QUICK,
         )
+
+
+def test_orthanc_tells_which_services_it_has(orthanc: WebDestination) -> None:
+    answer = probe_web(orthanc)
+    assert answer.accepted is None and not answer.sentence
+    assert answer.told[0] == "It answers searches (QIDO-RS)."
+    assert "STOW-RS" in answer.told[1] and "cannot be known" in answer.told[2]
+    refused = probe_web(replace(orthanc, password="wrong"))
+    assert "check the credentials" in refused.sentence and not refused.told
 
 
 def test_store_find_and_fetch_at_orthanc(orthanc: WebDestination, tmp_path: Path) -> None:
