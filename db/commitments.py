@@ -76,6 +76,17 @@ def asked_of(session: Session, job_id: int, destination: str) -> list[Commitment
     )
 
 
+def asked_by(session: Session, job_id: int) -> list[Commitment]:
+    """List what all destinations were asked for a job, oldest first."""
+    return list(
+        session.scalars(
+            select(Commitment)
+            .where(Commitment.direction == "asked", Commitment.job_id == job_id)
+            .order_by(Commitment.id)
+        )
+    )
+
+
 def withdraw(session: Session, job_id: int, destination: str, transaction_uid: str) -> None:
     """Forget a transaction that the destination did not take, unless it reported all the same."""
     session.execute(

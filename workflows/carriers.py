@@ -13,7 +13,7 @@ from typing import Protocol
 from dicom_node.errors import DicomNodeError
 from dicom_node.services.association import Destination
 from dicom_node.services.dicomweb_client import WebArchive
-from dicom_node.services.query_retrieve_scu import confirm
+from dicom_node.services.query_retrieve_scu import confirm, series_at
 from dicom_node.services.storage_scu import EchoResult, StoreStatus, send, verify
 from dicom_node.services.web_connection import WebDestination
 from workflows.destination_settings import (
@@ -64,6 +64,15 @@ class Carrier(Protocol):
             It does not answer the question.
         """
 
+    def series(self, study: str, series: Collection[str]) -> Mapping[str, Mapping[str, str]]:
+        """Return what the destination answers for series: Modality and Series Description.
+
+        Raises
+        ------
+        DicomNodeError
+            It does not answer the question.
+        """
+
 
 class DimseCarrier:
     """By associations; see `Carrier`."""
@@ -97,6 +106,10 @@ class DimseCarrier:
     def holds(self, study: str, by_series: Mapping[str, Collection[str]]) -> set[str]:
         """Ask by C-FIND."""
         return confirm(self._destination, self._calling, study, by_series)
+
+    def series(self, study: str, series: Collection[str]) -> Mapping[str, Mapping[str, str]]:
+        """Ask by C-FIND."""
+        return series_at(self._destination, self._calling, study, series)
 
 
 class WebCarrier:
@@ -141,6 +154,11 @@ class WebCarrier:
         """Ask by QIDO-RS."""
         with WebArchive(self._destination) as archive:
             return archive.holds(study, by_series)
+
+    def series(self, study: str, series: Collection[str]) -> Mapping[str, Mapping[str, str]]:
+        """Ask by QIDO-RS."""
+        with WebArchive(self._destination) as archive:
+            return {key: said for key, said in archive.series(study).items() if key in series}
 
 
 def carrier_of(destination: DestinationSettings, settings: NodeSettings) -> Carrier:

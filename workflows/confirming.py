@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
-from db.jobs import Lease
+from db.jobs import Lease, note_event
 from db.models import DeliveryState
-from db.results import record_confirmation, record_sending
-from dicom_node.errors import FinalError, RejectedError, RetriableError
+from db.results import record_confirmation, record_listing, record_sending
+from dicom_node.errors import DicomNodeError, FinalError, RejectedError, RetriableError
 from workflows.carriers import carrier_of
 from workflows.committing import prove_by_commitment
 from workflows.destination_settings import AeDestinationSettings, DestinationSettings
@@ -65,6 +65,44 @@ def prove_at(
         return
     if lacking:
         _note_lacking(node, lease, destination, lacking, outcome)
+    missing = {one.sop_instance_uid for one in lacking}
+    proven = [one for one in sent if one.sop_instance_uid not in missing]
+    _note_listing(node, lease, destination, study_instance_uid, proven)
+
+
+def _note_listing(
+    node: Node,
+    lease: Lease,
+    destination: DestinationSettings,
+    study_instance_uid: str,
+    proven: Sequence[Parcel],
+) -> None:
+    """Note what the destination answers for what it has, to those who look for it by words.
+
+    Whether the objects are there does not depend on it, so a failure here fails nothing.
+    """
+    if not proven:
+        return
+    series = list(dict.fromkeys(one.series_instance_uid for one in proven))
+    try:
+        answers = carrier_of(destination, node.settings).series(study_instance_uid, series)
+    except DicomNodeError as error:
+        with node.database.session() as session:
+            text = f"{error.sentence}: so it is not known what its queries answer for the results"
+            note_event(session, lease.job_id, text, node.now(), level="warning")
+        return
+    listed = {
+        one.delivery_id: {
+            "SOPInstanceUID": one.sop_instance_uid,
+            "SeriesInstanceUID": one.series_instance_uid,
+            **answers[one.series_instance_uid],
+        }
+        if one.series_instance_uid in answers
+        else {}
+        for one in proven
+    }
+    with node.database.session() as session:
+        record_listing(session, lease, listed)
 
 
 def _note_lacking(

@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from db.jobs import JobState, Lease, advance, finish
+from db.jobs import JobState, Lease, advance, finish, note_event
 from db.models import DeliveryState, Job
 from db.results import (
     hope_again,
@@ -31,6 +31,7 @@ from workflows.carriers import carrier_of
 from workflows.confirming import prove_at
 from workflows.destination_settings import DestinationSettings
 from workflows.dispatch import Dispatch
+from workflows.examination import problems_on_the_way
 from workflows.lease_keeper import LeaseKeeper
 from workflows.node import Node
 from workflows.parcels import Outcome, Parcel, parcels_for, pause
@@ -92,6 +93,9 @@ def deliver(node: Node, lease: Lease, keeper: LeaseKeeper) -> None:
         prove_at(node, lease, keeper, destination, study_instance_uid, outcome)
     outcome.settle()
     with node.database.session() as session:
+        for problem in problems_on_the_way(session, lease.job_id):
+            text = f"{problem.object}: {problem.rule}: {problem.text}"
+            note_event(session, lease.job_id, text, node.now(), level="warning")
         finish(
             session, lease, JobState.DELIVERED, _delivered_words(node, reachable), now=node.now()
         )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 from pydicom import Dataset
 
@@ -358,11 +358,19 @@ def _fallbacks(material: Material, asked: Collection[ResultKind]) -> Iterator[En
 
 
 def validate(
-    paths: Sequence[Path], source: Source, predecessors: Iterable[Predecessor] = ()
+    paths: Sequence[Path],
+    source: Source,
+    predecessors: Iterable[Predecessor] = (),
+    *,
+    without_validator: Literal["hold", "send"] = "hold",
 ) -> list[conformance.Problem]:
-    """Hold result files against the node's own rules and dciodvfy; errors forbid sending."""
+    """Hold result files against the node's own rules and dciodvfy; errors forbid sending.
+
+    A missing dciodvfy is an error as well, unless the site sends without it.
+    """
     return conformance.check(
         list(paths),
         source.headers,
+        missing_tools="error" if without_validator == "hold" else "warning",
         predecessors=[(one.kind, one.instance_uid) for one in predecessors],
     )

@@ -186,11 +186,13 @@ class ResultSettings(Settings):
     `codes` is for sites in countries without a SNOMED CT licence: DICOM lists codes that it may use
     everywhere (``dicom``); for others a broader one of these stands, the words stay.
     `say_not_applicable` sends reports that a series was not interpreted, and why, where a rule had
-    chosen it and the model turned it down; else only the job says so.
+    chosen it and the model turned it down; else only the job says so. `without_validator` says what
+    becomes of objects where dciodvfy or dcentvfy is missing, which only a broken install is.
     """
 
     codes: Literal["all", "dicom"] = "all"
     say_not_applicable: Flag = False
+    without_validator: Literal["hold", "send"] = "hold"
 
 
 class RetentionSettings(Settings):

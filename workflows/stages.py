@@ -163,7 +163,12 @@ def encode_job(node: Node, job_id: int) -> list[Dispatch]:
         _record_encoded(node, lease, encoded, identifiers, files)
         keeper.check()
         paths = [node.archive.absolute(file.path) for file in files]
-        problems = interpret.validate(paths, source, identifiers.predecessors)
+        problems = interpret.validate(
+            paths,
+            source,
+            identifiers.predecessors,
+            without_validator=node.settings.results.without_validator,
+        )
         _finish_validating(node, lease, encoded, files, problems)
         return [Dispatch(job_id, JobState.DELIVERING, given.study_id, given.priority)]
 

@@ -109,6 +109,7 @@ def check(
     sources: Sequence[Dataset],
     *,
     tools: bool = True,
+    missing_tools: Severity = "warning",
     predecessors: Sequence[tuple[str, str]] = (),
     delivery: Delivery | None = None,
 ) -> list[Problem]:
@@ -123,6 +124,8 @@ def check(
         Headers of the source images; without any, the rules that compare with them say nothing.
     tools
         Whether dciodvfy and dcentvfy are run as well.
+    missing_tools
+        What it is where one of them is not installed.
     predecessors
         Kind of result and SOP Instance UID of each report that these replace.
     delivery
@@ -133,7 +136,14 @@ def check(
     list of Problem
         Empty when nothing is wrong. `passes` says whether the objects may be sent.
     """
-    verdicts = examine(objects, sources, tools=tools, predecessors=predecessors, delivery=delivery)
+    verdicts = examine(
+        objects,
+        sources,
+        tools=tools,
+        missing_tools=missing_tools,
+        predecessors=predecessors,
+        delivery=delivery,
+    )
     return [problem for verdict in verdicts for problem in verdict.problems]
 
 
@@ -142,6 +152,7 @@ def examine(
     sources: Sequence[Dataset],
     *,
     tools: bool = True,
+    missing_tools: Severity = "warning",
     templates: bool = False,
     foreign: Collection[str] = (),
     predecessors: Sequence[tuple[str, str]] = (),
@@ -162,7 +173,8 @@ def examine(
     Returns
     -------
     list of Verdict
-        One for each object; where dcentvfy found that they disagree, one more for all of them.
+        One for each object; where dcentvfy found that they disagree, or a validator is missing,
+        one more for all of them.
     """
     headers = {str(source.SOPInstanceUID): source for source in sources}
     verdicts: list[Verdict] = []
@@ -194,8 +206,11 @@ def examine(
                 )
                 verdicts.append(_judge(subject, label, outside.of(number, label, kind)))
             together = outside.together()
+    if tools:
+        together += conformance_tools.missing(missing_tools)
     if together:
-        verdicts.append(Verdict(together[0].object, None, tuple(together), ("tool.dcentvfy",)))
+        held = tuple({problem.rule for problem in together} & {conformance_tools.DCENTVFY})
+        verdicts.append(Verdict(together[0].object, None, tuple(together), held))
     return verdicts
 
 
@@ -317,11 +332,13 @@ class _Outside:
         """Return what dciodvfy, and PixelMed where it is asked, say of an object."""
         problems: list[Problem] = []
         held, unchecked = set(), {}
-        if self._tools:
+        if not self._tools:
+            unchecked[conformance_tools.DCIODVFY] = "dciodvfy was not asked for"
+        elif conformance_tools.program("dciodvfy") is None:
+            unchecked[conformance_tools.DCIODVFY] = "dciodvfy is not installed"
+        else:
             problems += conformance_tools.validate(self._paths[number], label, self._given)
             held.add(conformance_tools.DCIODVFY)
-        else:
-            unchecked[conformance_tools.DCIODVFY] = "dciodvfy was not asked for"
         if kind in conformance_tools.TEMPLATE_KINDS:
             if self._templates:
                 problems += conformance_tools.validate_template(self._paths[number], label)

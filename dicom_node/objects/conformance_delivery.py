@@ -10,7 +10,16 @@ from collections.abc import Iterator
 
 from pydicom.dataset import Dataset
 
-from dicom_node.objects.conformance_rules import ALL_KINDS, Need, Rule, Subject, text_of
+from dicom_node.objects.conformance_rules import (
+    ALL_KINDS,
+    Delivery,
+    Need,
+    Problem,
+    Rule,
+    Subject,
+    kind_of,
+    text_of,
+)
 
 STORED = frozenset({0x0000, 0x0001, 0x0107, 0x0116})
 LISTED_KEYWORDS = ("SOPInstanceUID", "SeriesInstanceUID", "Modality", "SeriesDescription")
@@ -51,13 +60,13 @@ def stored_and_proven(subject: Subject) -> Iterator[str]:
 
 def found_by_query(subject: Subject) -> Iterator[str]:
     """Hold that a query finds the object by what people look for."""
-    answer = (subject.delivery.listed or {}).get(subject.uid)
-    if answer is None:
+    answers = (subject.delivery.listed or {}).get(subject.uid, ())
+    if not answers or not all(len(answer) for answer in answers):
         yield "a query does not find the object"
-        return
-    for keyword in LISTED_KEYWORDS:
-        if _said(answer, keyword) != _said(subject.dataset, keyword):
-            yield f"the query answers another {keyword}"
+    for answer in answers:
+        for keyword in LISTED_KEYWORDS:
+            if len(answer) and _said(answer, keyword) != _said(subject.dataset, keyword):
+                yield f"the query answers another {keyword}"
 
 
 def _said(dataset: Dataset, keyword: str) -> str:
@@ -66,16 +75,40 @@ def _said(dataset: Dataset, keyword: str) -> str:
 
 def committed(subject: Subject) -> Iterator[str]:
     """Hold that storage commitment was asked for the object, answered, and granted."""
-    asked = False
-    for answer in (subject.delivery.commitments or {}).values():
-        if answer is None:
-            yield "a storage commitment transaction has no answer yet"
-        elif subject.uid in answer:
-            asked = True
-            if not answer[subject.uid]:
-                yield "the archive does not commit to keep the object"
-    if not asked:
-        yield "no storage commitment was answered for the object"
+    answers = [
+        answer[subject.uid]
+        for answer in (subject.delivery.commitments or {}).values()
+        if subject.uid in answer
+    ]
+    if not answers:
+        yield "no storage commitment was asked for the object"
+    if None in answers:
+        yield "a storage commitment transaction has no answer yet"
+    if False in answers:
+        yield "the archive does not commit to keep the object"
+
+
+def broken_on_the_way(dataset: Dataset, delivery: Delivery) -> list[Problem]:
+    """Hold a result to the rules of this file alone.
+
+    Parameters
+    ----------
+    dataset
+        The object, or what of its header these rules look at: SOP Class and Instance UID, Series
+        Instance UID, Modality, Series Description.
+    delivery
+        How it fared.
+    """
+    kind = kind_of(dataset)
+    if kind is None:
+        return []
+    subject = Subject(dataset, kind, (dataset,), {}, delivery=delivery)
+    return [
+        Problem(rule.id, rule.severity, text, subject.uid)
+        for rule in RULES
+        if rule.check is not None and rule.needs is not None and subject.has(rule.needs)
+        for text in rule.check(subject)
+    ]
 
 
 RULES: tuple[Rule, ...] = (

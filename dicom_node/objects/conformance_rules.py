@@ -8,7 +8,7 @@ for their reason: ``viewer.`` (a viewer shows the object wrongly or not at all),
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -125,17 +125,20 @@ class Delivery:
     returned
         The object as it was retrieved.
     listed
-        The attributes that a query at the image or series level answered for the object.
+        What queries at the image or series level answered for the object, one for each archive.
     commitments
         By Transaction UID: whether each instance of the request was committed to; ``None`` while no
         N-EVENT-REPORT came.
+    unasked
+        Objects that nobody was to be asked about, by what the question would have told.
     """
 
     statuses: Mapping[str, int] | None = None
     proofs: Mapping[str, str] = field(default_factory=dict)
     returned: Mapping[str, Dataset] | None = None
-    listed: Mapping[str, Dataset] | None = None
-    commitments: Mapping[str, Mapping[str, bool] | None] | None = None
+    listed: Mapping[str, Sequence[Dataset]] | None = None
+    commitments: Mapping[str, Mapping[str, bool | None]] | None = None
+    unasked: Mapping[Need, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +197,8 @@ class Subject:
             Need.LISTED: self.delivery.listed,
             Need.COMMITMENTS: self.delivery.commitments,
         }
-        return known[need] is not None
+        unasked = self.delivery.unasked.get(need, frozenset())
+        return known[need] is not None and self.uid not in unasked
 
 
 Check = Callable[[Subject], Iterable[str]]

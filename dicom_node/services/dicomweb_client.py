@@ -20,6 +20,7 @@ from dicom_node.services.storage_scu import StoreStatus, judge_status
 from dicom_node.services.web_connection import PIECE, WebConnection
 
 _REFERENCED, _FAILED = "00081199", "00081198"
+_SERIES_DESCRIPTION = "0008103E"
 _INSTANCE, _REASON, _WARNING = "00081155", "00081197", "00081196"
 
 
@@ -80,6 +81,23 @@ class WebArchive(WebConnection):
             there = {str(_first(one, "00080018")) for one in found}
             proven |= there & set(wanted)
         return proven
+
+    def series(self, study: str) -> dict[str, dict[str, str]]:
+        """Return Modality and Series Description of a study's series, by QIDO-RS.
+
+        Raises
+        ------
+        RetriableError, FinalError
+            It does not answer the question.
+        """
+        found = self.search(f"/studies/{study}/series", {"includefield": _SERIES_DESCRIPTION})
+        return {
+            str(_first(one, "0020000E")): {
+                "Modality": str(_first(one, "00080060") or ""),
+                "SeriesDescription": str(_first(one, _SERIES_DESCRIPTION) or ""),
+            }
+            for one in found
+        }
 
     def search(self, path: str, filters: Mapping[str, str]) -> list[dict[str, Any]]:
         """Search by QIDO-RS; returns DICOM JSON. A server may answer in pages: all are fetched.

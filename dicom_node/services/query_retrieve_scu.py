@@ -17,6 +17,9 @@ _PENDING: Final = frozenset({0xFF00, 0xFF01})
 # A list of UIDs may be as long as a PDU, but some archives take no more than some of them.
 _UIDS_PER_QUERY: Final = 50
 
+SERIES_KEYWORDS: Final = ("Modality", "SeriesDescription")
+"""What people look for a series by, and an answer has to hold (IHE RAD-14)."""
+
 
 def confirm(
     destination: Destination,
@@ -68,6 +71,44 @@ def confirm(
             ) from error
         raise
     return proven
+
+
+def series_at(
+    destination: Destination,
+    calling_ae_title: str,
+    study_instance_uid: str,
+    series_instance_uids: Collection[str],
+) -> dict[str, dict[str, str]]:
+    """Return what a PACS answers for series by what people look for: modality and description.
+
+    One C-FIND at SERIES level in Study Root for each (PS3.4 C.6.2.1): the attributes of a series
+    are not answered at IMAGE level.
+
+    Returns
+    -------
+    dict
+        Series Instance UID -> Modality and Series Description; series that it does not find are
+        left out.
+
+    Raises
+    ------
+    RetriableError, FinalError
+        As `confirm`.
+    """
+    context = build_context(STUDY_ROOT_FIND, list(UNCOMPRESSED))
+    found: dict[str, dict[str, str]] = {}
+    with dial(destination, [context], calling_ae_title=calling_ae_title) as association:
+        for series in series_instance_uids:
+            identifier = Dataset()
+            identifier.QueryRetrieveLevel = "SERIES"
+            identifier.StudyInstanceUID = study_instance_uid
+            identifier.SeriesInstanceUID = series
+            for keyword in SERIES_KEYWORDS:
+                setattr(identifier, keyword, "")
+            for match in find(association, destination, identifier):
+                if str(match.get("SeriesInstanceUID", "")) == series:
+                    found[series] = {one: str(match.get(one, "")) for one in SERIES_KEYWORDS}
+    return found
 
 
 def instances_at(

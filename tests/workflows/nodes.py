@@ -21,6 +21,7 @@ from db.models import Job
 from db.results import WrittenResult, record_results
 from db.session import Database
 from dicom_node.archive import Archive
+from dicom_node.services.header import attributes_of
 from tests.databases import START
 from tests.workflows.pacs import COMPREHENSIVE_3D_SR, ENHANCED_SR, SEG, Pacs
 from workflows.configuration import Configuration
@@ -180,6 +181,7 @@ def _result(
         path=stored.path,
         size=stored.size,
         sha256=stored.sha256,
+        attributes=attributes_of(dataset),
     )
 
 

@@ -35,6 +35,10 @@ class Pacs:
         SOP Instance UIDs that its next C-FINDs do not know, and how often.
     finds
         Whether it takes C-FIND at all.
+    hides_series
+        Whether its C-FIND at SERIES level finds nothing.
+    renames
+        What it answers as Series Description in place of ours.
     commits
         Takes a request for commitment: the association and its Action Information, and returns
         the status. None: it does no storage commitment.
@@ -51,6 +55,8 @@ class Pacs:
     drops: set[str] = field(default_factory=set)
     forgets: dict[str, int] = field(default_factory=dict)
     finds: bool = True
+    hides_series: bool = False
+    renames: str = ""
     commits: Callable[[Any, Dataset], int] | None = None
     knows: tuple[str, ...] = ()
     stored: list[tuple[int, str]] = field(default_factory=list)
@@ -60,6 +66,7 @@ class Pacs:
     _associations: int = 0
     _server: Any = None
     _places: dict[str, tuple[str, str]] = field(default_factory=dict)
+    _series: dict[str, Dataset] = field(default_factory=dict)
 
     def start(self) -> None:
         """Listen, on the port of the last time if there was one."""
@@ -107,6 +114,7 @@ class Pacs:
             return self.statuses[uid].pop(0)
         dataset = event.dataset
         self._places[uid] = (str(dataset.StudyInstanceUID), str(dataset.SeriesInstanceUID))
+        self._series[str(dataset.SeriesInstanceUID)] = dataset
         data: BytesIO = event.request.DataSet
         self.data.setdefault(uid, []).append(data.getvalue())
         self.stored.append((self._associations, uid))
@@ -119,8 +127,22 @@ class Pacs:
             return 0x0122, None
         return self.commits(event.assoc, event.action_information), None
 
+    def _find_series(self, asked: Dataset) -> Iterator[tuple[int, Dataset | None]]:
+        stored = self._series.get(asked.SeriesInstanceUID)
+        if stored is not None and not self.hides_series:
+            found = Dataset()
+            found.QueryRetrieveLevel = "SERIES"
+            found.StudyInstanceUID = stored.StudyInstanceUID
+            found.SeriesInstanceUID = stored.SeriesInstanceUID
+            found.Modality = stored.get("Modality", "")
+            found.SeriesDescription = self.renames or stored.get("SeriesDescription", "")
+            yield 0xFF00, found
+
     def _find(self, event: Event) -> Iterator[tuple[int, Dataset | None]]:
         asked = event.identifier
+        if asked.QueryRetrieveLevel == "SERIES":
+            yield from self._find_series(asked)
+            return
         wanted = asked.SOPInstanceUID
         listed = [wanted] if isinstance(wanted, str) else list(wanted or [])
         for uid, (study, series) in self._places.items():

