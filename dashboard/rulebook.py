@@ -22,6 +22,7 @@ from workflows.node import Node
 from workflows.reloading import ask_to_reload
 from workflows.rule_trial import try_file, try_past
 from workflows.rules import Rules, rules_of
+from workflows.rules_checks import unheard, unknown_targets
 from workflows.settings import load
 from workflows.yaml_positions import ConfigurationError, parse_marked
 
@@ -51,10 +52,11 @@ def try_rules(
     rules, problems = check_rules(node, text)
     if rules is None:
         return _page(request, node, text, problems=problems, status=422)
+    warnings = _worth_a_look(node, rules, text)
     if file is not None and file.filename:
-        return _page(request, node, text, **_tried_file(node, rules, file))
+        return _page(request, node, text, warnings=warnings, **_tried_file(node, rules, file))
     past = try_past(node, rules, node.now() - timedelta(days=days))
-    return _page(request, node, text, past=past, days=days)
+    return _page(request, node, text, warnings=warnings, past=past, days=days)
 
 
 @router.post("/rules")
@@ -115,8 +117,8 @@ def _page(request: Request, node: Node, text: str, *, status: int = 200, **found
     with node.database.reading() as session:
         versions = rules_versions(session)
     context: dict[str, Any] = {
-        "problems": [], "plan": None, "past": None, "days": _DAYS, "file_problem": "",
-        "file_name": "", **found,
+        "problems": [], "warnings": [], "plan": None, "past": None, "days": _DAYS,
+        "file_problem": "", "file_name": "", **found,
     }  # fmt: skip
     return render(
         request, "rules.html", status_code=status, text=text, before=text_on_disk(node),
@@ -140,6 +142,19 @@ def check_rules(node: Node, text: str) -> tuple[Rules | None, list[str]]:
         return rules_of(parse_marked(text, "rules.yaml"), settings), []
     except ConfigurationError as error:
         return None, [str(problem) for problem in error.problems]
+
+
+def _worth_a_look(node: Node, rules: Rules, text: str) -> list[str]:
+    """Say what may stand in a text and is seldom meant."""
+    marked = parse_marked(text, "rules.yaml")
+    known = {target.name for target in node.model.card.targets}
+    return [
+        str(problem)
+        for problem in (
+            *unknown_targets(rules, marked, known),
+            *unheard(rules, marked, node.settings),
+        )
+    ]
 
 
 def _tried_file(node: Node, rules: Rules, file: UploadFile) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from dashboard.images import Images, segmentation_of
 from dashboard.stacks import Stack
-from db.models import FindingRecord
+from db.models import FindingRecord, Job
 from db.questions import AskedQuestion
 from db.results import findings_of
 from db.reviews import last_reviews, review_as_json
@@ -34,10 +34,14 @@ def job_scene(node: Node, images: Images, job_id: int) -> dict[str, Any]:
     with node.database.reading() as session:
         found = [_of_record(one) for one in findings_of(session, job_id)]
         last = last_reviews(session, job_id)
+        job = session.get(Job, job_id)
+    named = None if job is None else node.configuration.rules.rule(job.rule)
     newest = max((review.id for review in last.values()), default=0)
     findings = _findings(found, len(stack.places))
     for finding in findings:
         review = last.get(finding["position"])
+        present = [finding["target"]] if finding["presence"] == "present" else []
+        finding["critical"] = bool(named and named.critical_of(present))
         finding["review"] = None if review is None else review_as_json(review)
     digest = "" if segmentation is None else segmentation.sha256
     return {

@@ -46,8 +46,7 @@ class Server(uvicorn.Server):
 
 def write_ready(node: Node, port: int) -> None:
     """Write ``run/dashboard.json``, whole or not at all, for the node's user only."""
-    settings = node.settings.dashboard
-    url = address_of(settings, port)
+    url = node.settings.dashboard.address(port)
     ready = {"pid": os.getpid(), "port": port, "url": url}
     with node.database.session() as session:
         secret = invite_first_admin(session, node.now())
@@ -58,17 +57,6 @@ def write_ready(node: Node, port: int) -> None:
     with os.fdopen(os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
         json.dump(ready, file)
     temporary.replace(path)
-
-
-def address_of(settings: DashboardSettings, port: int) -> str:
-    """Return the address that people type."""
-    if settings.public_url is not None:
-        return settings.public_url
-    scheme = "https" if settings.certificate else "http"
-    host = settings.host
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - every address; the host's name is one of them
-        host = socket.gethostname()
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def listen(settings: DashboardSettings) -> socket.socket:

@@ -17,19 +17,27 @@ ATTEMPTS: Final = 12
 _FIRST_PAUSE: Final = timedelta(seconds=20)
 _LONGEST_PAUSE: Final = timedelta(hours=1)
 _AT_ONCE: Final = 200
+_FINDINGS_AT_ONCE: Final = 2000
 
 
 class Ended(NamedTuple):
-    """A job that ended, and the targets that it found present."""
+    """A job that ended."""
 
     job_id: int
     state: JobState
-    present: frozenset[str]
+
+
+class Found(NamedTuple):
+    """A target that a job found present, and the rule by which it was looked for."""
+
+    job_id: int
+    rule: str
+    target: str
 
 
 def ended_jobs(session: Session, since: datetime) -> list[Ended]:
     """List the jobs that failed or were delivered since then, the newest first."""
-    rows: list[tuple[int, JobState]] = []
+    rows: list[Ended] = []
     for state in (JobState.FAILED, JobState.DELIVERED):
         found = session.scalars(
             select(Job.id)
@@ -37,16 +45,31 @@ def ended_jobs(session: Session, since: datetime) -> list[Ended]:
             .order_by(Job.finished_at.desc())
             .limit(_AT_ONCE)
         )
-        rows += [(job_id, state) for job_id in found]
-    present: dict[int, set[str]] = {}
-    for job_id, target in session.execute(
-        select(FindingRecord.job_id, FindingRecord.target).where(
-            FindingRecord.job_id.in_([job_id for job_id, _ in rows]),
-            FindingRecord.presence == "present",
+        rows += [Ended(job_id, state) for job_id in found]
+    return rows
+
+
+def found_present(session: Session, rules: Sequence[str], since: datetime) -> list[Found]:
+    """List what jobs of these rules that changed since then found present, in order."""
+    rows = session.execute(
+        select(Job.id, Job.rule, FindingRecord.target)
+        .join(FindingRecord, FindingRecord.job_id == Job.id)
+        .where(Job.rule.in_(rules), Job.updated_at >= since, FindingRecord.presence == "present")
+        .order_by(Job.updated_at.desc(), FindingRecord.position)
+        .limit(_FINDINGS_AT_ONCE)
+    )
+    return [Found(*row) for row in rows]
+
+
+def present_targets(session: Session, job_id: int) -> list[str]:
+    """List the targets that a job found present, in the order of its findings."""
+    return list(
+        session.scalars(
+            select(FindingRecord.target)
+            .where(FindingRecord.job_id == job_id, FindingRecord.presence == "present")
+            .order_by(FindingRecord.position)
         )
-    ):
-        present.setdefault(job_id, set()).add(target)
-    return [Ended(job_id, state, frozenset(present.get(job_id, ()))) for job_id, state in rows]
+    )
 
 
 def known_notices(session: Session, job_ids: Sequence[int]) -> set[tuple[int, str, str]]:

@@ -37,7 +37,8 @@ __all__ = ["StartError", "run"]
 
 REDIS_SECONDS = 30.0
 LISTENER_SECONDS = 90.0
-DASHBOARD_SECONDS = 60.0
+WEB_SECONDS = 60.0
+WEB = {"dashboard": "Dashboard", "dicomweb": "DICOMweb"}
 WORKER_STOP_SECONDS = 30.0  # a task cut off here is taken up again by the next start
 STARTS_BEFORE_GIVING_UP = 3
 CANNOT_START = 2  # exit code of a program that says why it will never start like this
@@ -101,7 +102,7 @@ def run(folder: Path, say: Callable[[str], None]) -> None:
         with Supervisor(home.log, say, lambda: _reload(home, say)) as supervisor:
             try:
                 _start(tree, supervisor, say)
-                supervisor.wait(lambda: _tell_of_a_new_port(tree, supervisor))
+                supervisor.wait(lambda: _keep_ready(tree, supervisor, say))
                 say("Stopping: no new associations; work in progress gets its time to end.")
             finally:
                 home.ready_json.unlink(missing_ok=True)
@@ -132,56 +133,44 @@ def _start(tree: _Tree, supervisor: Supervisor, say: Callable[[str], None]) -> N
     _insist(listening is not None, supervisor, "listener")
     for program in (*_workers(tree), _beat(tree)):
         supervisor.start(program)
-    pages = _start_dashboard(tree, supervisor, say) if settings.dashboard.enabled else {}
-    web = _start_dicomweb(tree, supervisor, say) if settings.dicomweb.enabled else {}
-    ready = _write_ready(home, {**(listening or {}), **pages, **web})
+    told = dict(listening or {})
+    if settings.dashboard.enabled:
+        told |= _start_web(tree, supervisor, say, "dashboard")
+    if settings.dicomweb.enabled:
+        told |= _start_web(tree, supervisor, say, "dicomweb")
+    ready = _write_ready(home, told)
     say(
         f"Ready: {ready['ae_title']} takes studies at {ready['host']}:{ready['port']} "
         f"(home {home.root})."
     )
 
 
-def _start_dashboard(
-    tree: _Tree, supervisor: Supervisor, say: Callable[[str], None]
+def _start_web(
+    tree: _Tree, supervisor: Supervisor, say: Callable[[str], None], name: str
 ) -> dict[str, Any]:
-    """Start the web pages; without them the node still receives and delivers."""
-    supervisor.start(_dashboard(tree))
+    """Start a web server; without it the node still receives and delivers.
+
+    One that answers later than is waited for here is told by `_keep_ready`.
+    """
+    supervisor.start(_web_program(tree, name))
     supervisor.wait(
-        lambda: _dashboard_told(tree, supervisor) is not None or _given_up(supervisor, "dashboard"),
-        DASHBOARD_SECONDS,
+        lambda: _web_told(tree, supervisor, name) is not None or _given_up(supervisor, name),
+        WEB_SECONDS,
     )
-    told = _dashboard_told(tree, supervisor)
+    told = _web_told(tree, supervisor, name)
     if told is None:
         if not supervisor.stop_requests:
-            lines = " ".join(supervisor.last_lines("dashboard")[-2:])
-            say(f"The node works without its web pages. {lines or 'See log/dashboard.log.'}")
+            lines = " ".join(supervisor.last_lines(name)[-2:])
+            say(f"The node works without {WEB[name]}. {lines or f'See log/{name}.log.'}")
         return {}
-    say(f"Dashboard: {told['url']}")
+    _say_address(name, told, say)
+    return {name: told["url"]}
+
+
+def _say_address(name: str, told: dict[str, Any], say: Callable[[str], None]) -> None:
+    say(f"{WEB[name]}: {told['url']}")
     if "first_admin" in told:
         say(f"Make the first administrator here (the link works once): {told['first_admin']}")
-    return {"dashboard": told["url"]}
-
-
-def _start_dicomweb(
-    tree: _Tree, supervisor: Supervisor, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """Start the DICOMweb server; without it the node still receives and delivers."""
-
-    def told() -> dict[str, Any] | None:
-        return _told(tree.home.dicomweb_json, supervisor.pid("dicomweb"))
-
-    supervisor.start(tree.program("dicomweb", *_python("workflows.dicomweb"), stop_seconds=12.0))
-    supervisor.wait(
-        lambda: told() is not None or _given_up(supervisor, "dicomweb"), DASHBOARD_SECONDS
-    )
-    written = told()
-    if written is None:
-        if not supervisor.stop_requests:
-            lines = " ".join(supervisor.last_lines("dicomweb")[-2:])
-            say(f"The node works without DICOMweb. {lines or 'See log/dicomweb.log.'}")
-        return {}
-    say(f"DICOMweb: {written['url']}")
-    return {"dicomweb": written["url"]}
 
 
 def _write_ready(home: Home, listening: dict[str, Any]) -> dict[str, Any]:
@@ -192,14 +181,17 @@ def _write_ready(home: Home, listening: dict[str, Any]) -> dict[str, Any]:
     return ready
 
 
-def _tell_of_a_new_port(tree: _Tree, supervisor: Supervisor) -> bool:
-    """Write ``ready.json`` again when a restarted listener got another port (``port: 0``)."""
-    listening = _listening(tree, supervisor)
-    settings = tree.settings
-    if listening is not None and 0 in (settings.node.port, settings.tls.port):
-        written = json.loads(tree.home.ready_json.read_text())
-        if any(written[key] != listening[key] for key in ("port", "tls_port")):
-            _write_ready(tree.home, {**written, **listening})
+def _keep_ready(tree: _Tree, supervisor: Supervisor, say: Callable[[str], None]) -> bool:
+    """Write ``ready.json`` again when a program began to answer late, or at another port."""
+    written = json.loads(tree.home.ready_json.read_text())
+    now = _listening(tree, supervisor) or {}
+    for name in WEB:
+        told = _web_told(tree, supervisor, name)
+        if told is not None and told["url"] != written.get(name):
+            now[name] = told["url"]
+            _say_address(name, told, say)
+    if any(written.get(key) != value for key, value in now.items()):
+        _write_ready(tree.home, {**written, **now})
     return False  # there is nothing to wait for: the node runs until it is stopped
 
 
@@ -306,8 +298,12 @@ def _listener(tree: _Tree) -> Program:
     return tree.program("listener", *_python("workflows.listener"), stop_seconds=20.0)
 
 
-def _dashboard(tree: _Tree) -> Program:
-    return tree.program("dashboard", *_python("dashboard.server"), stop_seconds=8.0)
+def _web_program(tree: _Tree, name: str) -> Program:
+    module, stop_seconds = {
+        "dashboard": ("dashboard.server", 8.0),
+        "dicomweb": ("workflows.dicomweb", 12.0),
+    }[name]
+    return tree.program(name, *_python(module), stop_seconds=stop_seconds)
 
 
 # ---------------------------------------------------------------------- readiness
@@ -332,9 +328,11 @@ def _listening(tree: _Tree, supervisor: Supervisor) -> dict[str, Any] | None:
     return None if told is None else {key: told[key] for key in keys}
 
 
-def _dashboard_told(tree: _Tree, supervisor: Supervisor) -> dict[str, Any] | None:
-    """Return what the present run of the dashboard wrote once it answered."""
-    return _told(tree.home.dashboard_json, supervisor.pid("dashboard"))
+def _web_told(tree: _Tree, supervisor: Supervisor, name: str) -> dict[str, Any] | None:
+    """Return what the present run of a web server wrote once it answered."""
+    home = tree.home
+    path = {"dashboard": home.dashboard_json, "dicomweb": home.dicomweb_json}[name]
+    return _told(path, supervisor.pid(name))
 
 
 def _told(path: Path, pid: int | None) -> dict[str, Any] | None:

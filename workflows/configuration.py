@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
+from inference.card import read_card
+from inference.errors import CheckpointError
+from workflows.model_card import model_folder
 from workflows.rules import Rules, rules_of
+from workflows.rules_checks import unheard, unknown_targets
 from workflows.settings import Home, NodeSettings, load, settings_of
 from workflows.yaml_positions import (
     ConfigurationError,
@@ -98,3 +103,14 @@ def _worth_a_look(
     if not rules.rules:
         text, mend = "without a rule nothing is interpreted", "add a rule"
         yield marked_rules.problem(("rules",), text, mend, "warning")
+    if any("critical" in channel.about for channel in settings.notices) and not any(
+        rule.critical for rule in rules.rules
+    ):
+        text = "a notice is to tell of critical findings, but no rule calls any target critical"
+        mend = "list targets under critical of a rule in rules.yaml"
+        yield node.problem(("notices",), text, mend, "warning")
+    yield from unheard(rules, marked_rules, settings)
+    with suppress(CheckpointError):  # `doctor`, and the start of the node, tell of a bad model.
+        card = read_card(model_folder(settings))
+        known = {target.name for target in card.targets}
+        yield from unknown_targets(rules, marked_rules, known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -46,3 +47,13 @@ class DashboardSettings(Settings):
     idle_minutes: Annotated[float, Field(strict=True, gt=0, le=10080)] = 60.0
     viewer_url: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
     openid: OpenIdSettings | None = None
+
+    def address(self, port: int | None = None) -> str:
+        """Return the address that people type; `port` is the one that was had for ``port: 0``."""
+        if self.public_url is not None:
+            return self.public_url
+        scheme = "https" if self.certificate else "http"
+        host = self.host
+        if host in ("0.0.0.0", "::"):  # noqa: S104 - every address; the host's name is one of them
+            host = socket.gethostname()
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port or self.port}"

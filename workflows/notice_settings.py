@@ -26,12 +26,11 @@ class MailSettings(Settings):
 class NoticeSettings(Settings):
     """One entry of ``notices``: a web address or a mailbox, and what it is told of.
 
-    `critical` lists the targets whose presence counts as critical.
+    ``critical`` is what a rule calls so.
     """
 
     name: Name
     about: Annotated[tuple[NoticeKind, ...], Field(min_length=1)] = ("failed",)
-    critical: tuple[str, ...] = ()
     url: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
     secret: Secret | None = None
     mail: MailSettings | None = None

@@ -10,29 +10,35 @@ import hmac
 import json
 import logging
 import smtplib
-from datetime import timedelta
+from datetime import datetime, timedelta
 from email.message import EmailMessage
 from typing import Any, Final
 
 import httpx
+from sqlalchemy.orm import Session
 
 from db.jobs import JobState
 from db.notices import (
     add_notice,
     due_notices,
     ended_jobs,
+    found_present,
     known_notices,
     note_sending,
+    present_targets,
     told_job,
 )
 from workflows.node import Node
-from workflows.notice_settings import MailSettings, NoticeSettings
+from workflows.notice_settings import MailSettings, NoticeKind, NoticeSettings
 
 _LOG = logging.getLogger(__name__)
 _LOOK_BACK: Final = timedelta(hours=1)
-"""Jobs that ended earlier are not told of: a channel that is new begins with what happens now."""
+"""What happened earlier is not told of: a channel that is new begins with what happens now."""
 _SECONDS: Final = 10.0
-_KINDS: Final = {JobState.FAILED: "failed", JobState.DELIVERED: "delivered"}
+_KINDS: Final[dict[JobState, NoticeKind]] = {
+    JobState.FAILED: "failed",
+    JobState.DELIVERED: "delivered",
+}
 
 
 def send_notices(node: Node) -> int:
@@ -41,16 +47,12 @@ def send_notices(node: Node) -> int:
         return 0
     now = node.now()
     with node.database.session() as session:
-        ended = ended_jobs(session, now - _LOOK_BACK)
-        known = known_notices(session, [one.job_id for one in ended])
-        for one in ended:
+        happened = [*_critical(node, session, now - _LOOK_BACK), *_ended(session, now - _LOOK_BACK)]
+        known = known_notices(session, [job_id for job_id, _ in happened])
+        for job_id, what in happened:
             for channel in node.settings.notices:
-                kinds = {_KINDS[one.state]}
-                if one.present.intersection(channel.critical):
-                    kinds.add("critical")
-                for kind in sorted(kinds.intersection(channel.about)):
-                    if (one.job_id, kind, channel.name) not in known:
-                        add_notice(session, one.job_id, kind, channel.name, now)
+                if what in channel.about and (job_id, what, channel.name) not in known:
+                    add_notice(session, job_id, what, channel.name, now)
         session.flush()
         due = [(one.id, one.job_id, one.kind, one.channel) for one in due_notices(session, now)]
     channels = {channel.name: channel for channel in node.settings.notices}
@@ -63,6 +65,18 @@ def send_notices(node: Node) -> int:
             note_sending(session, notice_id, problem, node.now())
         sent += not problem
     return sent
+
+
+def _ended(session: Session, since: datetime) -> list[tuple[int, NoticeKind]]:
+    return [(one.job_id, _KINDS[one.state]) for one in ended_jobs(session, since)]
+
+
+def _critical(node: Node, session: Session, since: datetime) -> list[tuple[int, NoticeKind]]:
+    """Name the jobs that found what their rule calls critical; the PACS need not have it yet."""
+    rules = {rule.name: rule for rule in node.configuration.rules.rules if rule.critical}
+    found = found_present(session, list(rules), since) if rules else []
+    jobs = dict.fromkeys(one.job_id for one in found if rules[one.rule].critical_of([one.target]))
+    return [(job_id, "critical") for job_id in jobs]
 
 
 def _send(node: Node, channel: NoticeSettings | None, job_id: int, kind: str) -> str:
@@ -81,9 +95,13 @@ def _send(node: Node, channel: NoticeSettings | None, job_id: int, kind: str) ->
             "modality": job.modality,
             "rule": job.rule,
             "sentence": job.error,
-            "link": f"{node.settings.dashboard.public_url or ''}/jobs/{job_id}",
+            "link": f"{node.settings.dashboard.address()}/jobs/{job_id}",
             "node": node.settings.node.name,
         }
+        if kind == "critical":
+            rule = node.configuration.rules.rule(job.rule)
+            present = present_targets(session, job_id)
+            content["found"] = ", ".join(rule.critical_of(present) if rule else present)
     try:
         if channel.url is not None:
             _post(channel.url, channel.secret, content)

@@ -17,11 +17,11 @@ from pydicom import Dataset
 from dicom_node.objects.series import SetAside, Source
 from workflows.conditions import AnyCondition, Keyword, matches, shown, values_of
 from workflows.hours import Hours
+from workflows.rules_checks import problems_of
 from workflows.setting_values import AeTitle, Flag, Name, Settings
 from workflows.settings import NodeSettings
 from workflows.yaml_positions import (
     ConfigurationError,
-    ConfigurationProblem,
     MarkedYaml,
     validate,
 )
@@ -112,9 +112,15 @@ class Rule(Settings):
     series: SeriesSelection = SeriesSelection()
     task: StudyTask = "segmentation"
     targets: Names = "all"
+    critical: Names | tuple[()] = ()
     priority: Priority = "routine"
     hours: Hours | None = None
     destinations: Names = "all"
+
+    def critical_of(self, found: Iterable[str]) -> tuple[str, ...]:
+        """Return those of the targets found present that this rule calls critical."""
+        named = None if self.critical == "all" else {name.casefold() for name in self.critical}
+        return tuple(name for name in found if named is None or name.casefold() in named)
 
 
 class Rules(Settings):
@@ -390,25 +396,7 @@ def rules_of(marked: MarkedYaml, settings: NodeSettings) -> Rules:
         With file, line and mend of every mistake.
     """
     rules = validate(Rules, marked)
-    problems = list(_rule_problems(rules, marked, settings))
+    problems = list(problems_of(rules, marked, settings))
     if problems:
         raise ConfigurationError(problems)
     return rules
-
-
-def _rule_problems(
-    rules: Rules, marked: MarkedYaml, settings: NodeSettings
-) -> Iterable[ConfigurationProblem]:
-    seen: dict[str, int] = {}
-    names = [destination.name for destination in settings.destinations]
-    for index, rule in enumerate(rules.rules):
-        first = seen.setdefault(rule.name.casefold(), index)
-        if first != index:
-            text = f"the name {rule.name!r} is already used by rules[{first}]"
-            yield marked.problem(("rules", index, "name"), text, "give each rule its own name")
-        for position, wanted in enumerate(() if rule.destinations == "all" else rule.destinations):
-            if wanted not in names:
-                text = f"there is no destination {wanted!r}"
-                mend = "add it to destinations in node.yaml"
-                mend += f", or use one of {', '.join(names)}" if names else ", which has none yet"
-                yield marked.problem(("rules", index, "destinations", position), text, mend)

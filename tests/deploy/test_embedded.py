@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -102,6 +103,15 @@ def test_a_dead_listener_is_started_again_and_its_new_port_told(node: NodeProces
     until(lambda: told(node, "listener")["pid"] != before["pid"])
     until(lambda: told(node, "ready")["port"] == told(node, "listener")["port"])
     assert "listener was ended by SIGKILL; it is started again" in node.log.read_text()
+
+
+def test_a_dashboard_that_answers_later_is_told(node: NodeProcess) -> None:
+    before = told(node, "ready")["dashboard"]
+    psutil.Process(int(str(told(node, "dashboard")["pid"]))).kill()
+    until(lambda: told(node, "ready")["dashboard"] != before)
+    port = urlsplit(str(told(node, "ready")["dashboard"])).port
+    with socket.create_connection(("127.0.0.1", port or 0), timeout=5):
+        pass
 
 
 def test_a_hangup_reads_the_configuration_again(node: NodeProcess) -> None:

@@ -224,6 +224,7 @@ def test_an_empty_study_has_a_sentence() -> None:
         ("rules:\n- name: a\n  targets: []\n", ["rules.yaml:3:"]),
         ("rules:\n- name: a\n  destinations: pacs\n", ["rules.yaml:3:", "no destination 'pacs'"]),
         ("rule:\n- name: a\n", ["rules.yaml:1:", "'rules'"]),
+        ("rules:\n- name: a\n  targets: [x]\n  critical: [X, y]\n", ["rules.yaml:4:", "'y'"]),
     ],
 )
 def test_mistakes_in_rules_have_line_and_mend(text: str, said: list[str]) -> None:

@@ -59,6 +59,7 @@ export class FindingList extends EventTarget {
     const overlap =
       finding.predicted_iou === null ? "" : ` · the model's own estimate of its mask ${finding.predicted_iou.toFixed(2)}`;
     part(".sure").textContent = `${sure}${overlap}`;
+    part(".mark-urgent").hidden = !finding.critical;
     part(".sure").title = `Asked: ${plain(finding.prompt)}`;
     part(".judge").hidden = !this.judged;
     for (const button of item.querySelectorAll("[data-verdict]")) {
