@@ -16,13 +16,14 @@ def _not_withdrawn(sop_instance_uid: Any) -> ColumnElement[bool]:
     return ~exists().where(Withdrawal.sop_instance_uid == sop_instance_uid)
 
 
+STORED_SOURCE: Final = and_(Instance.conflict.is_(False), Instance.purged_at.is_(None))
+"""A received instance: the first version of its UID, and its file is there."""
+
 HELD_SOURCE: Final = and_(
-    Instance.conflict.is_(False),
-    Instance.purged_at.is_(None),
+    STORED_SOURCE,
     _not_withdrawn(Instance.sop_instance_uid),
 )
-"""A received instance: the first version of its UID, and its file is there; not a withdrawn result
-that a PACS has sent back."""
+"""A stored one that is no withdrawn result, which a PACS has sent back."""
 
 HELD_RESULT: Final = and_(
     ResultRecord.state == ResultState.READY,

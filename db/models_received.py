@@ -112,8 +112,8 @@ class Instance(Base):
     __table_args__ = (
         UniqueConstraint("series_id", "sop_instance_uid", "sha256"),
         Index("ix_instance_sop_instance_uid", "sop_instance_uid"),
-        # With what says whether it is held: to count a study's instances needs no rows.
-        Index("ix_instance_study_id", "study_id", "purged_at", "conflict"),
+        # With what says whether it is held: to count a study's series and instances needs no rows.
+        Index("ix_instance_study_id", "study_id", "purged_at", "conflict", "series_id"),
         Index(
             "ix_instance_kept_received_at",
             "received_at",

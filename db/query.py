@@ -10,9 +10,9 @@ instances is held. A result that came back from a PACS counts once, as what was 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Select, SQLColumnExpression, exists, func, or_, select
 from sqlalchemy.orm import Session
@@ -20,7 +20,13 @@ from sqlalchemy.orm import Session
 from db.conditions import Condition, holds
 from db.held import HELD_RESULT, HELD_SOURCE
 from db.models import Instance, Job, ResultRecord, Series, Study
-from db.query_counts import counts_of, modalities_of, sop_classes_of
+from db.query_counts import (
+    below_studies,
+    counts_of_patients,
+    instances_of_series,
+    results_of_series,
+    sop_classes_of,
+)
 from db.query_keys import (
     COUNTS,
     KEYS,
@@ -30,6 +36,10 @@ from db.query_keys import (
     SOP_CLASSES_IN_STUDY,
     Level,
     level_of,
+)
+
+_OF_STUDY: Final = frozenset(
+    {MODALITIES_IN_STUDY, "NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances"}
 )
 
 
@@ -327,27 +337,45 @@ def _more(
     wanted: Collection[str],
     *,
     results: bool = False,
-) -> Any:
+) -> Callable[[int, int], dict[str, str]]:
     """Count and collect what is wanted; returns a function of row and study to attributes."""
-    gathered: dict[str, tuple[bool, Mapping[int, str]]] = {}
+    by_study: dict[str, Mapping[int, str]] = {}
+    by_row: dict[str, Mapping[int, str]] = {}
     if level != "patient":
-        if MODALITIES_IN_STUDY in wanted:
-            gathered[MODALITIES_IN_STUDY] = (True, modalities_of(session, study_ids))
+        if not _OF_STUDY.isdisjoint(wanted):
+            below = below_studies(session, study_ids)
+            told = {
+                MODALITIES_IN_STUDY: {key: _values(one.modalities) for key, one in below.items()},
+                "NumberOfStudyRelatedSeries": {
+                    key: str(one.series) for key, one in below.items() if one.series
+                },
+                "NumberOfStudyRelatedInstances": {
+                    key: str(one.instances) for key, one in below.items() if one.instances
+                },
+            }
+            by_study.update((keyword, told[keyword]) for keyword in _OF_STUDY & set(wanted))
         if SOP_CLASSES_IN_STUDY in wanted:
-            gathered[SOP_CLASSES_IN_STUDY] = (True, sop_classes_of(session, study_ids))
-    for keyword, of_level in COUNTS.items():
-        if keyword in wanted and LEVELS.index(of_level) <= LEVELS.index(level):
-            by_study = of_level != "series"
-            keys = study_ids if by_study else ids
-            if of_level == "series" and level == "instance":
-                continue
-            counts = counts_of(session, keyword, keys, results=results)
-            gathered[keyword] = (by_study, {key: str(count) for key, count in counts.items()})
+            classes = sop_classes_of(session, study_ids)
+            by_study[SOP_CLASSES_IN_STUDY] = {key: _values(one) for key, one in classes.items()}
+    for keyword in COUNTS:
+        if keyword in wanted and COUNTS[keyword] == "patient":
+            by_study[keyword] = _texts(counts_of_patients(session, keyword, study_ids))
+    if level == "series" and "NumberOfSeriesRelatedInstances" in wanted:
+        count = results_of_series if results else instances_of_series
+        by_row["NumberOfSeriesRelatedInstances"] = _texts(count(session, ids))
 
     def of_row(row_id: int, study_id: int) -> dict[str, str]:
         return {
-            keyword: texts.get(study_id if by_study else row_id, "")
-            for keyword, (by_study, texts) in gathered.items()
+            **{keyword: texts.get(study_id, "") for keyword, texts in by_study.items()},
+            **{keyword: texts.get(row_id, "") for keyword, texts in by_row.items()},
         }
 
     return of_row
+
+
+def _values(texts: set[str]) -> str:
+    return "\\".join(sorted(texts - {""}))
+
+
+def _texts(counts: Mapping[int, int]) -> dict[int, str]:
+    return {key: str(count) for key, count in counts.items()}

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from db.conditions import Between, Condition, Like, OneOf, first_moment, last_moment
-from db.query import Found, describe, find
+from db.query import Described, Found, describe, find
 from db.query_keys import LEVELS, MATCHED, STUDY_DATE_AND_TIME, level_of
 from db.query_keys import Level as DatabaseLevel
 from db.session import Database
@@ -51,20 +51,24 @@ class NodeCatalog:
         self, query: Query, wanted: Collection[str], *, start: int = 0, size: int | None = None
     ) -> Iterator[Match]:
         """Yield what matches; the pages are read while they are asked for."""
-        found = self._found(query)
-        end = len(found) if size is None else min(len(found), start + size)
+        with self._reading() as session:
+            found = self._found(session, query)
+            end = len(found) if size is None else min(len(found), start + size)
+            page = _page(session, found, start, end, wanted)
         for begin in range(start, end, _PAGE):
-            with self._reading() as session:
-                page = describe(session, found.page(begin, min(_PAGE, end - begin)), wanted)
+            if begin > start:
+                with self._reading() as session:
+                    page = _page(session, found, begin, end, wanted)
             for one in page:
                 path = self._archive.absolute(one.path) if one.path else None
                 yield Match(one.attributes, path, one.is_result)
 
     def count(self, query: Query) -> int:
         """Return how many match."""
-        return len(self._found(query))
+        with self._reading() as session:
+            return len(self._found(session, query))
 
-    def _found(self, query: Query) -> Found:
+    def _found(self, session: Session, query: Query) -> Found:
         conditions = {
             keyword: _condition(matching)
             for keyword, matching in query.matching.items()
@@ -76,8 +80,7 @@ class NodeCatalog:
             raise FinalError(
                 f"a query names more than {_MOST_VALUES} values; ask for fewer at a time"
             )
-        with self._reading() as session:
-            return find(session, _LEVELS[query.level], conditions)
+        return find(session, _LEVELS[query.level], conditions)
 
     @contextmanager
     def _reading(self) -> Iterator[Session]:
@@ -88,6 +91,12 @@ class NodeCatalog:
             raise RetriableError(
                 f"the node's database cannot be asked now ({type(error).__name__}); try again"
             ) from error
+
+
+def _page(
+    session: Session, found: Found, begin: int, end: int, wanted: Collection[str]
+) -> list[Described]:
+    return describe(session, found.page(begin, min(_PAGE, end - begin)), wanted)
 
 
 def _condition(matching: Matching) -> Condition:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 
 from dicom_node.errors import FinalError
@@ -177,7 +177,8 @@ def test_ten_thousand_keys_cancel_and_negotiation(start_node: NodeFactory) -> No
     for status, _ in association.send_c_find(identifier(StudyInstanceUID=""), STUDY_ROOT_FIND):
         seen.append(status.Status)
         if len(seen) == 1:
+            # The last match is found when the cancellation has gone out.
+            association.bind(evt.EVT_DATA_SENT, lambda _: catalog.may_end.set())
             association.send_c_cancel(1, query_model=STUDY_ROOT_FIND)
-            catalog.may_end.set()
     assert seen[-1] == 0xFE00 and len(seen) < 502
     association.release()
