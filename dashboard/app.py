@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Final
 
 from fastapi import FastAPI
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dashboard import (
     api,
+    assets,
     entry,
     intake,
     jobs,
@@ -38,7 +37,6 @@ from dashboard.live import Changes
 from workflows.node import Node
 from workflows.reloading import Reloading
 
-_STATIC: Final = Path(__file__).parent / "static"
 _SECURITY_HEADERS: Final = {
     # Nothing from elsewhere, and no script or style inside a page: a DICOM string that came
     # through as markup would still do nothing.
@@ -100,7 +98,7 @@ def create_app(node: Node) -> FastAPI:
     )
     for router in app.state.routers:
         app.include_router(router, responses=api.REFUSALS)
-    app.mount("/static", StaticFiles(directory=_STATIC), name="static")
+    app.mount(assets.folder_address(), assets.Assets(), name="static")
     answer_errors(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(SecurityHeaders, secure=_is_secure(node))
@@ -129,12 +127,11 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        cached = "no-cache" if scope["path"].startswith("/static/") else "no-store"
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 present = {name.lower() for name, _ in message["headers"]}
-                extra = {**self._headers, "Cache-Control": cached}
+                extra = {**self._headers, "Cache-Control": "no-store"}
                 message["headers"] = [
                     *message["headers"],
                     *(

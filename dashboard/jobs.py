@@ -14,7 +14,7 @@ from dashboard.auditing import note
 from dashboard.entry import local_target
 from dashboard.images import images_of
 from dashboard.rendering import render, say
-from dashboard.scenes import scene_of_page
+from dashboard.scenes import first_slice, scene_of_page
 from dashboard.timeline import timeline_of
 from db.figures import filter_values
 from db.jobs import JobState, job_as_json, jobs_of_study, list_jobs
@@ -131,6 +131,7 @@ def job_page(request: Request, node: NodeOf, actor: Viewer, job_id: Number) -> R
     if request.headers.get("x-live") is None:
         with node.database.session() as session:
             note(session, request, "job.view", target=f"job {job_id}")
+    scene = scene_of_page(node, images_of(request), job_id)
     return render(
         request,
         "job.html",
@@ -138,7 +139,8 @@ def job_page(request: Request, node: NodeOf, actor: Viewer, job_id: Number) -> R
         others=others,
         timeline=timeline_of(job["stages"], node.now()),
         viewer_link=viewer_link(node, job),
-        scene=scene_of_page(node, images_of(request), job_id),
+        scene=scene,
+        first_slice=first_slice(scene, request.query_params.get("slice", "")),
     )
 
 

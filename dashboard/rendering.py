@@ -20,6 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
 from dashboard.access import Role, find_actor, node_of
+from dashboard.assets import folder_address
 from db.states import END_STATES, JobState
 
 ResponseT = TypeVar("ResponseT", bound=Response)
@@ -146,7 +147,10 @@ def environment() -> Environment:
         words=lambda state: str(state).replace("_", " "),
     )
     made.globals.update(
-        Role=Role, states=list(JobState), end_states={str(state) for state in END_STATES}
+        Role=Role,
+        states=list(JobState),
+        end_states={str(state) for state in END_STATES},
+        static=folder_address(),
     )
     return made
 

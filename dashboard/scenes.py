@@ -16,7 +16,14 @@ from dicom_node.objects.measurements import Measurements
 from dicom_node.objects.report_narrative import spoken
 from workflows.node import Node
 
-__all__ = ["answer_scene", "job_scene", "measured_words", "scene_of_page", "series_scene"]
+__all__ = [
+    "answer_scene",
+    "first_slice",
+    "job_scene",
+    "measured_words",
+    "scene_of_page",
+    "series_scene",
+]
 
 _VOLUME: Final = "volume"
 
@@ -57,6 +64,25 @@ def scene_of_page(node: Node, images: Images, job_id: int) -> dict[str, Any] | N
         return job_scene(node, images, job_id)
     except DicomNodeError:
         return None
+
+
+def first_slice(scene: Mapping[str, Any] | None, asked: str) -> str | None:
+    """Return the address of the frame that the viewer shows first; None without images.
+
+    Parameters
+    ----------
+    scene
+        Of the page.
+    asked
+        The number of a slice in the page's address, from 1; anything else asks for none.
+    """
+    if scene is None or not scene["frames"]:
+        return None
+    index = scene["start"]
+    if asked.isascii() and asked.isdecimal():
+        index = min(scene["frames"], max(1, int(asked[:9]))) - 1
+    address: str = scene["frames_url"].format(frame=index)
+    return address
 
 
 def series_scene(stack: Stack, series_id: int, number: int) -> dict[str, Any]:

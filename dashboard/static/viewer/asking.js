@@ -1,6 +1,6 @@
 // Ask the model about the images that are shown; the answer appears with its mask.
 
-import { send, say, ask } from "/static/page.js";
+import { send, say, ask } from "../page.js";
 import { Masks } from "./masks.js";
 import { plain } from "./text.js";
 

@@ -8,7 +8,10 @@ import { FindingList } from "./findings.js";
 import { Reviews } from "./reviews.js";
 import { Asking } from "./asking.js";
 import { sentenceOf } from "./frames.js";
-import { firstScene } from "./early.js";
+
+// What the page brought along; without it, it is asked for.
+const written = document.getElementById("scene");
+const firstScene = written ? JSON.parse(written.textContent) : null;
 
 async function fetchScene(address) {
   const answer = await fetch(address);

@@ -1,6 +1,6 @@
 // Accept, edit or reject a finding: kept by the node with name and time.
 
-import { send, say } from "/static/page.js";
+import { send, say } from "../page.js";
 
 export class Reviews {
   constructor(root, viewer, panel, drawing, list) {

@@ -34,8 +34,10 @@ export class Viewer extends EventTarget {
 
   /** Show the first frame, then the masks, then what the address asks for. */
   async start() {
+    // The image comes first: the node would decode it and unpack the masks at the same time.
+    await this.frames.get(this.index).catch(() => {}); // Told by `show`.
     const masks = this.scene.masks_url ? Masks.fetch(this.scene.masks_url) : null;
-    masks?.catch(() => {}); // Told below; the image comes first.
+    masks?.catch(() => {}); // Told below.
     await this.show(this.index);
     if (masks) {
       try {

@@ -88,4 +88,8 @@ def listen(host: str, port: int) -> socket.socket:
         It cannot be had.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=128)
+    listener = socket.create_server((host, port), family=family, backlog=128)
+    # Connections inherit it. asyncio sets it only on sockets that name TCP as their protocol, which
+    # these do not: each answer's second piece would wait 40 ms for the caller's acknowledgement.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
