@@ -97,7 +97,7 @@ def stored_frames(source: Source, *, processes: int | None = None) -> Iterator[S
         A file could not be read, or a decoding process gave no answer in time.
     """
     files = _files(source)
-    count = processes if processes is not None else _processes_for(source)
+    count = processes if processes is not None else processes_for(source)
     if count < 2:
         for file in files:
             yield from decode_frames(*file)
@@ -114,7 +114,8 @@ def _files(source: Source) -> list[_File]:
     ]
 
 
-def _processes_for(source: Source) -> int:
+def processes_for(source: Source) -> int:
+    """Return how many processes decode a source: several only where that saves time."""
     syntax = UID(source.headers[0].file_meta.TransferSyntaxUID, config.IGNORE)
     frames, rows, columns = source.shape
     samples = int(source.headers[0].get("SamplesPerPixel") or 1)

@@ -65,6 +65,10 @@ _MACROS: Final = (
     "PixelMeasuresSequence",
     "PlaneOrientationSequence",
     "PlanePositionSequence",
+    "PlanePositionVolumeSequence",
+    "PlaneOrientationVolumeSequence",
+    "ImageDataTypeSequence",
+    "USImageDescriptionSequence",
     "FrameContentSequence",
     "PixelValueTransformationSequence",
     "FrameVOILUTSequence",
@@ -128,10 +132,7 @@ def frame_headers(header: Header) -> list[Header]:
             f"Number of Frames (0028,0008) is {frames}, but Per-Frame Functional Groups Sequence "
             f"(5200,9230) describes {len(per_frame)}."
         )
-    base = Dataset()
-    for keyword in _OF_THE_INSTANCE:
-        if keyword in dataset:
-            base.add(dataset[keyword])
+    base = instance_header(dataset)
     for item in dataset.get("SharedFunctionalGroupsSequence") or ():
         _add_macros(base, item)
     headers = [
@@ -144,14 +145,39 @@ def frame_headers(header: Header) -> list[Header]:
     return headers
 
 
+def instance_header(dataset: Dataset) -> Dataset:
+    """Return what every frame takes from its instance, the elements shared."""
+    base = Dataset()
+    for keyword in _OF_THE_INSTANCE:
+        if keyword in dataset:
+            base.add(dataset[keyword])
+    return base
+
+
 def _frame(base: Dataset, groups: Dataset, index: int) -> Dataset:
     frame = Dataset()
     for element in base:
         # Shared, not copied: nothing changes a header after it was read.
         frame.add(element)
     _add_macros(frame, groups)
+    _place_in_volume(frame)
     frame.InstanceNumber = index + 1
     return frame
+
+
+def _place_in_volume(frame: Dataset) -> None:
+    """Take the place in the volume for one in the patient, where ultrasound knows no other.
+
+    Distances and volumes are the same in either. Its frame of reference is that of the volume
+    (PS3.3 C.8.24.2), which says nothing of where the patient lies: none is named.
+    """
+    if "ImagePositionPatient" in frame or "ImagePositionVolume" not in frame:
+        return
+    frame.ImagePositionPatient = list(frame.ImagePositionVolume)
+    if "ImageOrientationVolume" in frame:
+        frame.ImageOrientationPatient = list(frame.ImageOrientationVolume)
+    if "FrameOfReferenceUID" in frame:
+        del frame.FrameOfReferenceUID
 
 
 def _name_pet_values(frame: Dataset) -> None:

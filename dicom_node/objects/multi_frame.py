@@ -13,11 +13,13 @@ from pydicom.uid import UID
 from dicom_node.objects.calibration import number
 from dicom_node.objects.functional_groups import FunctionalGroupsError, frame_headers
 from dicom_node.objects.headers import UNDEFINED_LENGTH, Header
+from dicom_node.objects.nuclear_medicine import is_reconstruction, slice_headers
 from dicom_node.objects.stacks import Leftover, Stack, build_stacks
 
 MOST_PIXELS: Final = 1 << 29
 """Pixels of one cine that are looked at: a mask of them takes half a gigabyte."""
 
+_STACKS_DIFFER: Final = "Stack ID (0020,9056) or Data Type (0018,9808)"
 _SUBSAMPLED: Final = frozenset({"YBR_FULL_422", "YBR_PARTIAL_422"})
 # A compressed frame has at least an item of its own, a frame of a video some bytes.
 _SMALLEST_FRAME_BYTES: Final = 8
@@ -76,7 +78,7 @@ def cine_frames(dataset: Dataset) -> tuple[tuple[int, ...], list[str]]:
 
 
 def enhanced_stacks(header: Header) -> tuple[list[Stack], list[Leftover]]:
-    """Sort the frames of an enhanced image into volumes: by stack, then phase.
+    """Sort the frames of an enhanced or reconstructed image into volumes: by stack, then phase.
 
     Returns
     -------
@@ -84,7 +86,8 @@ def enhanced_stacks(header: Header) -> tuple[list[Stack], list[Leftover]]:
         As of `build_stacks`; no stack and no leftover where the frames have no place at all.
     """
     try:
-        frames = frame_headers(header)
+        reconstructed = is_reconstruction(header.dataset)
+        frames = slice_headers(header) if reconstructed else frame_headers(header)
     except FunctionalGroupsError as error:
         return [], [Leftover((header,), str(error))]
     if not any("ImagePositionPatient" in frame.dataset for frame in frames):
@@ -95,7 +98,7 @@ def enhanced_stacks(header: Header) -> tuple[list[Stack], list[Leftover]]:
     for position, group in enumerate(groups, start=1):
         found, odd = build_stacks(group)
         if len(groups) > 1:
-            note = f"Stack {position} of {len(groups)} of this image, by Stack ID (0020,9056)."
+            note = f"Stack {position} of {len(groups)} of this image, by {_STACKS_DIFFER}."
             found = [replace(stack, notes=(note, *stack.notes)) for stack in found]
         stacks.extend(found)
         left.extend(odd)
@@ -105,5 +108,6 @@ def enhanced_stacks(header: Header) -> tuple[list[Stack], list[Leftover]]:
 def _by_stack(frames: Sequence[Header]) -> list[list[Header]]:
     groups: dict[str, list[Header]] = defaultdict(list)
     for frame in frames:
-        groups[str(frame.dataset.get("StackID") or "")].append(frame)
+        key = (frame.dataset.get("StackID"), frame.dataset.get("DataType"))
+        groups[str(key)].append(frame)
     return list(groups.values())

@@ -24,6 +24,7 @@ from dicom_node.objects.multi_frame import (
     number_of_frames,
     why_too_few_bytes,
 )
+from dicom_node.objects.nuclear_medicine import is_reconstruction
 from dicom_node.objects.slides import Level, Tile, choose_level, slide_spacing
 from dicom_node.objects.stacks import Stack, build_stacks
 from dicom_node.objects.storage_classes import (
@@ -167,7 +168,7 @@ def read_sources(paths: Sequence[Path]) -> tuple[list[Source], list[SetAside]]:
         if sop_class in VOLUME_CLASSES or sop_class in SLIDE_CLASSES:
             key = (dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.SOPClassUID)
             series[key].append(header)
-        elif sop_class in ENHANCED_CLASSES:
+        elif sop_class in ENHANCED_CLASSES or is_reconstruction(dataset):
             sources.extend(_enhanced_sources(header, aside))
         else:
             sources.append(_image_source(header))
@@ -261,7 +262,7 @@ def _volume_source(stack: Stack, instance: Header | None = None) -> Source:
         paths=tuple(h.path for h in files),
         headers=tuple(h.dataset for h in files),
         geometry=stack.geometry,
-        notes=(*stack.notes, *notes, *_dropped(files)),
+        notes=(*stack.notes, *notes, *_concatenated(files[0].dataset), *_dropped(files)),
         calibration=calibration,
         pixel_elements=tuple(h.pixels for h in files if h.pixels),
         frame_numbers=tuple(h.frame + 1 for h in frames if h.frame is not None),
@@ -279,16 +280,28 @@ def _enhanced_sources(header: Header, aside: list[SetAside]) -> list[Source]:
         aside.append(_set_aside([header], left[0].reason))
         return []
     if not stacks:
-        note = (
-            "Plane Position Sequence (0020,9113) is absent: its frames are looked at one by one, "
-            "without a place in the patient."
-        )
-        return [_image_source(header, note)]
+        where = "Plane Position Sequence (0020,9113)"
+        if is_reconstruction(header.dataset):
+            where = (
+                "Image Position (Patient) (0020,0032) of Detector Information Sequence "
+                "(0054,0022), or Spacing Between Slices (0018,0088),"
+            )
+        note = f"{where} is absent: its frames are looked at one by one, without a place in the "
+        return [_image_source(header, f"{note}patient.")]
     count = number_of_frames(header.dataset)
     notes = [f"{len(part.headers)} of {count} frames left out: {part.reason}" for part in left]
+    if header.dataset.get("VolumeFrameOfReferenceUID") and not _is_in_patient(stacks[0]):
+        notes.append(
+            "It lies in a frame of reference of its own (Ultrasound Acquisition Geometry "
+            "(0020,9307)): measured in millimetres, but without a place in the patient."
+        )
     return [
         _volume_source(replace(stack, notes=(*stack.notes, *notes)), header) for stack in stacks
     ]
+
+
+def _is_in_patient(stack: Stack) -> bool:
+    return stack.geometry is not None and stack.geometry.frame_of_reference_uid is not None
 
 
 def _image_source(header: Header, note: str | None = None) -> Source:
@@ -307,7 +320,7 @@ def _image_source(header: Header, note: str | None = None) -> Source:
         paths=(header.path,),
         headers=(dataset,),
         geometry=None,
-        notes=(*notes, *reasons, *_dropped([header])),
+        notes=(*notes, *reasons, *_concatenated(dataset), *_dropped([header])),
         calibration=calibration,
         pixel_elements=(header.pixels,) if header.pixels else (),
         frame_numbers=frame_numbers,
@@ -338,6 +351,19 @@ def _modality(dataset: Dataset) -> tuple[str, list[str]]:
         return stated, []
     by_class = modality_of_class(str(dataset.SOPClassUID)) or "OT"
     return by_class, [f"Modality (0008,0060) is absent: {by_class} by its storage class."]
+
+
+def _concatenated(dataset: Dataset) -> list[str]:
+    """Say of a part of a concatenation (PS3.3 C.7.6.16.2.2.4) that it is looked at by itself."""
+    if not dataset.get("ConcatenationUID"):
+        return []
+    part = int(number(dataset, "InConcatenationNumber") or 0)
+    total = int(number(dataset, "InConcatenationTotalNumber") or 0)
+    which = f"Part {part or '?'} of {total or '?'}"
+    return [
+        f"{which} of a concatenation (Concatenation UID (0020,9161)): each part is interpreted and "
+        "measured by itself; what lies in two of them is found twice."
+    ]
 
 
 def _dropped(headers: Sequence[Header]) -> list[str]:

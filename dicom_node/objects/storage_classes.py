@@ -43,7 +43,6 @@ CINE_CLASSES: Final[Mapping[str, str]] = {
     _STORAGE + "3.1": "US",
     _STORAGE + "5": "NM",  # retired in 1993
     _STORAGE + "20": "NM",
-    _STORAGE + "6.2": "US",
     _STORAGE + "7.1": "OT",
     _STORAGE + "7.2": "OT",
     _STORAGE + "7.3": "OT",
@@ -74,6 +73,7 @@ ENHANCED_CLASSES: Final[Mapping[str, str]] = {
     _STORAGE + "4.4": "MR",
     _STORAGE + "128.1": "PT",
     _STORAGE + "130": "PT",
+    _STORAGE + "6.2": "US",
     _STORAGE + "13.1.1": "XA",
     _STORAGE + "13.1.2": "CT",
     _STORAGE + "13.1.3": "MG",

@@ -32,6 +32,7 @@ from tests.factories.multi_frame import (
     VIDEOS,
     write_cine,
     write_enhanced,
+    write_reconstruction,
     write_slide,
     write_video,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "write_localizer",
     "write_mr_series",
     "write_pet_series",
+    "write_reconstruction",
     "write_slide",
     "write_text_report",
     "write_two_phase_ct",

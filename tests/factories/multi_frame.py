@@ -67,6 +67,8 @@ ENHANCED: Final[Mapping[str, tuple[str, str]]] = {
     "CBCT": (_STORAGE + "13.1.2", "CT"),
     "tomosynthesis": (_STORAGE + "13.1.3", "MG"),
     "OCT": (_STORAGE + "77.1.5.4", "OPT"),
+    "US volume": (_STORAGE + "6.2", "US"),
+    "US volume, apex": (_STORAGE + "6.2", "US"),
 }
 CODECS: Final[Mapping[str, tuple[str, str]]] = {
     MPEG2MPHL: ("mpeg2video", "mpegts"),
@@ -180,8 +182,87 @@ def write_enhanced(
         groups.append(group)
     ds.PerFrameFunctionalGroupsSequence = DicomSequence(groups)
     ds.PatientOrientation = ""
+    if modality == "US":
+        _place_ultrasound(ds, in_patient=kind == "US volume")
     override(ds, attributes)
     return save(ds, path, transfer_syntax=transfer_syntax)
+
+
+def _place_ultrasound(ds: Dataset, *, in_patient: bool) -> None:
+    """Give every frame its place in the volume as well; without `in_patient`, there alone."""
+    ds.VolumeFrameOfReferenceUID = new_uid()
+    ds.UltrasoundAcquisitionGeometry = "PATIENT" if in_patient else "APEX"
+    ds.PatientFrameOfReferenceSource = "TABLE" if in_patient else None
+    shared, plane, kind = ds.SharedFunctionalGroupsSequence[0], Dataset(), Dataset()
+    plane.ImageOrientationVolume = [float(x) for x in (1, 0, 0, 0, 1, 0)]
+    shared.PlaneOrientationVolumeSequence = DicomSequence([plane])
+    kind.DataType, kind.AliasedDataType = "TISSUE_INTENSITY", "NO"
+    shared.ImageDataTypeSequence = DicomSequence([kind])
+    measures = shared.PixelMeasuresSequence[0]
+    for index, group in enumerate(ds.PerFrameFunctionalGroupsSequence):
+        position = Dataset()
+        position.ImagePositionVolume = [-20.0, -15.0, float(measures.SliceThickness) * index]
+        group.PlanePositionVolumeSequence = DicomSequence([position])
+        if not in_patient:
+            del group.PlanePositionSequence
+    if not in_patient:
+        del shared.PlaneOrientationSequence
+
+
+def write_reconstruction(
+    path: Path,
+    volume: NDArray[np.uint16],
+    *,
+    spacing: tuple[float, float] = (4.0, 4.0),
+    step: float | None = 5.0,
+    orientation: Sequence[float] = AXIAL,
+    position: Sequence[float] | None = (-80.0, -60.0, 12.5),
+    slots: int = 1,
+    study: StudyIdentity | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a nuclear medicine tomography, (slots x slices, rows, columns).
+
+    Parameters
+    ----------
+    step
+        Spacing Between Slices, mm: negative where the slices go against the normal.
+    position
+        Of the first slice, in the Detector Information Sequence; None: not told.
+    slots
+        Time slots of a gated one; in each the slices are at the same places.
+    """
+    study = study or StudyIdentity()
+    ds = base_dataset(_STORAGE + "20", "NM", study)
+    _frames(ds, volume, "MONOCHROME2", None)
+    slices = len(volume) // slots
+    gated = slots > 1
+    ds.ImageType = ["DERIVED", "PRIMARY", "RECON GATED TOMO" if gated else "RECON TOMO", "EMISSION"]
+    ds.FrameOfReferenceUID, ds.PositionReferenceIndicator = study.frame_of_reference_uid, ""
+    ds.PixelSpacing, ds.SliceThickness = list(spacing), abs(step or 5.0)
+    ds.SpacingBetweenSlices = step
+    ds.FrameIncrementPointer = [0x00540060, 0x00540070, 0x00540080] if gated else 0x00540080
+    ds.SliceVector = list(range(1, slices + 1)) * slots
+    ds.NumberOfSlices = slices
+    if gated:
+        ds.RRIntervalVector = [1] * len(volume)
+        ds.TimeSlotVector = [index // slices + 1 for index in range(len(volume))]
+        ds.NumberOfRRIntervals, ds.NumberOfTimeSlots = 1, slots
+    detector = Dataset()
+    detector.CollimatorType, detector.FocalDistance, detector.StartAngle = "PARA", 0, 0
+    if position is not None:
+        detector.ImagePositionPatient = list(position)
+        detector.ImageOrientationPatient = list(orientation)
+    ds.DetectorInformationSequence = DicomSequence([detector])
+    ds.NumberOfDetectors, ds.DetectorVector = 1, [1] * len(volume)
+    ds.EnergyWindowInformationSequence = DicomSequence()
+    ds.EnergyWindowVector, ds.NumberOfEnergyWindows = [1] * len(volume), 1
+    ds.RadiopharmaceuticalInformationSequence = DicomSequence()
+    ds.PatientOrientationCodeSequence = code("102538003", "SCT", "recumbent")
+    ds.PatientGantryRelationshipCodeSequence = code("102540008", "SCT", "headfirst")
+    ds.CountsAccumulated, ds.PatientOrientation = 1000, ""
+    override(ds, attributes)
+    return save(ds, path)
 
 
 def _describe_pet(ds: Dataset) -> None:

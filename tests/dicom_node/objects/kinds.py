@@ -24,6 +24,7 @@ from tests.factories import (
     write_image,
     write_mr_series,
     write_pet_series,
+    write_reconstruction,
     write_slide,
     write_two_phase_ct,
     write_video,
@@ -101,6 +102,11 @@ def _cine(kind: str, *, colour: bool = False, dtype: type = np.uint8) -> Write:
 
 def _enhanced(kind: str, *, dtype: type = np.uint16, colour: bool = False) -> Write:
     return lambda folder: write_enhanced(folder / "mf.dcm", _ramp(colour, dtype), kind=kind)
+
+
+def _reconstruction(slots: int = 1) -> Write:
+    volume = _ramp(dtype=np.uint16)
+    return lambda folder: write_reconstruction(folder / "nm.dcm", volume, slots=slots)
 
 
 def _video(kind: str, syntax: str) -> Write:
@@ -185,6 +191,10 @@ KINDS: tuple[Kind, ...] = (
     Kind("X-ray 3D craniofacial", _enhanced("CBCT"), "patient", True),
     Kind("Breast tomosynthesis", _enhanced("tomosynthesis"), "patient", True),
     Kind("OCT", _enhanced("OCT", dtype=np.uint8), "patient", True),
+    Kind("Enhanced US volume", _enhanced("US volume", dtype=np.uint8), "patient", True),
+    Kind("Enhanced US volume, no patient", _enhanced("US volume, apex", dtype=np.uint8)),
+    Kind("NM reconstruction", _reconstruction(), "patient", True),
+    Kind("NM reconstruction, gated", _reconstruction(slots=2), "patient", True),
     Kind("CR", _image("CR", colour=False), real=("fo-dicom/CR-MONO1-10-chest",)),
     Kind("DX", _image("DX", colour=False), real=("highdicom/dx_image.dcm",)),
     Kind("MG", _image("MG", colour=False, dtype=np.uint16), real=("fo-dicom/GH133.dcm",)),

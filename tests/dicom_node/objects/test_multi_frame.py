@@ -37,6 +37,7 @@ from tests.factories import (
     write_enhanced,
     write_image,
     write_mr_series,
+    write_reconstruction,
     write_slide,
     write_video,
 )
@@ -71,6 +72,89 @@ def test_frames_are_sorted_along_the_normal_and_rescaled(tmp_path: Path) -> None
     pixels = read_pixels(source)
     assert pixels.unit == "HU"
     assert np.array_equal(pixels.values, VALUES[[1, 2, 0, 5, 4, 3]].astype(np.float32) - 1024)
+
+
+@pytest.mark.parametrize("orientation", EIGHT_ORIENTATIONS)
+@pytest.mark.parametrize("step", [5.0, -5.0])
+def test_slices_of_a_reconstruction_follow_the_signed_spacing(
+    orientation: tuple[float, ...], step: float, tmp_path: Path
+) -> None:
+    """PS3.3 C.8.4.15: a positive spacing goes along the normal, a negative one against it."""
+    first = (-80.0, -60.0, 12.5)
+    path = write_reconstruction(
+        tmp_path / "nm.dcm", VALUES, step=step, orientation=orientation, position=first
+    )
+    source = only(path)
+    assert source.kind == "volume" and source.modality == "NM" and source.geometry is not None
+    normal = np.cross(orientation[:3], orientation[3:])
+    expected = np.array(first) + np.arange(6)[:, None] * step * normal
+    order = range(6) if step > 0 else range(5, -1, -1)
+    assert source.frame_numbers == tuple(index + 1 for index in order)
+    assert np.abs(source.geometry.positions - expected[list(order)]).max() <= 1e-3
+    assert source.geometry.slice_spacing == pytest.approx(5.0)
+    assert source.geometry.spacing == (4.0, 4.0)
+    assert np.array_equal(read_pixels(source).values, VALUES[list(order)].astype(np.float32))
+
+
+def test_time_slots_of_a_gated_reconstruction_are_told_apart(tmp_path: Path) -> None:
+    sources, aside = read_sources([write_reconstruction(tmp_path / "nm.dcm", VALUES, slots=2)])
+    assert not aside
+    assert [source.frame_numbers for source in sources] == [(1, 2, 3), (4, 5, 6)]
+    assert all(source.geometry is not None for source in sources)
+
+
+@pytest.mark.parametrize("lacks", [{"position": None}, {"step": None}])
+def test_a_reconstruction_without_places_is_read_frame_by_frame(
+    lacks: dict[str, None], tmp_path: Path
+) -> None:
+    source = only(write_reconstruction(tmp_path / "nm.dcm", VALUES, **lacks))
+    assert source.kind == "image" and source.geometry is None and source.shape == (6, 8, 10)
+    assert any("Spacing Between Slices (0018,0088), is absent" in note for note in source.notes)
+
+
+def test_a_vector_that_describes_other_frames_is_named(tmp_path: Path) -> None:
+    path = write_reconstruction(tmp_path / "nm.dcm", VALUES, attributes={"SliceVector": [1, 2, 3]})
+    assert reason(path) == "Number of Frames (0028,0008) is 6, but SliceVector describes 3."
+
+
+def test_an_ultrasound_volume_is_placed_in_the_patient_or_in_itself(tmp_path: Path) -> None:
+    volume = VALUES.astype(np.uint8)
+    placed = only(write_enhanced(tmp_path / "1.dcm", volume, kind="US volume"))
+    assert placed.kind == "volume" and placed.geometry is not None
+    assert placed.geometry.frame_of_reference_uid == placed.headers[0].FrameOfReferenceUID
+    alone = only(write_enhanced(tmp_path / "2.dcm", volume, kind="US volume, apex"))
+    assert alone.kind == "volume" and alone.geometry is not None
+    assert alone.geometry.frame_of_reference_uid is None
+    assert alone.geometry.positions[:, 2].tolist() == [0, 2, 4, 6, 8, 10]
+    assert alone.geometry.voxel_volume_mm3 == placed.geometry.voxel_volume_mm3 == 2.0
+    assert any("in a frame of reference of its own" in note for note in alone.notes)
+
+
+def test_data_types_of_an_ultrasound_volume_are_told_apart(tmp_path: Path) -> None:
+    """At every place there is a frame of tissue and one of flow (PS3.3 A.59.1)."""
+    path = write_enhanced(tmp_path / "us.dcm", VALUES.astype(np.uint8), kind="US volume", phases=2)
+    header = dcmread(path)
+    del header.SharedFunctionalGroupsSequence[0].ImageDataTypeSequence
+    for index, group in enumerate(header.PerFrameFunctionalGroupsSequence):
+        item = Dataset()
+        item.DataType = "TISSUE_INTENSITY" if index < 3 else "FLOW_POWER"
+        group.ImageDataTypeSequence = DicomSequence([item])
+        group.FrameContentSequence[0].TemporalPositionIndex = 1
+    header.save_as(path)
+    sources, aside = read_sources([path])
+    assert not aside
+    assert [source.frame_numbers for source in sources] == [(1, 2, 3), (4, 5, 6)]
+    assert "Data Type (0018,9808)" in sources[1].notes[0]
+
+
+def test_a_part_of_a_concatenation_says_which_it_is(tmp_path: Path) -> None:
+    part = {
+        "ConcatenationUID": new_uid(), "InConcatenationNumber": 2,
+        "InConcatenationTotalNumber": 3, "ConcatenationFrameOffsetNumber": 6,
+        "SOPInstanceUIDOfConcatenationSource": new_uid(),
+    }  # fmt: skip
+    source = only(write_enhanced(tmp_path / "ct.dcm", VALUES, attributes=part))
+    assert any(note.startswith("Part 2 of 3 of a concatenation") for note in source.notes)
 
 
 def test_phases_of_one_image_are_sources_of_their_own(tmp_path: Path) -> None:
@@ -311,9 +395,9 @@ def test_decoders_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 def test_processes_are_lent_to_slow_decoders_alone(tmp_path: Path) -> None:
     path = write_cine(tmp_path / "xa.dcm", LARGE, kind="XA", transfer_syntax=JPEG2000Lossless)
     source = only(path)
-    assert frame_decoding._processes_for(source) == 1
+    assert frame_decoding.processes_for(source) == 1
     source.headers[0].Rows = source.headers[0].Columns = 4096
-    assert frame_decoding._processes_for(source) == min(8, len(os.sched_getaffinity(0)))
+    assert frame_decoding.processes_for(source) == min(8, len(os.sched_getaffinity(0)))
     # A child of a prefork worker must not try: it may have no children.
     child = billiard.Process(target=_exit_with_processes_for, args=(source,), daemon=True)
     child.start()
@@ -322,7 +406,7 @@ def test_processes_are_lent_to_slow_decoders_alone(tmp_path: Path) -> None:
 
 
 def _exit_with_processes_for(source: Source) -> None:
-    os._exit(frame_decoding._processes_for(source))
+    os._exit(frame_decoding.processes_for(source))
 
 
 def test_what_a_process_refuses_is_refused_here(tmp_path: Path) -> None:
