@@ -11,6 +11,16 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from dicom_node.objects.provenance import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 
+def new_object(sop_class_uid: str, modality: str) -> Dataset:
+    """Return an empty object of a class, to be written in Explicit VR Little Endian."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID = UID(sop_class_uid)
+    dataset.Modality = modality
+    return dataset
+
+
 def encode(dataset: Dataset) -> bytes:
     """Return a result object as the bytes of a DICOM file (PS3.10 section 7).
 

@@ -9,20 +9,16 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final
-from xml.sax.saxutils import escape
 
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
+from pydicom.uid import EncapsulatedPDFStorage
 from reportlab.lib.colors import Color, HexColor
 from reportlab.lib.enums import TA_LEFT
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
-from reportlab.pdfbase import pdfmetrics
-from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import (
     Flowable,
@@ -35,8 +31,10 @@ from reportlab.platypus import (
 )
 
 from dicom_node.objects.conformance_rules import text_of
+from dicom_node.objects.encoding import new_object
 from dicom_node.objects.identifiers import ResultIdentifiers
 from dicom_node.objects.measurements import Measurements
+from dicom_node.objects.page_fonts import PAGE_FONT, marked, register_fonts
 from dicom_node.objects.pixels import PixelValues
 from dicom_node.objects.provenance import (
     LONG_STRING,
@@ -47,7 +45,7 @@ from dicom_node.objects.provenance import (
     single_line,
 )
 from dicom_node.objects.references import frame_references
-from dicom_node.objects.rendering import draw_frame, font
+from dicom_node.objects.rendering import draw_frame
 from dicom_node.objects.report_context import code, paragraph
 from dicom_node.objects.report_narrative import impression, sentence, ungrounded_sentence
 from dicom_node.objects.segments import Segment, segments_of
@@ -57,7 +55,6 @@ from inference.findings import Interpretation
 KIND: Final = "report_document"
 TITLE: Final = "Diagnostic Imaging Report"
 MOST_PICTURES: Final = 12
-_FONT: Final = "report"
 _MARGIN: Final = 18 * mm
 _PICTURE_WIDTH: Final = 84 * mm
 _PICTURE_HEIGHT: Final = 200 * mm
@@ -84,11 +81,7 @@ def build_document(
         What was found, and measured of it (by index of the finding).
     """
     algorithm = AlgorithmIdentity.of(interpretation, node)
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.SOPClassUID = EncapsulatedPDFStorage
-    dataset.Modality = "DOC"
+    dataset = new_object(EncapsulatedPDFStorage, "DOC")
     dataset.ConversionType = "WSD"
     complete_header(
         dataset,
@@ -145,26 +138,29 @@ def _pdf(
     algorithm: AlgorithmIdentity,
     node: NodeIdentity,
 ) -> bytes:
-    _register_font()
-    body, small, heading = _style(10), _style(8, HexColor("#5b6470")), _style(13)
-    parts: list[Flowable] = [
-        Paragraph(escape(TITLE), _style(18)),
-        Spacer(1, 3 * mm),
-        _identity(source),
-        Spacer(1, 5 * mm),
-        Paragraph("Findings", heading),
-        Spacer(1, 2 * mm),
-    ]
     by_index = {segment.index: segment for segment in segments}
+    identity, concluded = _identity(source), impression(interpretation, algorithm, node)
     references = frame_references(source)
+    sentences = []
     for index, finding in enumerate(interpretation.findings):
         segment = by_index.get(index)
         if segment is None:
-            parts.append(Paragraph(escape(ungrounded_sentence(finding)), body))
+            sentences.append(ungrounded_sentence(finding))
             continue
         key = references[finding.key_frame or 0]
-        words = sentence(finding, segment.number, index, key, measurements.get(index))
-        parts.append(Paragraph(escape(words), body))
+        sentences.append(sentence(finding, segment.number, index, key, measurements.get(index)))
+    captions = [paragraph(segment.finding.target) for segment in segments]
+    register_fonts([*identity.values(), *sentences, *captions, concluded])
+    body, small, heading = _style(10), _style(8, HexColor("#5b6470")), _style(13)
+    parts: list[Flowable] = [
+        Paragraph(marked(TITLE), _style(18)),
+        Spacer(1, 3 * mm),
+        _table_of(identity),
+        Spacer(1, 5 * mm),
+        Paragraph("Findings", heading),
+        Spacer(1, 2 * mm),
+        *(Paragraph(marked(words), body) for words in sentences),
+    ]
     pictures = [
         _picture(source, pixels, segments, segment, small) for segment in segments[:MOST_PICTURES]
     ]
@@ -176,7 +172,7 @@ def _pdf(
         Spacer(1, 4 * mm),
         Paragraph("Impression", heading),
         Spacer(1, 2 * mm),
-        Paragraph(escape(impression(interpretation, algorithm, node)), body),
+        Paragraph(marked(concluded), body),
     ]
     buffer = io.BytesIO()
     footer = single_line(
@@ -186,7 +182,7 @@ def _pdf(
     )
 
     def write_footer(canvas: Canvas, document: SimpleDocTemplate) -> None:
-        canvas.setFont(_FONT, 7)
+        canvas.setFont(PAGE_FONT, 7)
         canvas.setFillColor(HexColor("#5b6470"))
         canvas.drawString(_MARGIN, 10 * mm, footer)
         canvas.drawRightString(A4[0] - _MARGIN, 14 * mm, f"page {document.page}")
@@ -207,21 +203,31 @@ def _pdf(
     return buffer.getvalue()
 
 
-def _identity(source: Source) -> Table:
-    """Return whose images these are, as the source has it."""
+def _identity(source: Source) -> dict[str, str]:
+    """Return whose images these are, as the source has it: what is known, by its name."""
     header = source.headers[0]
-    rows = [
-        ("Patient", text_of(header, "PatientName").replace("^", " ").strip()),
-        ("Patient ID", text_of(header, "PatientID")),
-        ("Birth date", _date(header, "PatientBirthDate")),
-        ("Sex", text_of(header, "PatientSex")),
-        ("Study", f"{_date(header, 'StudyDate')}  {text_of(header, 'StudyDescription')}".strip()),
-        ("Accession number", text_of(header, "AccessionNumber")),
-        ("Series", _joined(header, "Modality", "SeriesDescription")),
-    ]
+    rows = {
+        "Patient": re.sub("[ ^]+", " ", _between_groups(header)).strip(),
+        "Patient ID": text_of(header, "PatientID"),
+        "Birth date": _date(header, "PatientBirthDate"),
+        "Sex": text_of(header, "PatientSex"),
+        "Study": f"{_date(header, 'StudyDate')}  {text_of(header, 'StudyDescription')}".strip(),
+        "Accession number": text_of(header, "AccessionNumber"),
+        "Series": _joined(header, "Modality", "SeriesDescription"),
+    }
+    return {name: paragraph(value) for name, value in rows.items() if value}
+
+
+def _between_groups(header: Dataset) -> str:
+    """Return the patient's name with its component groups apart (PS3.5 6.2.1.2)."""
+    groups = text_of(header, "PatientName").split("=")
+    return " / ".join(group.strip("^ ") for group in groups if group.strip("^ "))
+
+
+def _table_of(identity: Mapping[str, str]) -> Table:
     cells = [
-        [Paragraph(name, _style(8, HexColor("#5b6470"))), Paragraph(escape(value), _style(9))]
-        for name, value in ((name, paragraph(value)) for name, value in rows if value)
+        [Paragraph(name, _style(8, HexColor("#5b6470"))), Paragraph(marked(value), _style(9))]
+        for name, value in identity.items()
     ]
     table = Table(cells, colWidths=[32 * mm, None])
     table.setStyle(
@@ -265,7 +271,7 @@ def _picture(
     caption = f"F{segment.index + 1}: {paragraph(segment.finding.target)}"
     scale = min(_PICTURE_WIDTH / drawn.width, _PICTURE_HEIGHT / drawn.height)
     image = Image(data, drawn.width * scale, drawn.height * scale, hAlign="LEFT")
-    return [image, Spacer(1, mm), Paragraph(escape(caption), style), Spacer(1, 3 * mm)]
+    return [image, Spacer(1, mm), Paragraph(marked(caption), style), Spacer(1, 3 * mm)]
 
 
 def _pairs(pictures: Sequence[list[Flowable]]) -> list[Flowable]:
@@ -285,19 +291,10 @@ def _pairs(pictures: Sequence[list[Flowable]]) -> list[Flowable]:
 def _style(size: int, colour: Color | None = None) -> ParagraphStyle:
     return ParagraphStyle(
         f"s{size}",
-        fontName=_FONT,
+        fontName=PAGE_FONT,
         fontSize=size,
         leading=size * 1.4,
         alignment=TA_LEFT,
         textColor=colour or HexColor("#14181d"),
         splitLongWords=1,
     )
-
-
-def _register_font() -> None:
-    """Give reportlab the font of the pictures, or its own Vera where that is no file."""
-    if _FONT in pdfmetrics.getRegisteredFontNames():
-        return
-    path = font(12).path
-    usable = isinstance(path, str) and Path(path).is_file()
-    pdfmetrics.registerFont(TTFont(_FONT, path if usable else "Vera.ttf"))

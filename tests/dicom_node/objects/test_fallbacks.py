@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node.objects.conformance import check
 from dicom_node.objects.conformance_rules import kind_of
+from dicom_node.objects.east_asian_font import true_type_of
 from dicom_node.objects.encoding import encode
 from dicom_node.objects.fallback_capture import captured_frames
 from dicom_node.objects.fallback_key_objects import Rejection, build_rejection_note
@@ -35,7 +36,7 @@ from tests.dicom_node.objects.example_results import (
 )
 from tests.dicom_node.objects.test_contours import filled
 
-PDFTOTEXT = "/usr/bin/pdftotext"
+PDFTOTEXT, PDFFONTS = "/usr/bin/pdftotext", "/usr/bin/pdffonts"
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,43 @@ def test_names_and_words_of_any_script_make_a_page(tmp_path: Path) -> None:
     (document,) = whole(results).forms["report_document"]
     assert document.EncapsulatedDocument.startswith(b"%PDF")
     assert check([document], source.headers, tools=False) == []
+
+
+NAMES_OF_EAST_ASIA = {
+    "Japanese": ("Yamada^Tarou=山田^太郎=やまだ^たろう", "山田 太郎", "やまだ たろう"),
+    "simplified Chinese": ("Wang^XiaoDong=王^小东", "王 小东"),
+    "traditional Chinese": ("Wang^XiaoDong=王^小東", "王 小東"),
+    "Korean": ("Hong^Gildong=洪^吉洞=홍^길동", "洪 吉洞", "홍 길동"),
+}
+
+
+@pytest.mark.parametrize("language", NAMES_OF_EAST_ASIA)
+def test_names_of_east_asia_stand_on_the_page_in_letters_that_it_embeds(
+    language: str, tmp_path: Path
+) -> None:
+    name, *shown = NAMES_OF_EAST_ASIA[language]
+    attributes = {"PatientName": name, "SpecificCharacterSet": "ISO_IR 192"}
+    source = make_source("CT", tmp_path / "ct", attributes=attributes)
+    results = build(source, interpretation([finding("liver", None, text=f"No {shown[0]} seen.")]))
+    page = bytes(whole(results).forms["report_document"][0].EncapsulatedDocument)
+    assert page == whole(results).forms["report_document"][0].EncapsulatedDocument
+    file = tmp_path / "page.pdf"
+    file.write_bytes(page)
+    text = " ".join(run(PDFTOTEXT, file, "-").split())
+    for words in shown:
+        assert words in text
+    assert f"No {shown[0]} seen." in text
+    fonts = run(PDFFONTS, file)
+    rows = fonts.splitlines()[2:]
+    assert any("NotoSansCJK" in row for row in rows)
+    assert all(row.split()[-5] == "yes" for row in rows), fonts  # embedded
+    # Beside Latin letters, whose font is another.
+    assert true_type_of(name)[1] >= set("".join(shown)) - {" "}
+
+
+def test_what_no_font_has_is_left_out_of_the_embedded_one() -> None:
+    data, found = true_type_of("山\U000e0001\ue000")
+    assert found == {"山"} and true_type_of("山")[0] == data
 
 
 def test_key_slices_are_selected_once_each(ct: Whole) -> None:
