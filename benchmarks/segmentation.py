@@ -34,7 +34,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from dicom_node.objects.encoding import encode  # noqa: E402
-from dicom_node.objects.segmentation import Encoding, build_segmentation  # noqa: E402
+from dicom_node.objects.segmentation import build_segmentation  # noqa: E402
+from dicom_node.objects.segmentation_encoding import Encoding  # noqa: E402
 from dicom_node.objects.series import Source, read_sources  # noqa: E402
 from inference.findings import Finding, Interpretation, Presence  # noqa: E402
 from tests.dicom_node.objects.example_results import IDENTIFIERS, NODE  # noqa: E402

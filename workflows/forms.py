@@ -22,7 +22,7 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from dicom_node.objects.segmentation import (
+from dicom_node.objects.segmentation_encoding import (
     LABEL_MAP_SEGMENTATION_STORAGE,
     Encoding,
     choose_encoding,

@@ -28,9 +28,11 @@ def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
     value = dataset.get(keyword)
     if value is None or value == "":
         return ()
-    values = (
-        value if not isinstance(value, (str, bytes)) and hasattr(value, "__iter__") else [value]
-    )
+    if isinstance(value, str):
+        # In a VR that has one value alone, as some archives write what they do not know (UT, LT).
+        values = value.split("\\")
+    else:
+        values = value if not isinstance(value, bytes) and hasattr(value, "__iter__") else [value]
     try:
         return tuple(float(v) for v in values)
     except (TypeError, ValueError):

@@ -27,6 +27,7 @@ from dicom_node.objects import (
     conformance_header,
     conformance_report,
     conformance_segmentation,
+    conformance_segments,
     conformance_tools,
 )
 from dicom_node.objects.conformance_header import source_uids
@@ -95,6 +96,7 @@ def rules() -> tuple[Rule, ...]:
         *conformance_header.RULES,
         *conformance_equipment.RULES,
         *conformance_segmentation.RULES,
+        *conformance_segments.RULES,
         *conformance_report.RULES,
         *conformance_groups.RULES,
         *conformance_fallbacks.RULES,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from pydicom.dataset import Dataset
 
+from dicom_node.objects.calibration import numbers
 from dicom_node.objects.conformance_rules import Kind, Need, Rule, Subject, text_of
 
 PLANE_TOLERANCE_MM = 1e-2
@@ -69,13 +70,12 @@ def _sound(contour: Dataset, subject: Subject) -> Iterator[str]:
         if subject.sources:
             yield "a contour names a source image that is not there"
         return
-    position = source.get("ImagePositionPatient")
-    cosines = source.get("ImageOrientationPatient")
-    if position is None or cosines is None:
+    position = numbers(source, "ImagePositionPatient")
+    cosines = numbers(source, "ImageOrientationPatient")
+    if len(position) != 3 or len(cosines) != 6:
         return
-    axes = np.array([float(value) for value in cosines]).reshape(2, 3)
-    normal = np.cross(axes[0], axes[1])
-    away = (np.array(values).reshape(-1, 3) - np.array([float(v) for v in position])) @ normal
+    normal = np.cross(cosines[:3], cosines[3:])
+    away = (np.array(values).reshape(-1, 3) - np.array(position)) @ normal
     if not math.isclose(float(np.abs(away).max()), 0.0, abs_tol=PLANE_TOLERANCE_MM):
         yield "a contour does not lie in the plane of its image"
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from pydicom.dataset import Dataset
 
+from dicom_node.objects.calibration import numbers
 from dicom_node.objects.conformance_rules import (
     MEASUREMENT_REPORTS,
     Rule,
@@ -206,15 +207,12 @@ def _depths(subject: Subject) -> dict[str, float]:
     """Return what each source slice stands for, in mm; empty where that is not regular."""
     places = []
     for uid, source in subject.sources.items():
-        position, cosines = (
-            source.get("ImagePositionPatient"),
-            source.get("ImageOrientationPatient"),
-        )
-        if not position or not cosines:
+        position = numbers(source, "ImagePositionPatient")
+        cosines = numbers(source, "ImageOrientationPatient")
+        if len(position) != 3 or len(cosines) != 6:
             return {}
-        axes = np.array([float(value) for value in cosines]).reshape(2, 3)
-        normal = np.cross(axes[0], axes[1])
-        places.append((float(np.array([float(v) for v in position]) @ normal), uid))
+        normal = np.cross(cosines[:3], cosines[3:])
+        places.append((float(np.array(position) @ normal), uid))
     places.sort()
     gaps = np.diff([place for place, _ in places])
     if len(gaps) == 0 or gaps.min() <= 0 or gaps.max() > 1.5 * float(np.median(gaps)):

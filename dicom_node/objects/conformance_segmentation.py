@@ -1,4 +1,7 @@
-"""Rules for segmentations (IHE AIR checks 15 to 24), and what viewers need beside them."""
+"""Rules for segmentations as images (IHE AIR checks 15, 20 to 24), and what viewers need.
+
+What their segments say of themselves: `conformance_segments`.
+"""
 
 from __future__ import annotations
 
@@ -9,34 +12,20 @@ from collections.abc import Iterator
 
 from pydicom.dataset import Dataset
 
+from dicom_node.objects.calibration import numbers
 from dicom_node.objects.conformance_rules import (
     SEGMENTATIONS,
     Need,
     Rule,
     Subject,
     first_code,
-    first_scheme,
     text_of,
 )
+from dicom_node.objects.conformance_segments import is_binary, segments_in
 from dicom_node.objects.references import is_multi_frame
 from dicom_node.objects.segmentation_bits import frame_bits
 
 POSITION_TOLERANCE_MM = 1e-3
-# CID 7150; 123037004 stands in widely used tables and means Body structure.
-CATEGORIES = frozenset(
-    {
-        "91723000",
-        "49755003",
-        "85756007",
-        "260787004",
-        "105590001",
-        "246464006",
-        "91720002",
-        "309825002",
-    }
-)
-# "Organ" and "Anatomical structure" as a type say nothing.
-NAMELESS_TYPES = frozenset({"113343008", "91723000", "49755003"})
 SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"
 LABEL_MAP_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
 UNCOMPRESSED = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"})
@@ -46,10 +35,6 @@ CODE_STRING = re.compile(r"[A-Z0-9 _]{1,16}")
 SOURCE_IMAGE, SEGMENTATION = "121322", "113076"
 
 
-def _binary(dataset: Dataset) -> bool:
-    return bool(dataset.get("SegmentationType") == "BINARY")
-
-
 def _frames(dataset: Dataset) -> list[Dataset]:
     return list(dataset.get("PerFrameFunctionalGroupsSequence") or [])
 
@@ -57,11 +42,6 @@ def _frames(dataset: Dataset) -> list[Dataset]:
 def _shared(dataset: Dataset) -> Dataset:
     items = dataset.get("SharedFunctionalGroupsSequence") or []
     return items[0] if items else Dataset()
-
-
-def _segments(dataset: Dataset) -> Iterator[tuple[str, Dataset]]:
-    for item in dataset.get("SegmentSequence") or []:
-        yield f"segment {item.get('SegmentNumber')}", item
 
 
 def _group(dataset: Dataset, frame: Dataset, keyword: str) -> Dataset | None:
@@ -102,9 +82,9 @@ def readable_syntax(subject: Subject) -> Iterator[str]:
         yield "Burned In Annotation is not NO"
     if not syntax or syntax in UNCOMPRESSED | DEFLATED:
         return
-    if _binary(dataset) and syntax != JPEG_2000_LOSSLESS:
+    if is_binary(dataset) and syntax != JPEG_2000_LOSSLESS:
         yield f"the transfer syntax {syntax} is not for single bits"
-    elif _binary(dataset):
+    elif is_binary(dataset):
         yield "single bits in JPEG 2000: dcmqi and OHIF cannot read them"
 
 
@@ -154,11 +134,11 @@ def _as_source(subject: Subject) -> Iterator[str]:
         position = _group(dataset, frame, "PlanePositionSequence")
         for image in _source_images(frame):
             header = subject.sources.get(str(image.get("ReferencedSOPInstanceUID")))
-            expected = None if header is None else header.get("ImagePositionPatient")
-            if position is None or expected is None:
+            expected = () if header is None else numbers(header, "ImagePositionPatient")
+            if position is None or len(expected) != 3:
                 continue
-            said = position.ImagePositionPatient
-            if math.dist(map(float, said), map(float, expected)) > POSITION_TOLERANCE_MM:
+            said = map(float, position.ImagePositionPatient)
+            if math.dist(said, expected) > POSITION_TOLERANCE_MM:
                 yield f"frame {number} does not lie where its source lies"
 
 
@@ -228,81 +208,25 @@ def one_source_each(subject: Subject) -> Iterator[str]:
             yield f"frame {number} names {count} source images, not one"
 
 
-def numbered_segments(subject: Subject) -> Iterator[str]:
-    """Hold that the segments are numbered 1..k, and each says in codes what it is."""
-    numbers = [int(item.SegmentNumber) for _, item in _segments(subject.dataset)]
-    own = [number for number in numbers if number or _binary(subject.dataset)]
-    if own != list(range(1, len(own) + 1)):
-        yield f"the segments are numbered {numbers}, not 1 to {len(numbers)}"
-    for name, item in _segments(subject.dataset):
-        if not text_of(item, "SegmentLabel"):
-            yield f"{name}: SegmentLabel is missing"
-        if first_code(item, "SegmentedPropertyCategoryCodeSequence") not in CATEGORIES:
-            yield f"{name}: the property category is not in CID 7150"
-        kind = first_code(item, "SegmentedPropertyTypeCodeSequence")
-        if not kind:
-            yield f"{name}: the property type is missing"
-        elif kind in NAMELESS_TYPES:
-            yield f"{name}: the property type names no structure and no kind of finding"
-        if first_scheme(item, "SegmentedPropertyTypeCodeSequence") in ("SRT", "99SDM", "SNM3"):
-            yield f"{name}: its type is coded in the retired SNOMED-RT, not in SCT"
-
-
-def no_background(subject: Subject) -> Iterator[str]:
-    """Look for an item that stands for the background."""
-    if any(item.get("SegmentNumber") == 0 for _, item in _segments(subject.dataset)):
-        yield "there is an item for the background: viewers shift names and colours by one"
-
-
-def names_algorithm_of_segments(subject: Subject) -> Iterator[str]:
-    """Hold that an automatic segment says by which algorithm, in full."""
-    for name, item in _segments(subject.dataset):
-        kind = item.get("SegmentAlgorithmType")
-        if subject.ours and kind != "AUTOMATIC":
-            yield f"{name}: Segment Algorithm Type is not AUTOMATIC"
-        if kind in ("AUTOMATIC", "SEMIAUTOMATIC") and not item.get("SegmentAlgorithmName"):
-            yield f"{name}: SegmentAlgorithmName is missing"
-        identifications = item.get("SegmentationAlgorithmIdentificationSequence") or []
-        if kind == "AUTOMATIC" and not identifications:
-            yield f"{name}: SegmentationAlgorithmIdentificationSequence is missing"
-        for identification in identifications:
-            keywords = ["AlgorithmName", "AlgorithmVersion"]
-            keywords += ["AlgorithmSource"] if subject.ours else []
-            for keyword in keywords:
-                if not text_of(identification, keyword):
-                    yield f"{name}: {keyword} is empty"
-            if not first_code(identification, "AlgorithmFamilyCodeSequence"):
-                yield f"{name}: the family of the algorithm is missing"
-
-
-def tracked_segments(subject: Subject) -> Iterator[str]:
-    """Hold that each segment can be told from all others, everywhere."""
-    tracked: set[str] = set()
-    for name, item in _segments(subject.dataset):
-        for keyword in ("TrackingID", "TrackingUID"):
-            if not item.get(keyword):
-                yield f"{name}: {keyword} is missing"
-        uid = text_of(item, "TrackingUID")
-        if uid and uid in tracked:
-            yield f"{name}: another segment has the same Tracking UID"
-        tracked.add(uid)
-
-
 def honest_content(subject: Subject) -> Iterator[str]:
     """Hold label, creator, overlap and colours to what the object is."""
     dataset = subject.dataset
     if CODE_STRING.fullmatch(text_of(dataset, "ContentLabel")) is None:
         yield "Content Label is not 1 to 16 capital letters, digits, spaces or underscores"
     automatic = all(
-        item.get("SegmentAlgorithmType") == "AUTOMATIC" for _, item in _segments(dataset)
+        item.get("SegmentAlgorithmType") == "AUTOMATIC" for _, item in segments_in(dataset)
     )
     if automatic and text_of(dataset, "ContentCreatorName"):
         yield "Content Creator's Name names a person, but an algorithm made all segments"
-    for name, item in _segments(dataset):
+    for name, item in segments_in(dataset):
         if len(item.get("RecommendedDisplayCIELabValue") or []) != 3:
             yield f"{name}: RecommendedDisplayCIELabValue is missing"
     said = dataset.get("SegmentsOverlap")
-    if said in ("YES", "NO") and _binary(dataset) and len(dataset.get("SegmentSequence") or []) > 1:
+    if (
+        said in ("YES", "NO")
+        and is_binary(dataset)
+        and len(dataset.get("SegmentSequence") or []) > 1
+    ):
         if _overlap(dataset) != (said == "YES"):
             yield f"Segments Overlap is {said}, and the frames say otherwise"
 
@@ -333,10 +257,10 @@ def _overlap(dataset: Dataset) -> bool:
 def nothing_empty(subject: Subject) -> Iterator[str]:
     """Hold that every segment and every frame shows something."""
     dataset = subject.dataset
-    numbers = {int(item.SegmentNumber) for _, item in _segments(dataset)}
+    numbers = {int(item.SegmentNumber) for _, item in segments_in(dataset)}
     if not numbers:
         yield "there is no segment: an empty result is said in the report, by no SEG"
-    if not _binary(dataset):
+    if not is_binary(dataset):
         return
     used = set()
     for frame in _frames(dataset):
@@ -365,7 +289,7 @@ def whole_pixels(subject: Subject) -> Iterator[str]:
     if len(_frames(dataset)) != count:
         yield f"Number of Frames is {count}, but {len(_frames(dataset))} are described"
         return
-    if not _binary(dataset) or _syntax(dataset) not in UNCOMPRESSED | {""}:
+    if not is_binary(dataset) or _syntax(dataset) not in UNCOMPRESSED | {""}:
         return
     size = (int(dataset.Rows) * int(dataset.Columns) * count + 7) // 8
     data = dataset.get("PixelData", b"")
@@ -378,7 +302,7 @@ def readable_type(subject: Subject) -> Iterator[str]:
     dataset = subject.dataset
     if dataset.get("SegmentationType") == "FRACTIONAL":
         yield "FRACTIONAL: OHIF does not show it, and Weasis only the newest versions"
-    if not _binary(dataset):
+    if not is_binary(dataset):
         return
     pixels, frames = int(dataset.Rows) * int(dataset.Columns), int(dataset.NumberOfFrames)
     if pixels % 8 or pixels // 8 * frames % 2:
@@ -395,27 +319,6 @@ RULES: tuple[Rule, ...] = (
         "PS3.3 A.51, C.8.20.2",
         SEGMENTATIONS,
         known_type,
-    ),
-    Rule(
-        "AIR-17",
-        "Segments are numbered from 1, and say in SCT codes what they are.",
-        "PS3.3 C.8.20.4; PS3.16 CID 7150, 7151",
-        SEGMENTATIONS,
-        numbered_segments,
-    ),
-    Rule(
-        "AIR-18",
-        "An automatic segment names its algorithm: name, version, family, source.",
-        "PS3.3 C.8.20.4, 10.16",
-        SEGMENTATIONS,
-        names_algorithm_of_segments,
-    ),
-    Rule(
-        "AIR-19",
-        "Each segment has Tracking ID and Tracking UID, and no two have the same.",
-        "IHE AIR: tracking identifiers; PS3.3 C.8.20.4",
-        SEGMENTATIONS,
-        tracked_segments,
     ),
     Rule(
         "AIR-20",
@@ -482,14 +385,6 @@ RULES: tuple[Rule, ...] = (
         "Weasis",
         SEGMENTATIONS,
         one_source_each,
-        foreign="warning",
-    ),
-    Rule(
-        "viewer.background",
-        "No segment is the background.",
-        "OHIF shifts names and colours by one",
-        SEGMENTATIONS,
-        no_background,
         foreign="warning",
     ),
     Rule(

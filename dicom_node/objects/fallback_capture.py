@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.sr.coding import Code
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+from pydicom.uid import SecondaryCaptureImageStorage
 
+from dicom_node.objects.encoding import new_object
 from dicom_node.objects.identifiers import ResultIdentifiers
 from dicom_node.objects.pixels import PixelValues
 from dicom_node.objects.provenance import (
@@ -91,11 +92,7 @@ def build_captures(
 
 def _capture(picture: np.ndarray, source: Source, reference: FrameReference) -> Dataset:
     """Return SC Equipment, General Image, Image Pixel and SC Image (PS3.3 C.8.6, C.7.6)."""
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.SOPClassUID = SecondaryCaptureImageStorage
-    dataset.Modality = "OT"
+    dataset = new_object(SecondaryCaptureImageStorage, "OT")
     dataset.ConversionType = "WSD"
     dataset.ImageType = ["DERIVED", "SECONDARY"]
     dataset.PatientOrientation = ""

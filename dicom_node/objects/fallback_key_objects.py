@@ -21,10 +21,11 @@ from highdicom.sr import (
     RelationshipTypeValues,
     TextContentItem,
 )
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.uid import ExplicitVRLittleEndian, KeyObjectSelectionDocumentStorage
+from pydicom.uid import KeyObjectSelectionDocumentStorage
 
+from dicom_node.objects.encoding import new_object
 from dicom_node.objects.identifiers import ObjectIdentifiers, ResultIdentifiers
 from dicom_node.objects.provenance import (
     AlgorithmIdentity,
@@ -179,11 +180,7 @@ def _document(
     observers: ObservationContext,
 ) -> Dataset:
     """Return Key Object Document Series and Key Object Document (PS3.3 C.17.6)."""
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.SOPClassUID = KeyObjectSelectionDocumentStorage
-    dataset.Modality = "KO"
+    dataset = new_object(KeyObjectSelectionDocumentStorage, "KO")
     dataset.ReferencedPerformedProcedureStepSequence = DicomSequence()
     root = ContainerContentItem(name=title, template_id="2010", is_content_continuous=False)
     description = TextContentItem(

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage
+from pydicom.uid import RTStructureSetStorage
 
 from dicom_node.objects.contours import Points, keyholed, rings
+from dicom_node.objects.encoding import new_object
 from dicom_node.objects.geometry import Geometry
 from dicom_node.objects.identifiers import ResultIdentifiers
 from dicom_node.objects.provenance import (
@@ -56,11 +57,7 @@ def build_structure_set(
         return None
     algorithm = AlgorithmIdentity.of(interpretation, node)
     references = frame_references(source)
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.SOPClassUID = RTStructureSetStorage
-    dataset.Modality = "RTSTRUCT"
+    dataset = new_object(RTStructureSetStorage, "RTSTRUCT")
     dataset.OperatorsName = ""
     complete_header(
         dataset,

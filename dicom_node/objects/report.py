@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import (
     UID,
     Comprehensive3DSRStorage,
     EnhancedSRStorage,
-    ExplicitVRLittleEndian,
 )
 
 from dicom_node.errors import FinalError
 from dicom_node.objects import report_not_applicable
+from dicom_node.objects.encoding import new_object
 from dicom_node.objects.identifiers import ObjectIdentifiers, ResultIdentifiers
 from dicom_node.objects.measurements import Measurements
 from dicom_node.objects.provenance import (
@@ -219,11 +219,7 @@ def _document(
 ) -> Dataset:
     """Return the document around a tree (PS3.3 C.17.1 to C.17.3)."""
     algorithm = AlgorithmIdentity.of(interpretation, node)
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.SOPClassUID = sop_class
-    dataset.Modality = "SR"
+    dataset = new_object(sop_class, "SR")
     for element in tree:
         if element.keyword != "RelationshipType":
             dataset.add(element)

@@ -13,22 +13,20 @@ coded macros, and its reader checks the results in the tests.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from highdicom.color import CIELabColor
 from highdicom.seg import SegmentDescription
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import Tag
 from pydicom.uid import (
-    UID,
-    ExplicitVRLittleEndian,
     RLELossless,
     SegmentationStorage,
 )
 
+from dicom_node.objects.encoding import new_object
 from dicom_node.objects.identifiers import (
     ResultIdentifiers,
     derived_uid,
@@ -51,6 +49,10 @@ from dicom_node.objects.segment_masks import (
     label_map,
     overlapping,
 )
+from dicom_node.objects.segmentation_encoding import (
+    LABEL_MAP_SEGMENTATION_STORAGE,
+    Encoding,
+)
 from dicom_node.objects.segmentation_frames import (
     SegmentFrame,
     dimension_organization,
@@ -62,70 +64,6 @@ from dicom_node.objects.segments import Segment, SegmentationError, segments_of
 from dicom_node.objects.series import Source
 from dicom_node.objects.terminology import Codes, Concept
 from inference.findings import Interpretation
-
-Encoding = Literal["binary", "labelmap", "fractional"]
-
-# Newer than pydicom's dictionary.
-LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
-
-
-def choose_encoding(
-    setting: Literal["auto", "binary", "labelmap", "fractional"],
-    source: Source,
-    interpretation: Interpretation,
-    *,
-    garbles_unaligned: bool = False,
-) -> tuple[Encoding, str]:
-    """Choose between BINARY and LABELMAP for a destination.
-
-    Parameters
-    ----------
-    setting
-        What the destination asks for.
-    source, interpretation
-        What is to be encoded.
-    garbles_unaligned
-        Whether the destination's viewer is OHIF 3.13 or a relative: they read BINARY frames wrongly
-        and silently unless rows x columns is a multiple of 8 and the bit stream has an even
-        number of bytes.
-
-    Returns
-    -------
-    tuple of str, str
-        The encoding, and a sentence for the job's log that says why.
-    """
-    if setting == "binary":
-        return "binary", "BINARY, as the destination asks."
-    segments = segments_of(interpretation)
-    if setting == "fractional":
-        if all(segment.finding.probabilities is not None for segment in segments):
-            return "fractional", "FRACTIONAL probabilities, as the destination asks."
-        return "binary", (
-            "BINARY: FRACTIONAL is written only where all destinations of a job ask for it."
-        )
-    masks = [PackedMask.of(segment.mask) for segment in segments]
-    if overlapping(masks):
-        return "binary", "BINARY: segments overlap, which a label map cannot hold."
-    if setting == "labelmap":
-        return "labelmap", "LABELMAP, as the destination asks."
-    frames = sum(len(mask.frames) for mask in masks)
-    rows, columns = int(source.headers[0].Rows), int(source.headers[0].Columns)
-    if is_aligned(rows, columns, frames):
-        return "binary", f"BINARY: {rows} x {columns} and {frames} frames end on whole byte pairs."
-    if garbles_unaligned:
-        return "labelmap", (
-            f"LABELMAP: the destination's viewer would garble BINARY frames of {rows} x {columns}."
-        )
-    return "binary", (
-        f"BINARY, though {rows} x {columns} and {frames} frames do not end on whole byte pairs: "
-        "OHIF 3.13 would show the mask wrongly; set garbles_unaligned where it is in use."
-    )
-
-
-def is_aligned(rows: int, columns: int, frames: int) -> bool:
-    """Whether every viewer tried reads such a BINARY object rightly."""
-    pixels = rows * columns
-    return pixels % 8 == 0 and pixels // 8 * frames % 2 == 0
 
 
 def build_segmentation(
@@ -199,12 +137,9 @@ def build_segmentation(
 
 
 def _start(encoding: Encoding) -> Dataset:
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     label_map = encoding == "labelmap"
-    dataset.SOPClassUID = LABEL_MAP_SEGMENTATION_STORAGE if label_map else SegmentationStorage
-    dataset.Modality = "SEG"
+    sop_class = LABEL_MAP_SEGMENTATION_STORAGE if label_map else SegmentationStorage
+    dataset = new_object(sop_class, "SEG")
     dataset.SegmentationType = encoding.upper()
     if encoding == "fractional":
         dataset.SegmentationFractionalType = "PROBABILITY"
@@ -409,14 +344,3 @@ def _write_plainly(dataset: Dataset, data: bytes) -> None:
     """Write Pixel Data as it is, padded to even length (PS3.5 8.1.1, A.2)."""
     dataset.PixelData = data + b"\x00" * (len(data) % 2)
     dataset["PixelData"].VR = "OW" if dataset.BitsAllocated > 8 else "OB"
-
-
-__all__ = [
-    "Encoding",
-    "Segment",
-    "SegmentationError",
-    "build_segmentation",
-    "choose_encoding",
-    "is_aligned",
-    "segments_of",
-]

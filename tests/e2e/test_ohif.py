@@ -17,7 +17,7 @@ from deploy.sending import parse_address, send_folder
 from dicom_node.objects.encoding import encode
 from dicom_node.objects.identifiers import ResultIdentifiers
 from dicom_node.objects.references import frame_references
-from dicom_node.objects.segmentation import choose_encoding
+from dicom_node.objects.segmentation_encoding import choose_encoding
 from dicom_node.objects.segmentation_reading import read_segmentation
 from dicom_node.objects.series import read_sources
 from dicom_node.services.storage_scu import StoreStatus, send

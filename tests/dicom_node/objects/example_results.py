@@ -18,7 +18,8 @@ from dicom_node.objects.measurements import Measurements, measure
 from dicom_node.objects.pixels import read_pixels
 from dicom_node.objects.provenance import NodeIdentity
 from dicom_node.objects.report import build_grounded_report, build_measurement_report
-from dicom_node.objects.segmentation import Encoding, build_segmentation
+from dicom_node.objects.segmentation import build_segmentation
+from dicom_node.objects.segmentation_encoding import Encoding
 from dicom_node.objects.series import Source, read_sources
 from inference.findings import Finding, Interpretation, Presence
 from tests.factories import write_ct_series, write_image, write_mr_series, write_pet_series
@@ -60,14 +61,15 @@ def make_source(
     folder: Path,
     *,
     shape: tuple[int, int, int] = (6, 32, 40),
+    values: NDArray[Any] | None = None,
     attributes: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Source:
-    """Return one source of a modality, volume or image."""
+    """Return one source of a modality, volume or image; a volume's values are 1 if not given."""
     if kind in VOLUMES:
         write = {"CT": write_ct_series, "MR": write_mr_series, "PT": write_pet_series}[kind]
-        values = np.ones(shape)
-        paths = write(folder, values, attributes=attributes, **options)
+        volume = np.ones(shape) if values is None else values
+        paths = write(folder, volume, attributes=attributes, **options)
     else:
         size = shape[1:] if kind in GRAYSCALE else (*shape[1:], 3)
         pixels = np.zeros(size, np.uint8)

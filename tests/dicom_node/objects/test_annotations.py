@@ -10,7 +10,8 @@ import pytest
 
 from dicom_node.objects.annotations import AnnotationError, masks_of, read_annotations
 from dicom_node.objects.encoding import encode
-from dicom_node.objects.segmentation import Encoding, build_segmentation
+from dicom_node.objects.segmentation import build_segmentation
+from dicom_node.objects.segmentation_encoding import Encoding
 from dicom_node.objects.segments import segments_of
 from dicom_node.objects.series import read_sources
 from tests.dicom_node.objects.example_results import (

@@ -196,7 +196,8 @@ def test_names_of_east_asia_stand_on_the_page_in_letters_that_it_embeds(
     fonts = run(PDFFONTS, file)
     rows = fonts.splitlines()[2:]
     assert any("NotoSansCJK" in row for row in rows)
-    assert all(row.split()[-5] == "yes" for row in rows), fonts  # embedded
+    # Embedded; reportlab names Helvetica on every page, in which nothing is written.
+    assert all(row.split()[-5] == "yes" for row in rows if "Helvetica" not in row), fonts
     # Beside Latin letters, whose font is another.
     assert true_type_of(name)[1] >= set("".join(shown)) - {" "}
 

@@ -21,6 +21,7 @@ from tests.dicom_node.objects.example_results import (
 )
 from tests.dicom_node.objects.kinds import KINDS, Kind, sources_of, table
 from tests.dicom_node.objects.test_segmentation import (
+    ENCODINGS,
     assert_same_in_patient_space,
     dcmqi,
     masks_of,
@@ -111,9 +112,26 @@ def test_real_files_of_a_kind_give_valid_results(
         results = build(source, given)
         folder = tmp_path / str(number)
         folder.mkdir()
-        problems = conformance.check(written(results, folder), source.headers)
+        files = written(results, folder)
+        problems = conformance.check(files, source.headers)
         assert [p for p in problems if p.severity == "error"] == []
-        assert np.array_equal(read_back(segmentation(source, given), source), masks_of(given))
+        for encoding in ENCODINGS:
+            again = read_back(segmentation(source, given, encoding), source)
+            assert np.array_equal(again, masks_of(given))
+        for report in files[1:] if DSRDUMP.exists() else ():
+            run(DSRDUMP, report)
+        if is_regular(source):
+            assert kind.dcmqi
+            out = dcmqi(files[0], folder / "dcmqi")
+            assert_same_in_patient_space(out, given, source)
+
+
+def is_regular(source: Source) -> bool:
+    """Whether dcmqi can read a segmentation of a source: evenly spaced planes in the patient."""
+    geometry = source.geometry
+    if geometry is None or geometry.frame_of_reference_uid is None or geometry.frames < 2:
+        return False
+    return (geometry.uniform or bool(geometry.missing)) and not geometry.tilted
 
 
 def whole_frame(source: Source) -> Interpretation:

@@ -172,22 +172,29 @@ def test_building_again_gives_the_same_bytes(tmp_path: Path) -> None:
     assert [encode(item) for item in build(source, identifiers=kept).objects] == first
 
 
-@pytest.mark.parametrize(
-    ("folder", "name"),
-    [
-        ("pydicom/charset", "chrGerm.dcm"),
-        ("pydicom/charset", "chrH31.dcm"),
-    ],
-)
+CHARACTER_SETS = {
+    "chrArab": "قباني^لنزار",
+    "chrFren": "Buc^Jérôme",
+    "chrGerm": "Äneas^Rüdiger",
+    "chrH31": "Yamada^Tarou=山田^太郎=やまだ^たろう",
+    "chrKoreanMulti": "김희중",
+    "chrX1": "Wang^XiaoDong=王^小東",
+}
+
+
+def test_all_character_sets_of_the_shared_files_are_tested(shared_data: Path) -> None:
+    found = {path.stem for path in (shared_data / "dicom").glob("*/charset/*.dcm")}
+    assert found == set(CHARACTER_SETS)
+
+
+@pytest.mark.parametrize("name", CHARACTER_SETS)
 def test_names_in_other_character_sets_are_written_in_utf8(
-    shared_data: Path, tmp_path: Path, folder: str, name: str
+    shared_data: Path, tmp_path: Path, name: str
 ) -> None:
-    found = list((shared_data / "dicom").rglob(name))
-    if not found:
-        pytest.skip(f"{name} is not among the shared data")
-    foreign = dcmread(found[0])
-    expected = str(foreign.PatientName)
-    assert not expected.isascii()
+    (path,) = (shared_data / "dicom").glob(f"*/charset/{name}.dcm")
+    foreign = dcmread(path)
+    expected = CHARACTER_SETS[name]
+    assert str(foreign.PatientName) == expected and not expected.isascii()
     source: Source = make_source(
         "CR",
         tmp_path,

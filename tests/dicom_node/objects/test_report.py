@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import highdicom
 import numpy as np
@@ -380,11 +381,30 @@ def ball_of(source: Source) -> np.ndarray:
     return body
 
 
-@pytest.mark.parametrize("kind", ["CT", "PT", "US"])
+@pytest.mark.parametrize(
+    ("kind", "spacing"),
+    [
+        ("CT", (0.8, 0.7)),
+        ("MR", (0.8, 0.7)),
+        ("PT", (4.1, 3.9)),
+        ("US", None),
+        ("US", (0.5, 0.7)),
+        ("CR", None),
+        ("CR", (0.2, 0.3)),
+    ],
+)
 def test_every_number_can_be_computed_again_from_the_segmentation(
-    kind: str, tmp_path: Path
+    kind: str, spacing: tuple[float, float] | None, tmp_path: Path
 ) -> None:
-    source = make_source(kind, tmp_path)
+    # No two frames, rows or columns have the same values.
+    values = 1.0 + np.indices((6, 32, 40)).sum(axis=0) ** 1.5 / (30.0 if kind == "PT" else 0.5)
+    options: dict[str, Any] = {} if spacing is None else {"spacing": spacing}
+    if kind == "CR" and spacing is not None:
+        options["attributes"] = {
+            "PixelSpacing": list(spacing),
+            "PixelSpacingCalibrationType": "GEOMETRY",
+        }
+    source = make_source(kind, tmp_path, values=values, **options)
     results = build(source, interpretation([finding("liver", ball_of(source))], source.shape[0]))
     assert results.segmentation is not None
     segmentation = written(results.segmentation)
@@ -411,19 +431,29 @@ def test_every_number_can_be_computed_again_from_the_segmentation(
     assert axes["Short Axis"][0] <= np.ptp(edges @ np.array([-along[1], along[0]])) * 1.01
     for name, value in expected.items():
         assert axes[name][0] == pytest.approx(value, rel=0.01)
-    if kind == "US":
+    assert calibrated is (spacing is not None)
+    assert {axes[name][1] for name in ("Long Axis", "Short Axis")} == {
+        "mm" if calibrated else "{pixels}"
+    }
+    if kind in ("US", "CR"):
         assert "Volume" not in segment
         return
     between = float(measures.SpacingBetweenSlices)
     volume = masks.sum() * rows * columns * between / 1000
     assert segment["Volume"] == (pytest.approx(volume, rel=0.01), "cm3")
-    values = read_pixels(source).values[masks]
+    if kind == "MR":
+        # Its values have no unit, so that nothing is said of them.
+        assert set(segment) == {"Volume", "Certainty of Finding"}
+        return
     name = {"CT": "Attenuation Coefficient", "PT": "SUVbw"}[kind]
+    # Those that were written: physical ones, whatever slope the file stores them with.
+    found = values[masks]
+    assert np.allclose(read_pixels(source).values[masks], found, rtol=2e-3, atol=0.5)
     for derivation, value in (
-        ("Mean", values.mean()),
-        ("Maximum", values.max()),
-        ("Minimum", values.min()),
-        ("Standard Deviation", values.std()),
+        ("Mean", found.mean()),
+        ("Maximum", found.max()),
+        ("Minimum", found.min()),
+        ("Standard Deviation", found.std()),
     ):
         assert segment[f"{name} {derivation}"][0] == pytest.approx(value, rel=0.01, abs=1e-6)
 
