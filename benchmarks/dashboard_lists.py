@@ -152,10 +152,10 @@ def fill(database: Database, jobs: int, instances: int) -> None:
             print(f"{first - 1:>9} jobs, {time.monotonic() - began:.0f} s", flush=True)
     fill_instances(database, jobs, instances)
     print(f"filled in {time.monotonic() - began:.0f} s", flush=True)
-    with database.engine.connect() as connection:
-        connection.exec_driver_sql("COMMIT") if database.is_sqlite else None
-        connection.exec_driver_sql("ANALYZE")
-        connection.commit() if not database.is_sqlite else None
+    if not database.is_sqlite:
+        # As its autovacuum does after a while; nothing gathers statistics in a node's SQLite.
+        with database.transaction() as connection:
+            connection.exec_driver_sql("ANALYZE")
 
 
 def questions(jobs: int, chance: random.Random) -> Iterator[tuple[str, Callable[[], str]]]:
