@@ -160,7 +160,10 @@ def fill(database: Database, jobs: int, instances: int) -> None:
 
 def questions(jobs: int, chance: random.Random) -> Iterator[tuple[str, Callable[[], str]]]:
     """Give each kind of question, and a function that makes one of its addresses."""
-    any_job = lambda: chance.randrange(1, jobs)  # noqa: E731
+
+    def any_job() -> int:
+        return chance.randrange(1, jobs)
+
     yield "overview", lambda: "/"
     yield "jobs, newest", lambda: "/jobs"
     yield "jobs, a page far back", lambda: f"/jobs?before={any_job()}"

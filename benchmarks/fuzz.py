@@ -220,14 +220,15 @@ class Target:
             context = build_context(uid, EXPLICIT)
             context.context_id = context_id
             contexts[context_id] = context
-        self._association: Any = DirectAssociation(
+        association: Any = DirectAssociation(
             AE(),
             max_pdu=1 << 17,
             patience=1,
             idle_patience=1,
             open_sink=lambda _, request: HeaderSink(request, self.answers),
         )
-        self._association._accepted_cx = contexts
+        association._accepted_cx = contexts
+        self._association: Any = association
         self._association.connection = Deaf()
 
     def feed(self, body: bytes) -> None:

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import highdicom
@@ -163,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for _ in range(options.repeats):
             for way, work in ways.items():
                 path = folder / f"{way}.dcm"
-                seconds[way].append(cpu_seconds(lambda path=path, work=work: work(path)))
+                seconds[way].append(cpu_seconds(partial(work, path)))
         first = statistics.median(seconds["highdicom BINARY"])
         print(f"{shape[0]} x {shape[1]} x {shape[2]}, {options.segments} segments")
         for way in ways:

@@ -180,7 +180,7 @@ def main() -> int:
     try:
         with (
             redis(work / "node" / "home" / "run" / "redis.sock"),
-            running(whole_node(work / "node", port), port, work / "log") as pid,
+            running(whole_node(work / "node", port, sync=True), port, work / "log") as pid,
         ):
             process, incoming = psutil.Process(pid), work / "node" / "home" / "archive" / "incoming"
             tenth = arguments.associations // 10

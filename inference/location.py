@@ -92,7 +92,7 @@ def parts(mask: Mask, *, whole: bool) -> int:
     if not whole:
         return sum(parts(frame[None], whole=True) for frame in mask if frame.any())
     image = SimpleITK.GetImageFromArray(mask.astype(np.uint8))
-    found = SimpleITK.ConnectedComponent(image, True)  # type: ignore[no-untyped-call]
+    found = SimpleITK.ConnectedComponent(image, True)
     return int(SimpleITK.GetArrayViewFromImage(found).max())
 
 

@@ -227,7 +227,7 @@ def clean(mask: Mask, rules: VolumeRules, spacing: Spacing | None, *, whole: boo
 def _filled(frame: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Fill the holes of one slice."""
     image = SimpleITK.GetImageFromArray(frame.astype(np.uint8))
-    filled = SimpleITK.BinaryFillhole(image, False, 1.0)  # type: ignore[no-untyped-call]
+    filled = SimpleITK.BinaryFillhole(image, False, 1.0)
     result: NDArray[np.bool_] = SimpleITK.GetArrayFromImage(filled) > 0
     return result
 
@@ -238,7 +238,7 @@ def _clean_part(mask: Mask, rules: VolumeRules, spacing: Spacing | None) -> Mask
         return mask
     box = _bounding_box(mask)
     image = SimpleITK.GetImageFromArray(mask[box].astype(np.uint8))
-    parts = SimpleITK.ConnectedComponent(image, True)  # type: ignore[no-untyped-call]
+    parts = SimpleITK.ConnectedComponent(image, True)
     labels = SimpleITK.GetArrayViewFromImage(parts)
     count = int(labels.max()) + 1
     sizes = np.zeros(count, np.float64)

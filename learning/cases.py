@@ -122,9 +122,7 @@ def _of_samples(
 
 def _nifti_spacing(path: Path) -> tuple[float, float, float]:
     """Spacing in the orientation that `learning.datasets.read_nifti` brings a volume to."""
-    image = SimpleITK.DICOMOrient(  # type: ignore[no-untyped-call]
-        SimpleITK.ReadImage(str(path)), "LPS"
-    )
+    image = SimpleITK.DICOMOrient(SimpleITK.ReadImage(str(path)), "LPS")
     x, y, z = image.GetSpacing()
     return float(z), float(y), float(x)
 

@@ -159,9 +159,7 @@ def read_nifti(path: Path) -> NDArray[np.float32]:
 
     Rows run to the patient's back, columns to the left, frames to the head.
     """
-    image = SimpleITK.DICOMOrient(  # type: ignore[no-untyped-call]
-        SimpleITK.ReadImage(str(path)), "LPS"
-    )
+    image = SimpleITK.DICOMOrient(SimpleITK.ReadImage(str(path)), "LPS")
     values: NDArray[np.float32] = SimpleITK.GetArrayFromImage(image).astype(np.float32)
     return values
 

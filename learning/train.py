@@ -145,7 +145,7 @@ class Trainer:
             with torch.autocast("cpu", torch.bfloat16):
                 loss = self._loss(stage, next(batches))
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             now = time.monotonic()
             self.progress.elapsed = self._agree(parameters, self.progress.elapsed + now - last)
             last = now
@@ -339,9 +339,7 @@ def train(config_path: Path, data: Path, out: Path) -> Path:
         Trainer(recipe, data, out).run()
     else:
         with tempfile.TemporaryDirectory() as meeting:
-            spawn(  # type: ignore[no-untyped-call]
-                _worker, args=(recipe, data, out, f"{meeting}/rendezvous"), nprocs=recipe.workers
-            )
+            spawn(_worker, args=(recipe, data, out, f"{meeting}/rendezvous"), nprocs=recipe.workers)
     return out / "checkpoint.pt"
 
 

@@ -250,15 +250,9 @@ def _write_volume(path: Path, values: NDArray[Any], source: Source) -> None:
     if geometry is not None:
         row, column = np.array(geometry.orientation[:3]), np.array(geometry.orientation[3:])
         tall, wide = geometry.spacing
-        image.SetSpacing(  # type: ignore[no-untyped-call]
-            (wide, tall, geometry.slice_spacing or 1.0)
-        )
-        image.SetOrigin(  # type: ignore[no-untyped-call]
-            [float(value) for value in geometry.positions[0]]
-        )
-        image.SetDirection(  # type: ignore[no-untyped-call]
-            np.stack([row, column, geometry.normal], axis=1).ravel().tolist()
-        )
+        image.SetSpacing((wide, tall, geometry.slice_spacing or 1.0))
+        image.SetOrigin([float(value) for value in geometry.positions[0]])
+        image.SetDirection(np.stack([row, column, geometry.normal], axis=1).ravel().tolist())
     SimpleITK.WriteImage(image, str(path))
 
 

@@ -170,7 +170,7 @@ class Geometry:
         point = self._origin(frame) + column * along_row + row * along_column
         return np.asarray(point, dtype=np.float64)
 
-    def patient_to_pixel(self, point: Sequence[float]) -> tuple[float, float, float]:
+    def patient_to_pixel(self, point: Sequence[float] | Vector) -> tuple[float, float, float]:
         """Return (frame, row, column), all fractional, of a point in mm: the inverse."""
         target = np.asarray(point, dtype=np.float64)
         frame = self._frame_at(float(target @ self.normal))

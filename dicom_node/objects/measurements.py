@@ -223,8 +223,8 @@ def _axis(start: Points, end: Points, scale: Points, *, calibrated: bool) -> Axi
 def largest_part(plane: Mask) -> Mask:
     """Return the largest connected part (pixels that touch at sides or corners)."""
     image = SimpleITK.GetImageFromArray(plane.astype(np.uint8))
-    labels = SimpleITK.ConnectedComponent(image, True)  # type: ignore[no-untyped-call]
-    ordered = SimpleITK.RelabelComponent(labels)  # type: ignore[no-untyped-call]
+    labels = SimpleITK.ConnectedComponent(image, True)
+    ordered = SimpleITK.RelabelComponent(labels)
     return np.asarray(SimpleITK.GetArrayFromImage(ordered) == 1)
 
 

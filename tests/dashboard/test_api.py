@@ -9,6 +9,7 @@ import schemathesis
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
@@ -75,7 +76,7 @@ ROLES_OF_THE_API = {
 
 
 def calls(app: FastAPI) -> list[tuple[str, APIRoute]]:
-    return [(method, route) for route in api_routes(app) for method in sorted(route.methods)]
+    return [(method, route) for route in api_routes(app) for method in sorted(route.methods or ())]
 
 
 def token_for(node: Node, role: Role) -> dict[str, str]:
@@ -178,7 +179,7 @@ def test_random_requests_get_the_answers_that_the_description_names(
     encoded_job(node, ["pacs"])
     headers = token_for(node, Role.ADMIN)
     schema = schemathesis.openapi.from_asgi("/api/openapi.json", app, headers=headers)
-    operations = [one.ok() for one in schema.get_all_operations()]
+    operations = [one.ok() for one in schema.get_all_operations() if isinstance(one, Ok)]
     asked = set()
     for operation in operations:
         if operation.path not in PATHS:

@@ -167,5 +167,3 @@ def test_a_provider_that_is_away_is_said(client: TestClient, provider: Provider)
     answer = client.get("/openid")
     assert answer.headers["location"] == "/login"
     assert "does%20not%20answer" in answer.headers["set-cookie"]
-    provider.__init__()  # type: ignore[misc] - for the end of the fixture
-    threading.Thread(target=provider.serve_forever, daemon=True).start()

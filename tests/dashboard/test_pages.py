@@ -69,7 +69,7 @@ def post(client: TestClient, address: str, **fields: object) -> str:
     """Send a form of this session; return what the next page says."""
     answer = client.post(address, data={"csrf": csrf_of(client), **fields})
     assert answer.status_code == 303, answer.text[:400]
-    said = client.cookies.get("said", "")
+    said = client.cookies.get("said") or ""
     client.cookies.delete("said")
     from urllib.parse import unquote
 

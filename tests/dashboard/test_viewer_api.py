@@ -199,8 +199,8 @@ def test_an_edit_is_measured_against_the_model(seen: Seen) -> None:
     assert edits.keys() == {(1, 4)} and not edits[1, 4].any()
     for wrong in ({"verdict": "edited"}, {"verdict": "accepted", "edits": {"4": empty}}):
         assert seen.post(address, wrong).status_code == 422
-    for edits in ({"99": empty}, {"4": [5]}):
-        assert seen.post(address, {"verdict": "edited", "edits": edits}).status_code == 409
+    for unfit in ({"99": empty}, {"4": [5]}):
+        assert seen.post(address, {"verdict": "edited", "edits": unfit}).status_code == 409
     no_mask = f"/api/jobs/{seen.job_id}/findings/1/review"
     assert seen.post(no_mask, {"verdict": "edited", "edits": {"4": empty}}).status_code == 409
 

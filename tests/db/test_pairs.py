@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -206,12 +207,12 @@ def test_what_is_new_beside_the_delivered_is_interpreted(database: Database, new
         catalog.register(session, arrival(9))
         second = session.scalars(select(Job.id).where(Job.state == JobState.WAITING)).one()
         old = [one.id for one in jobs.sources_of(session, first)]
-    changes = {
+    changes: dict[str, dict[str, Any]] = {
         "image": {},
         "rule": {"rule": "other", "instance_ids": old},
         "targets": {"targets": ["liver"], "instance_ids": old},
-    }[new]
+    }
     lease = claimed(database, second, JobState.WAITING)
-    fresh = replace(pair(database, second), key="2" * 64, **changes)
+    fresh = replace(pair(database, second), key="2" * 64, **changes[new])
     with database.session() as session:
         assert jobs.enqueue(session, lease, [fresh], START) == [second]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -23,7 +24,7 @@ def said() -> list[str]:
     return []
 
 
-def program(folder: Path, name: str, code: str, **options: float) -> Program:
+def program(folder: Path, name: str, code: str, **options: Any) -> Program:
     return Program(
         name, (sys.executable, "-c", textwrap.dedent(code)), dict(os.environ), folder, **options
     )

@@ -121,14 +121,14 @@ def test_a_disk_that_fills_up_is_named_and_nothing_stays(
 
     with archive.receive(CT, "1.2.3", EXPLICIT) as incoming:
         incoming.write(b"some")
-        monkeypatch.setattr(durable.os, "write", full)
+        monkeypatch.setattr(os, "write", full)
         with pytest.raises(StorageFullError, match="full"):
             incoming.file("1.2", "1.2.1", "1.2.3")
         with pytest.raises(OSError):
             incoming.file("1.2", "1.2.1", "1.2.3")
     monkeypatch.undo()
     with archive.receive(CT, "1.2.4", EXPLICIT) as incoming:
-        monkeypatch.setattr(durable.os, "write", full)
+        monkeypatch.setattr(os, "write", full)
         with pytest.raises(StorageFullError, match="full"):
             incoming.write(bytes(2 << 20))
     assert not list(archive.incoming.iterdir())
@@ -152,7 +152,7 @@ Refusing = Literal["nothing", "the flag", "each write"]
 
 def refuse_direct_writes(patch: pytest.MonkeyPatch, refusing: Refusing) -> None:
     """Play a file system that cannot write past the cache, or not at our alignment."""
-    control, write = durable.fcntl.fcntl, durable.os.write
+    control, write = fcntl.fcntl, os.write
 
     def refuse_flag(descriptor: int, command: int, flags: int = 0) -> int:
         if command == fcntl.F_SETFL and flags & os.O_DIRECT:
@@ -165,9 +165,9 @@ def refuse_direct_writes(patch: pytest.MonkeyPatch, refusing: Refusing) -> None:
         return write(descriptor, data)
 
     if refusing == "the flag":
-        patch.setattr(durable.fcntl, "fcntl", refuse_flag)
+        patch.setattr(fcntl, "fcntl", refuse_flag)
     elif refusing == "each write":
-        patch.setattr(durable.os, "write", refuse_write)
+        patch.setattr(os, "write", refuse_write)
 
 
 @given(

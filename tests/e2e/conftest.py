@@ -12,6 +12,7 @@ import pydicom
 import pytest
 import yaml
 from pydicom.uid import SegmentationStorage, generate_uid
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 
 from deploy.demo import write_configuration
@@ -120,6 +121,7 @@ class MisbehavingPeers:
     def _drop_once(self, event: Event) -> int | None:
         self._seen += 1
         if self._seen == 2:
+            assert isinstance(event.request, C_STORE)
             self.drops.append(str(event.request.AffectedSOPInstanceUID))
             event.assoc.abort()
             return 0xA700

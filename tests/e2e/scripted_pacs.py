@@ -13,7 +13,7 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 from pynetdicom import AE, evt
-from pynetdicom.events import Event
+from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
 
@@ -63,7 +63,10 @@ class ScriptedPacs(Startable):
 
     def start(self) -> None:
         """Listen."""
-        handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_C_FIND, self._find)]
+        handlers: list[EventHandlerType] = [
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_C_FIND, self._find),
+        ]
         server = self._entity.start_server(
             (LOOPBACK, self.port), block=False, evt_handlers=handlers
         )

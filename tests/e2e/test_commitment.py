@@ -134,7 +134,7 @@ def test_a_report_that_answers_nothing_is_refused_and_counted(node: Node, tmp_pa
         caller.add_requested_context(COMMITMENT)
         association = caller.associate(
             LOOPBACK, port, ae_title="UNIBIOMED",
-            ext_neg=[build_role(COMMITMENT, scp_role=True)],  # type: ignore[list-item]
+            ext_neg=[build_role(COMMITMENT, scp_role=True)],
         )  # fmt: skip
         assert association.is_established
         for event_type, expected in ((1, 0x0115), (7, 0x0113)):

@@ -10,7 +10,7 @@ import pytest
 import requests
 from dicomweb_client.api import DICOMwebClient
 from pydicom import dcmread
-from pydicom.uid import SegmentationStorage
+from pydicom.uid import UID, SegmentationStorage
 
 from deploy.demo_pacs import LOOPBACK, OrthancPacs, find_orthanc
 from tests.e2e.conftest import WEB_TOKEN, Node, short_study
@@ -38,7 +38,7 @@ def test_a_study_in_by_stow_and_its_results_out_by_wado(
     kept = instances_of_study(pacs, study)
     at_pacs = dcmread(fetch(pacs, kept[uids[1]], tmp_path / "seg.dcm"))
     assert fetched.PixelData == at_pacs.PixelData
-    frames = client.retrieve_instance_frames(study, *uids, [1])
+    frames = client.retrieve_instance_frames(study, uids[0], uids[1], [1])
     assert len(frames[0]) == fetched.Rows * fetched.Columns // 8
 
     # Orthanc, as the client: it asks the node, fetches the study, and stores its own there.
@@ -72,7 +72,7 @@ def test_a_study_in_by_stow_and_its_results_out_by_wado(
             }
             image = dcmread(sorted(folder.iterdir())[0])
             image.StudyInstanceUID, image.SeriesInstanceUID = "2.25.901", "2.25.902"
-            image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = "2.25.903"
+            image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = UID("2.25.903")
             out = BytesIO()
             image.save_as(out)
             own = asks.post("/instances", content=out.getvalue()).json()["ID"]

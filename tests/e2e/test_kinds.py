@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
+from numpy.typing import NDArray
 
 from deploy.demo_pacs import OrthancPacs
 from deploy.picture import read_segments
@@ -85,8 +87,8 @@ LEFT_ALONE: dict[str, Write] = {
 }
 
 
-def ramp(shape: tuple[int, int, int], colour: bool = False) -> np.ndarray:
-    values = np.indices(shape).sum(axis=0) * 7 % 251
+def ramp(shape: tuple[int, int, int], colour: bool = False) -> NDArray[Any]:
+    values: NDArray[np.int64] = np.indices(shape).sum(axis=0) * 7 % 251
     if colour:
         return np.stack([values, values // 2, 250 - values], axis=-1).astype(np.uint8)
     return values.astype(np.uint16)

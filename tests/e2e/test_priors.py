@@ -29,7 +29,7 @@ def pacs(tmp_path: Path) -> Iterator[OrthancPacs]:
     program = find_orthanc()
     if program is None:
         pytest.skip("needs Orthanc (see tests/outside_peers.sh)")
-    options = {"DicomAlwaysAllowGet": True, "DicomAlwaysAllowMove": True}
+    options: dict[str, object] = {"DicomAlwaysAllowGet": True, "DicomAlwaysAllowMove": True}
     with OrthancPacs(tmp_path / "orthanc", program, options) as running:
         yield running
 

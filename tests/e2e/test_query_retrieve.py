@@ -202,7 +202,7 @@ def test_who_takes_the_stored_syntax_gets_the_stored_bytes(served: Served) -> No
 def test_movescu_moves_a_study_to_a_known_entity(served: Served, tmp_path: Path) -> None:
     paths = [path for path in served.files.values() if "Study3" in str(path)]
     study = served.study_of(paths[0])
-    move = [MOVESCU, "-d", "-S", "-aet", "READER", "-aec", "UNIBIOMED", "-k",
+    move = ["-d", "-S", "-aet", "READER", "-aec", "UNIBIOMED", "-k",
             "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={study}"]  # fmt: skip
     there = [LOOPBACK, str(served.port)]
     process = subprocess.Popen(
@@ -211,7 +211,7 @@ def test_movescu_moves_a_study_to_a_known_entity(served: Served, tmp_path: Path)
     )  # fmt: skip
     try:
         wait_for_port(served.target_port, process)
-        done = dcmtk(*move, "-aem", "TARGET", *there)
+        done = dcmtk(MOVESCU, *move, "-aem", "TARGET", *there)
         assert done.returncode == 0, done.stderr
         got = {pydicom.dcmread(one).SOPInstanceUID for one in tmp_path.iterdir()}
         assert got == {uid for uid, path in served.files.items() if path in paths}
@@ -221,9 +221,9 @@ def test_movescu_moves_a_study_to_a_known_entity(served: Served, tmp_path: Path)
     finally:
         process.kill()
         process.wait()
-    assert "0xa801" in _status_of(dcmtk(*move, "-aem", "NOBODY", *there))
+    assert "0xa801" in _status_of(dcmtk(MOVESCU, *move, "-aem", "NOBODY", *there))
     # It is known, but does not listen any more: nothing can be sent.
-    assert "0xa702" in _status_of(dcmtk(*move, "-aem", "TARGET", *there))
+    assert "0xa702" in _status_of(dcmtk(MOVESCU, *move, "-aem", "TARGET", *there))
 
 
 def _status_of(done: subprocess.CompletedProcess[str]) -> str:
@@ -287,7 +287,7 @@ def _segmentation(path: Path) -> bytes:
     image = pydicom.dcmread(path, stop_before_pixels=True)
     made = pydicom.Dataset()
     made.file_meta = pydicom.dataset.FileMetaDataset()
-    made.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    made.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     made.SOPClassUID, made.SOPInstanceUID = SEG, pydicom.uid.generate_uid(prefix="2.25.")[:50]
     made.StudyInstanceUID, made.SeriesInstanceUID = (
         image.StudyInstanceUID,

@@ -78,7 +78,8 @@ def grid(page: Any, rows: int, columns: int) -> NDArray[np.uint8]:
     place = told(page, "viewer.picture.placement()")
     y = (place["top"] + (np.arange(rows) + 0.5) * place["scaleY"]).astype(int)
     x = (place["left"] + (np.arange(columns) + 0.5) * place["scaleX"]).astype(int)
-    return canvas[y][:, x, :3]
+    picked: NDArray[np.uint8] = canvas[y][:, x, :3]
+    return picked
 
 
 def masks_of(node: Node, job: dict[str, Any]) -> NDArray[np.bool_]:

@@ -23,7 +23,7 @@ from dicom_node.services.association import Timeouts
 from dicom_node.services.dicomweb_client import WebArchive
 from dicom_node.services.web_connection import WebDestination
 from tests.e2e.conftest import Node, short_study
-from tests.workflows.managers import Manager, settings_for, workitem
+from tests.workflows.managers import settings_for, workitem
 from tests.workflows.test_workers import ROOT, wait_for
 from tests.workflows.whole_node import make_node
 
@@ -93,11 +93,7 @@ def test_a_workitem_becomes_results_and_another_is_cancelled(
     written = node.home / "node.yaml"
     before = written.read_text()
     settings = yaml.safe_load(before)
-    entry = settings_for(
-        Manager(manager.url, None),
-        workitem_code="110003",
-        poll_seconds=0.5,  # type: ignore[arg-type]
-    )
+    entry = settings_for(manager.url, workitem_code="110003", poll_seconds=0.5)
     settings["worklists"] = [entry]
     try:
         written.write_text(yaml.safe_dump(settings))

@@ -395,6 +395,7 @@ def encode_video(frames: NDArray[np.uint8], codec: str, container: str) -> bytes
     target = io.BytesIO()
     with av.open(target, "w", format=container) as output:
         stream = output.add_stream(codec, rate=25)
+        assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "4", "qscale": "1", "x265-params": "log-level=none"}

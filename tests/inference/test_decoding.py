@@ -73,7 +73,7 @@ def test_every_seg_is_read_where_it_is_the_input_the_last_one_too(
     tokens, ids = ask(model, limit)
     answered = torch.tensor([TOKENIZER.encode(answer, add_special_tokens=False).ids])
     whole = torch.cat([ids, answered], dim=1)
-    place = (whole[0] == TOKENIZER.token_to_id("[SEG]")).nonzero()[:, 0]
+    place = (whole[0] == decoding.token_id(TOKENIZER, prompts.SEG)).nonzero()[:, 0]
     expected = model.states(tokens, whole)[0, place]
     assert said.seg_states.shape == (2, model.config.language.hidden)
     torch.testing.assert_close(said.seg_states, expected, atol=1e-5, rtol=1e-4)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from inference.checkpoints import WEIGHTS_FILE, file_digest
 from inference.engine import SHIPPED, Engine
 from inference.findings import Finding, Presence
+from inference.weight_files import WEIGHTS_FILE, file_digest
 from learning.datasets import is_validation, read_nifti
 from learning.metrics import dice, volume_error
 from learning.phantom import generate_phantom

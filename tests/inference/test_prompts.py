@@ -25,7 +25,7 @@ def test_the_chat_ends_in_the_forced_answers_seg() -> None:
 
 def test_seg_is_found_by_its_id_and_is_last() -> None:
     batch = decoding.encode(TOKENIZER, ["Please segment polyp in endoscopy.", "Short?"], 4)
-    seg = TOKENIZER.token_to_id("[SEG]")
+    seg = decoding.token_id(TOKENIZER, prompts.SEG)
     for row in range(2):
         position = int(batch.seg_position[row])
         assert batch.ids[row, position] == seg
@@ -58,7 +58,7 @@ def test_any_text_is_refused_or_becomes_one_seg(text: str) -> None:
     except ValueError:
         return
     batch = decoding.encode(TOKENIZER, [prompts.TargetPrompt(words, "CT").prompt], 4)
-    assert (batch.ids == TOKENIZER.token_to_id("[SEG]")).sum() == 1
+    assert (batch.ids == decoding.token_id(TOKENIZER, prompts.SEG)).sum() == 1
 
 
 def test_a_foreign_tokenizer_is_named() -> None:

@@ -30,7 +30,7 @@ def answers(frames: int, score: list[float], inside: slice = slice(4, 8)) -> Sli
 
 def target(**rules: object) -> CardTarget:
     base = card_target("hippocampus", "MRI", absent_below=0.5)
-    return base.model_copy(update={"rules": VolumeRules(**{"min_mm3": 0, **rules})})  # type: ignore[arg-type]
+    return base.model_copy(update={"rules": VolumeRules(**{"min_mm3": 0, **rules})})
 
 
 def test_slices_where_the_target_is_absent_stay_empty() -> None:

@@ -21,6 +21,7 @@ from inference.architecture import (
     TilingConfig,
     VisionConfig,
 )
+from inference.decoding import token_id
 from inference.prompts import IMAGE_CONTEXT, IMAGE_END, IMAGE_START
 from inference.published import published_name, unfilled
 from inference.published_folder import ADDED_TOKENS, write_shards
@@ -55,7 +56,7 @@ def make_config(tokenizer: Tokenizer) -> ModelConfig:
             heads=4,
             key_value_heads=2,
             mlp=48,
-            image_token_id=tokenizer.token_to_id(IMAGE_CONTEXT),
+            image_token_id=token_id(tokenizer, IMAGE_CONTEXT),
             positions=512,
             rope_theta=1e5,
         ),

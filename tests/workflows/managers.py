@@ -82,17 +82,21 @@ def workitem(study: str, station: str = "UNIBIOMED", code: str = "110003") -> di
     }
 
 
-def settings_for(manager: Manager, **changes: Any) -> dict[str, Any]:
+def settings_for(url: str, **changes: Any) -> dict[str, Any]:
     """Return the entry of ``node.yaml`` for a manager."""
     return {
         "name": "manager",
-        "url": manager.url,
+        "url": url,
         "token": TOKEN,
         "station": "UNIBIOMED",
         "poll_seconds": 10.0,
         "answer_timeout_seconds": 10.0,
         **changes,
     }
+
+
+def ignored(_: object) -> None:
+    """Take a notice of the server, and do nothing."""
 
 
 @contextmanager
@@ -108,7 +112,10 @@ def manager_of(node: Node) -> Iterator[Manager]:
         NodeCatalog(node.database, node.archive),
         node.archive,
         lambda: access,
-        *(lambda _: None for _ in range(4)),
+        on_stored=ignored,
+        on_quarantined=ignored,
+        on_released=ignored,
+        on_refused=ignored,
         worklist=worklist,
     )
     ready = threading.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from io import BytesIO
@@ -66,7 +67,12 @@ def destination(pacs: Pacs, name: str = "pacs", **changes: Any) -> dict[str, Any
 
 
 def make_node(
-    tmp_path: Path, database: Database, clock: Clock, /, reserve: int = 0, **settings: Any
+    tmp_path: Path,
+    database: Database,
+    clock: Callable[[], datetime],
+    /,
+    reserve: int = 0,
+    **settings: Any,
 ) -> Node:
     """Make a node on the given database."""
     home = Home(tmp_path / "home")

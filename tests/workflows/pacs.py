@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from io import BytesIO
 from typing import Any
 
 from pydicom import Dataset
 from pynetdicom import AE, evt
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -105,7 +105,9 @@ class Pacs:
         self._associations += 1
 
     def _store(self, event: Event) -> int:
-        uid = str(event.request.AffectedSOPInstanceUID)
+        request = event.request
+        assert isinstance(request, C_STORE)
+        uid = str(request.AffectedSOPInstanceUID)
         if uid in self.drops:
             self.drops.discard(uid)
             event.assoc.abort()
@@ -115,8 +117,8 @@ class Pacs:
         dataset = event.dataset
         self._places[uid] = (str(dataset.StudyInstanceUID), str(dataset.SeriesInstanceUID))
         self._series[str(dataset.SeriesInstanceUID)] = dataset
-        data: BytesIO = event.request.DataSet
-        self.data.setdefault(uid, []).append(data.getvalue())
+        assert request.DataSet is not None
+        self.data.setdefault(uid, []).append(request.DataSet.getvalue())
         self.stored.append((self._associations, uid))
         if self.on_store is not None:
             self.on_store(uid)

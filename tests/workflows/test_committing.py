@@ -31,8 +31,13 @@ from workflows.node import Node
 def committing(pacs: Pacs) -> list[Dataset]:
     """Let the PACS take requests for commitment; returns what it was asked."""
     asked: list[Dataset] = []
+
+    def taken(_: object, information: Dataset) -> int:
+        asked.append(information)
+        return 0
+
     pacs.stop()
-    pacs.commits = lambda _, information: asked.append(information) or 0
+    pacs.commits = taken
     pacs.start()
     return asked
 

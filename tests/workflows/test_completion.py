@@ -120,14 +120,14 @@ def test_a_clock_that_was_set_back_only_waits_longer() -> None:
     assert decision.look_again_at == at(20)
 
 
-endings = st.sampled_from(["open", "released", "aborted", "lost"])
+ENDINGS: tuple[Ending, ...] = ("open", "released", "aborted", "lost")
 
 
 @st.composite
 def evidences(draw: st.DrawFn) -> Evidence:
     associations = []
     for _ in range(draw(st.integers(0, 4))):
-        ending = draw(endings)
+        ending = draw(st.sampled_from(ENDINGS))
         last = draw(st.integers(0, 100))
         ended = None if ending == "open" else last + draw(st.integers(0, 30))
         associations.append(
@@ -140,8 +140,8 @@ def evidences(draw: st.DrawFn) -> Evidence:
                 release_completes=draw(st.booleans()),
             )
         )
-    last = max((one.last_received_at for one in associations), default=START)
-    return Evidence(draw(st.integers(1, 500)), last, associations, draw(st.none() | st.just(250)))
+    latest = max((one.last_received_at for one in associations), default=START)
+    return Evidence(draw(st.integers(1, 500)), latest, associations, draw(st.none() | st.just(250)))
 
 
 @given(evidences(), st.floats(0, 2000))

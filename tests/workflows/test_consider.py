@@ -13,6 +13,7 @@ from sqlalchemy import select
 from db import catalog
 from db.jobs import JobState, claim, job_as_json
 from db.models import Job, JobEvent, Series, Study
+from dicom_node.objects.series import read_sources
 from tests.factories import StudyIdentity, write_ct_series, write_mr_series, write_text_report
 from tests.workflows.whole_node import Clock, ct_volume, make_node, states, take_in
 from workflows import consider
@@ -70,7 +71,7 @@ def test_instances_that_come_while_files_are_read_are_not_forgotten(
     paths = write_ct_series(tmp_path / "ct", ct_volume())
     take_in(node, paths[:5])
     clock.forward(21)
-    real = consider.read_sources
+    real = read_sources
 
     def slow(files: Sequence[Path]) -> object:
         monkeypatch.setattr(consider, "read_sources", real)

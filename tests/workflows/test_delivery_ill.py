@@ -33,11 +33,10 @@ class RudePacs(Pacs):
         self.asked = asked
         if self.refuses_third and asked % 3 == 0:
             return 0xA700
-        on_this = getattr(event.assoc, "stored_here", 0)
+        on_this = [number for number, _ in self.stored].count(self._associations)
         if self.drops_after_second and on_this >= 2:
             event.assoc.abort()
             return 0x0000
-        event.assoc.stored_here = on_this + 1
         return super()._store(event)
 
 

@@ -14,8 +14,8 @@ from db.models import Job
 from db.session import Database
 from deploy.demo_pacs import LOOPBACK, OrthancPacs, find_orthanc
 from tests.factories.scripted_web import Scripted, says, scripted_web
-from tests.workflows.nodes import Clock, encoded_job, make_node
-from tests.workflows.test_delivery import confirmed, told
+from tests.workflows.nodes import Clock, encoded_job, make_node, told
+from tests.workflows.test_delivery import confirmed
 from workflows.delivery import deliver_job
 from workflows.node import Node
 

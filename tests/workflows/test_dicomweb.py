@@ -24,7 +24,7 @@ import requests
 from dicomweb_client.api import DICOMwebClient
 from PIL import Image
 from pydicom import dcmread
-from pydicom.uid import JPEGLSLossless
+from pydicom.uid import UID, JPEGLSLossless
 from sqlalchemy import func, select
 
 from db.models import Instance, Refusal, Study
@@ -243,7 +243,7 @@ def test_frames_and_pictures(running: Running) -> None:
 def test_compressed_objects_come_as_they_are_or_decompressed(running: Running) -> None:
     dataset = running.first
     dataset.compress(JPEGLSLossless, generate_instance_uid=False)
-    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3.99"
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3.99")
     dataset.SeriesInstanceUID, dataset.StudyInstanceUID = "1.2.3.98", "1.2.3.97"
     running.client.store_instances([dataset])
     at = instance_of(dataset)
@@ -313,7 +313,7 @@ def test_bad_bodies(running: Running, kind: str, body: bytes, status: int) -> No
 
 def test_a_part_that_is_cut_off_is_not_kept(running: Running) -> None:
     dataset = running.first
-    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4.5.6"
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3.4.5.6")
     out = BytesIO()
     dataset.save_as(out)
     body = multipart("b", running.paths[0].read_bytes(), out.getvalue(), closed=False)[:-500]

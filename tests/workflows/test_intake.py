@@ -227,7 +227,12 @@ def test_associations_in_full_flow_share_a_commit(
     registrar.on_stored(received(1, association="a1"))
     sizes: list[int] = []
     commit = registrar._commit
-    monkeypatch.setattr(registrar, "_commit", lambda some: sizes.append(len(some)) or commit(some))
+
+    def counted(some: list[Any]) -> object:
+        sizes.append(len(some))
+        return commit(some)
+
+    monkeypatch.setattr(registrar, "_commit", counted)
     with ThreadPoolExecutor(2) as pool:
         one = pool.submit(registrar.on_stored, received(2, association="a2"))
         two = pool.submit(registrar.on_stored, received(3, association="a1"))

@@ -47,7 +47,7 @@ def performer(
         tmp_path / "performer",
         database,
         clock,
-        worklists=[settings_for(manager, **changes)],
+        worklists=[settings_for(manager.url, **changes)],
         destinations=changes.pop("destinations", []),
     )
 
@@ -67,7 +67,7 @@ def test_from_claim_to_completion(
 ) -> None:
     node = make_node(
         tmp_path / "performer", database, clock,
-        worklists=[settings_for(manager, fetch=False)], destinations=[destination(pacs)],
+        worklists=[settings_for(manager.url, fetch=False)], destinations=[destination(pacs)],
     )  # fmt: skip
     manager.create(ITEM, STUDY)
     manager.create("2.25.2", STUDY, station="ANOTHER")
@@ -162,7 +162,7 @@ def test_a_lost_answer_leaves_nothing_hanging(
 ) -> None:  # fmt: skip
     node = make_node(
         tmp_path / "performer", sqlite_database, clock,
-        worklists=[settings_for(manager, fetch=False)], destinations=[destination(pacs)],
+        worklists=[settings_for(manager.url, fetch=False)], destinations=[destination(pacs)],
     )  # fmt: skip
     manager.create(ITEM, STUDY)
     manager.worklist.losses = 1 if steps == "claim" else 0

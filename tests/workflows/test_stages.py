@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -23,7 +24,7 @@ from tests.workflows.whole_node import (
     take_in,
 )
 from workflows.consider import consider_study
-from workflows.engine_thread import EngineThread
+from workflows.engine_thread import EngineThread, Steps
 from workflows.node import Node
 from workflows.rules import Rules
 from workflows.stages import encode_job, interpret_job
@@ -218,9 +219,9 @@ def test_an_unexpected_error_fails_the_job_and_not_the_worker(
     node: Node, clock: Clock, tmp_path: Path
 ) -> None:
     class Broken(ThresholdEngine):
-        def answer_steps(self, images, **asked):  # type: ignore[no-untyped-def]
-            raise ZeroDivisionError("in the model")
+        def answer_steps(self, *_: Any, **__: Any) -> Steps:
             yield 0.0
+            raise ZeroDivisionError("in the model")
 
     engine = EngineThread(lambda: Broken("digest"))
     engine.start()

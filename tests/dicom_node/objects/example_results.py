@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +38,13 @@ IDENTIFIERS = ResultIdentifiers(
 )
 
 
+WRITERS: Mapping[str, Callable[..., list[Path]]] = {
+    "CT": write_ct_series,
+    "MR": write_mr_series,
+    "PT": write_pet_series,
+}
+
+
 @dataclass(frozen=True)
 class Results:
     """All that belongs to one job."""
@@ -67,9 +74,8 @@ def make_source(
 ) -> Source:
     """Return one source of a modality, volume or image; a volume's values are 1 if not given."""
     if kind in VOLUMES:
-        write = {"CT": write_ct_series, "MR": write_mr_series, "PT": write_pet_series}[kind]
         volume = np.ones(shape) if values is None else values
-        paths = write(folder, volume, attributes=attributes, **options)
+        paths = WRITERS[kind](folder, volume, attributes=attributes, **options)
     else:
         size = shape[1:] if kind in GRAYSCALE else (*shape[1:], 3)
         pixels = np.zeros(size, np.uint8)

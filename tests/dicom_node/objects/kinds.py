@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,7 @@ class Kind:
     real: tuple[str, ...] = ()
 
 
-def _ramp(colour: bool = False, dtype: type = np.uint8) -> NDArray[np.generic]:
+def _ramp(colour: bool = False, dtype: type = np.uint8) -> NDArray[Any]:
     """Return frames that all differ, 0..255."""
     values = np.arange(np.prod(SHAPE)).reshape(SHAPE) % 251
     if colour:
@@ -83,9 +83,9 @@ def moving_block() -> NDArray[np.uint8]:
 
 
 def _uneven() -> NDArray[np.float64]:
-    return plane_positions(6)[[0, 1, 2, 3, 4, 5]] + np.array(
-        [[0, 0, z] for z in (0.0, 0.3, 0.0, 0.9, 0.2, 1.7)]
-    )
+    positions = plane_positions(6)
+    positions[:, 2] += (0.0, 0.3, 0.0, 0.9, 0.2, 1.7)
+    return positions
 
 
 def _image(kind: str, *, colour: bool = True, dtype: type = np.uint8) -> Write:

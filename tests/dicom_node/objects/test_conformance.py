@@ -154,6 +154,10 @@ def without(code_value: str) -> Callable[[Dataset], None]:
     return remove
 
 
+def made_by_nano(dataset: Dataset) -> None:
+    dataset.Manufacturer, dataset.ManufacturerModelName = "UniBiomed", "nano"
+
+
 def setting(keyword: str, value: object) -> Callable[[Dataset], None]:
     """Return a fault: an attribute has another value."""
     return lambda dataset: setattr(dataset, keyword, value)
@@ -259,14 +263,7 @@ FAULTS: tuple[tuple[str, int, Callable[[Dataset], object]], ...] = (
     ("AIR-07", SEG, other_algorithm),
     ("AIR-07", MEASUREMENTS, other_algorithm),
     ("AIR-08", SEG, setting("ManufacturerModelName", "")),
-    (
-        "AIR-08",
-        REPORT,
-        lambda d: (
-            setattr(d, "Manufacturer", "UniBiomed"),
-            setattr(d, "ManufacturerModelName", "nano"),
-        ),
-    ),
+    ("AIR-08", REPORT, made_by_nano),
     ("AIR-09", SEG, lambda d: d.pop("ContentTime")),
     ("AIR-09", REPORT, setting("ContentDate", "20990101")),
     ("AIR-10", REPORT, setting("SpecificCharacterSet", "ISO_IR 100")),

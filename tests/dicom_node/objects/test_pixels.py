@@ -81,11 +81,12 @@ def test_files_without_file_meta_decode(tmp_path: Path) -> None:
 
 
 def test_each_slice_has_its_own_rescale(tmp_path: Path) -> None:
-    ramp = {"RescaleSlope": [1, 2, 0.5, 4], "RescaleIntercept": [0, -10, 5, 0]}
+    slopes, intercepts = (1, 2, 0.5, 4), (0, -10, 5, 0)
+    ramp = {"RescaleSlope": slopes, "RescaleIntercept": intercepts}
     _, pixels = read(write_ct_series(tmp_path, HU, per_frame=ramp))
     stored = HU.astype(np.float64) + 1024
     for frame in range(4):
-        wanted = stored[frame] * ramp["RescaleSlope"][frame] + ramp["RescaleIntercept"][frame]
+        wanted = stored[frame] * slopes[frame] + intercepts[frame]
         assert pixels.values[frame] == pytest.approx(wanted)
 
 
@@ -227,7 +228,7 @@ def test_monochrome1_is_turned_so_that_large_is_bright(tmp_path: Path) -> None:
     )
     _, pixels = read(path)
     assert np.array_equal(pixels.values[0], 1023 - stored)
-    assert pixels.window == (1023 - 400, 1023 - 200)
+    assert pixels.window == (1023.0 - 400, 1023.0 - 200)
     assert "MONOCHROME1 inverted" in pixels.description
 
 

@@ -98,6 +98,11 @@ def numbers(group: Dataset) -> dict[str, tuple[float, str]]:
     return found
 
 
+def about(value: float | None, unit: str, **tolerance: Any) -> tuple[object, str]:
+    """Return what a measurement of `numbers` is held to."""
+    return pytest.approx(value, **tolerance), unit
+
+
 @pytest.mark.parametrize("kind", [*VOLUMES, *IMAGES])
 def test_every_kind_is_valid(kind: str, tmp_path: Path) -> None:
     results = build(make_source(kind, tmp_path))
@@ -201,17 +206,17 @@ def test_numbers_are_those_of_the_measurements(ct: Results) -> None:
     segment, axes = groups(written(ct.measurement_report))[:2]
     found = numbers(segment) | numbers(axes)
     assert measured.volume_cm3 is not None and measured.long_axis is not None
-    assert found["Volume"] == (pytest.approx(measured.volume_cm3, rel=1e-3), "cm3")
-    assert found["Long Axis"] == (pytest.approx(measured.long_axis.length_mm, rel=1e-3), "mm")
-    assert found["Attenuation Coefficient Mean"] == (pytest.approx(measured.mean), "[hnsf'U]")
-    assert found["Area"] == (pytest.approx(measured.area_mm2, rel=1e-3), "mm2")
+    assert found["Volume"] == about(measured.volume_cm3, "cm3", rel=1e-3)
+    assert found["Long Axis"] == about(measured.long_axis.length_mm, "mm", rel=1e-3)
+    assert found["Attenuation Coefficient Mean"] == about(measured.mean, "[hnsf'U]")
+    assert found["Area"] == about(measured.area_mm2, "mm2", rel=1e-3)
     assert found["Certainty of Finding"] == (87.5, "%")
 
 
 def test_uptake_is_in_suv_and_signal_has_no_unit(tmp_path: Path) -> None:
     pet = build(make_source("PT", tmp_path / "pt"))
     found = numbers(groups(pet.measurement_report)[0])
-    assert found["SUVbw Maximum"] == (pytest.approx(1.0, abs=1e-3), "g/ml{SUVbw}")
+    assert found["SUVbw Maximum"] == about(1.0, "g/ml{SUVbw}", abs=1e-3)
     assert "SUVbw" in sentences(pet.grounded_report)[0]
     magnetic = build(make_source("MR", tmp_path / "mr"))
     names = numbers(groups(magnetic.measurement_report)[0])
@@ -235,14 +240,17 @@ def test_every_tracking_uid_is_the_segments_and_has_a_line_on_its_image(
     results = build(make_source(kind, tmp_path))
     assert results.segmentation is not None
     report = highdicom.sr.Comprehensive3DSR.from_dataset(written(results.measurement_report))
+    content = report.content
+    assert isinstance(content, highdicom.sr.MeasurementReport)
     for segment, index in zip(results.segmentation.SegmentSequence, (0, 2), strict=True):
         uid = segment.TrackingUID
         assert uid == IDENTIFIERS.tracking_uid(index)
-        (volume,) = report.content.get_volumetric_roi_measurement_groups(tracking_uid=uid)
+        (volume,) = content.get_volumetric_roi_measurement_groups(tracking_uid=uid)
+        assert volume.referenced_segment is not None
         reference = volume.referenced_segment[0].ReferencedSOPSequence[0]
         assert reference.ReferencedSegmentNumber == segment.SegmentNumber
         assert volume.tracking_identifier == segment.TrackingID
-        (axes,) = report.content.get_image_measurement_groups(tracking_uid=uid)
+        (axes,) = content.get_image_measurement_groups(tracking_uid=uid)
         (long_axis,) = axes.get_measurements(codes.SCT.LongAxis)
         (line,) = long_axis.referenced_coordinates
         measured = results.measurements[index].long_axis
@@ -440,7 +448,7 @@ def test_every_number_can_be_computed_again_from_the_segmentation(
         return
     between = float(measures.SpacingBetweenSlices)
     volume = masks.sum() * rows * columns * between / 1000
-    assert segment["Volume"] == (pytest.approx(volume, rel=0.01), "cm3")
+    assert segment["Volume"] == about(volume, "cm3", rel=0.01)
     if kind == "MR":
         # Its values have no unit, so that nothing is said of them.
         assert set(segment) == {"Volume", "Certainty of Finding"}

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import highdicom
 import numpy as np
@@ -205,7 +205,7 @@ def test_a_label_map_that_is_not_compressed_holds_the_same(many: int, tmp_path: 
     assert built[0] is not None and built[1] is not None
     assert built[1].file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"
     assert len(built[1].PixelData) % 2 == 0
-    again = [dcmread(BytesIO(encode(one))).pixel_array for one in built]
+    again = [dcmread(BytesIO(encode(one))).pixel_array for one in built if one]
     assert np.array_equal(again[0], again[1])
     assert len(np.unique(again[1])) == many + 1
     assert not [one for one in conformance.check([built[1]], source.headers)
@@ -271,8 +271,9 @@ def test_overlap_rules_a_label_map_out(tmp_path: Path) -> None:
     source = make_source("CT", tmp_path, shape=(6, 33, 37))
     first, second = two_masks(source.shape)
     given = interpretation([finding("liver", first | second), finding("tumor", second)])
-    for setting in ("auto", "labelmap"):
-        encoding, sentence = choose_encoding(setting, source, given, garbles_unaligned=True)  # type: ignore[arg-type]
+    wishes: tuple[Literal["auto", "labelmap"], ...] = ("auto", "labelmap")
+    for wish in wishes:
+        encoding, sentence = choose_encoding(wish, source, given, garbles_unaligned=True)
         assert encoding == "binary" and "overlap" in sentence
 
 
@@ -304,7 +305,7 @@ def test_probabilities_are_written_where_they_are_asked_for(
     read = reader.get_pixels_by_source_instance(
         source.sop_instance_uids, assert_missing_frames_are_empty=True, rescale_fractional=False
     )
-    expected = [one.probabilities for one in given.findings if one.mask is not None]
+    expected = [one.probabilities for one in given.findings if one.probabilities is not None]
     assert np.array_equal(np.moveaxis(read, -1, 0), expected)
     # A reader of masks sees the masks.
     masks = np.zeros((2, *source.shape), np.bool_)

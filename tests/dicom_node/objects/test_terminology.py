@@ -45,7 +45,9 @@ def concepts_of(term: Term) -> list[Concept]:
 
 def listed(concept: Concept) -> bool:
     by_keyword = concepts.get(concept.scheme, {})
-    return any(concept.value in values for values in by_keyword.values())
+    return any(
+        isinstance(values, dict) and concept.value in values for values in by_keyword.values()
+    )
 
 
 @pytest.mark.parametrize(("target", "value"), NANO.items())

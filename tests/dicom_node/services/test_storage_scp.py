@@ -227,7 +227,7 @@ def store_raw(association: Association, uid: str, data: bytes, sop_class: str = 
     association.dimse.send_msg(request, context)
     _, answer = association.dimse.get_msg(block=True)
     association._reactor_checkpoint.set()
-    assert answer is not None
+    assert isinstance(answer, C_STORE) and answer.Status is not None
     return int(answer.Status)
 
 

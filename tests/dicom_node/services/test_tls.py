@@ -17,6 +17,7 @@ from dicom_node.peers import Peer, Peers
 from dicom_node.services.association import Destination
 from dicom_node.services.storage_scu import send, verify
 from dicom_node.services.tls import (
+    ProfileName,
     Tls,
     certificates_in,
     client_context,
@@ -94,7 +95,10 @@ def dcmtk_tls(
 
 @pytest.mark.parametrize("profile", ["bcp195-rfc9325", "bcp195-nd", "tls13"])
 def test_dcmtk_stores_by_tls(
-    start_secure: StartSecure, certificates: Certificates, instances: list[Path], profile: str
+    start_secure: StartSecure,
+    certificates: Certificates,
+    instances: list[Path],
+    profile: ProfileName,
 ) -> None:
     node = start_secure(tls=replace(certificates.server, profile=profile))
     options = dcmtk_tls(node, certificates, certificates.scanner)
