@@ -29,12 +29,10 @@ from tests.factories.images import (
 from tests.factories.multi_frame import (
     CINES,
     ENHANCED,
-    VIDEOS,
     write_cine,
     write_enhanced,
     write_reconstruction,
     write_slide,
-    write_video,
 )
 from tests.factories.stacks import (
     AXIAL,
@@ -54,6 +52,7 @@ from tests.factories.stacks import (
     write_pet_series,
     write_two_phase_ct,
 )
+from tests.factories.videos import VIDEOS, write_video
 
 __all__ = [
     "AXIAL",

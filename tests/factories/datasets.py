@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +25,6 @@ SOP_CLASSES: Final[Mapping[str, str]] = {
     "DX": "1.2.840.10008.5.1.4.1.1.1.1",
     "MG": "1.2.840.10008.5.1.4.1.1.1.2",
     "US": "1.2.840.10008.5.1.4.1.1.6.1",
-    "US multi-frame": "1.2.840.10008.5.1.4.1.1.3.1",
     "SC": "1.2.840.10008.5.1.4.1.1.7",
     "ES": "1.2.840.10008.5.1.4.1.1.77.1.1",
     "GM": "1.2.840.10008.5.1.4.1.1.77.1.2",
@@ -36,12 +35,17 @@ SOP_CLASSES: Final[Mapping[str, str]] = {
 }
 
 
+def new_uid() -> str:
+    """Return a fresh UID under 2.25."""
+    return str(generate_uid(prefix="2.25."))
+
+
 @dataclass(frozen=True)
 class StudyIdentity:
     """Patient and study attributes that the instances of one study share."""
 
-    study_instance_uid: str = field(default_factory=lambda: str(generate_uid(prefix="2.25.")))
-    frame_of_reference_uid: str = field(default_factory=lambda: str(generate_uid(prefix="2.25.")))
+    study_instance_uid: str = field(default_factory=new_uid)
+    frame_of_reference_uid: str = field(default_factory=new_uid)
     patient_id: str = "PHANTOM-1"
     patient_name: str = "Phantom^Water"
     patient_birth_date: str = "19700101"
@@ -51,11 +55,6 @@ class StudyIdentity:
     study_date: str = "20260102"
     study_time: str = "101500"
     study_description: str = "Simulated"
-
-
-def new_uid() -> str:
-    """Return a fresh UID under 2.25."""
-    return str(generate_uid(prefix="2.25."))
 
 
 def code(value: str, scheme: str, meaning: str) -> DicomSequence:
@@ -88,6 +87,21 @@ def base_dataset(sop_class: str, modality: str, study: StudyIdentity | None = No
     return ds
 
 
+def decimal_strings(values: Iterable[float]) -> list[str]:
+    """Return numbers as DS, which has room for 16 characters (PS3.5 section 6.2)."""
+    return [f"{value:.10g}"[:16] for value in values]
+
+
+def even(data: bytes) -> bytes:
+    """Return bytes as a value of OB or OW: of even length (PS3.5 section 7.1.1)."""
+    return data + b"\0" * (len(data) % 2)
+
+
+def pixel_bytes(pixels: NDArray[Any]) -> bytes:
+    """Return pixels as Pixel Data holds them, uncompressed: little endian, of even length."""
+    return even(np.ascontiguousarray(pixels).astype(pixels.dtype.newbyteorder("<")).tobytes())
+
+
 def override(ds: Dataset, attributes: Mapping[str, Any] | None) -> None:
     """Set the given keywords; ``REMOVE`` deletes them."""
     for keyword, value in (attributes or {}).items():
@@ -107,8 +121,7 @@ def set_pixels(ds: Dataset, pixels: NDArray[Any], *, photometric: str, bits_stor
     ds.HighBit, ds.PixelRepresentation = bits_stored - 1, int(signed)
     if pixels.ndim == 3:
         ds.PlanarConfiguration = 0
-    data = np.ascontiguousarray(pixels).astype(pixels.dtype.newbyteorder("<")).tobytes()
-    ds.PixelData = data + b"\0" * (len(data) % 2)
+    ds.PixelData = pixel_bytes(pixels)
     ds["PixelData"].VR = "OW" if pixels.dtype.itemsize > 1 else "OB"
 
 

@@ -1,4 +1,4 @@
-"""Single-frame images without a place in the patient's space, and an ultrasound cine."""
+"""Single-frame images without a place in the patient's space."""
 
 from __future__ import annotations
 

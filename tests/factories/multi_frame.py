@@ -1,35 +1,30 @@
-"""Multi-frame images: cines, enhanced volumes, slides in tiles, and videos."""
+"""Multi-frame images: cines, enhanced volumes, reconstructions, and slides in tiles."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset, FileDataset
-from pydicom.encaps import encapsulate
+from pydicom import Dataset
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.uid import (
-    HEVCMP51,
-    MPEG2MPHL,
-    MPEG4HP41,
-    UID,
-    ExplicitVRLittleEndian,
-)
+from pydicom.uid import ExplicitVRLittleEndian
 
 from tests.factories.datasets import (
     StudyIdentity,
     base_dataset,
     code,
+    decimal_strings,
+    even,
     new_uid,
     override,
+    pixel_bytes,
     save,
     set_pixels,
 )
-from tests.factories.stacks import AXIAL, plane_positions
+from tests.factories.stacks import AXIAL, PET_WEIGHT_KG, injected_fluorine, plane_positions
 
 _STORAGE: Final = "1.2.840.10008.5.1.4.1.1."
 
@@ -50,11 +45,6 @@ CINES: Final[Mapping[str, tuple[str, str]]] = {
     "enhanced RF": (_STORAGE + "12.2.1", "RF"),
     "RT portal": (_STORAGE + "481.1", "RTIMAGE"),
 }
-VIDEOS: Final[Mapping[str, tuple[str, str]]] = {
-    "ES": (_STORAGE + "77.1.1.1", "ES"),
-    "GM": (_STORAGE + "77.1.2.1", "GM"),
-    "XC": (_STORAGE + "77.1.4.1", "XC"),
-}
 ENHANCED: Final[Mapping[str, tuple[str, str]]] = {
     "CT": (_STORAGE + "2.1", "CT"),
     "legacy CT": (_STORAGE + "2.2", "CT"),
@@ -70,18 +60,12 @@ ENHANCED: Final[Mapping[str, tuple[str, str]]] = {
     "US volume": (_STORAGE + "6.2", "US"),
     "US volume, apex": (_STORAGE + "6.2", "US"),
 }
-CODECS: Final[Mapping[str, tuple[str, str]]] = {
-    MPEG2MPHL: ("mpeg2video", "mpegts"),
-    MPEG4HP41: ("libx264", "mp4"),
-    HEVCMP51: ("libx265", "mpegts"),
-}
 
 
 def _frames(ds: Dataset, frames: NDArray[Any], photometric: str, bits: int | None) -> None:
     set_pixels(ds, frames[0], photometric=photometric, bits_stored=bits or frames.itemsize * 8)
     ds.NumberOfFrames = len(frames)
-    data = np.ascontiguousarray(frames).astype(frames.dtype.newbyteorder("<")).tobytes()
-    ds.PixelData = data + b"\0" * (len(data) % 2)
+    ds.PixelData = pixel_bytes(frames)
 
 
 def write_cine(
@@ -105,8 +89,7 @@ def write_cine(
     if kind == "SC single bit":
         ds.BitsAllocated = ds.BitsStored = 1
         ds.HighBit = 0
-        data = np.packbits(frames.reshape(-1), bitorder="little").tobytes()
-        ds.PixelData = data + b"\0" * (len(data) % 2)
+        ds.PixelData = even(np.packbits(frames.reshape(-1), bitorder="little").tobytes())
     ds.FrameIncrementPointer, ds.FrameTime = 0x00181063, 40
     ds.PatientOrientation, ds.LossyImageCompression = "", "00"
     ds.BurnedInAnnotation = "NO"
@@ -160,7 +143,7 @@ def write_enhanced(
     shared = Dataset()
     measures, plane = Dataset(), Dataset()
     measures.PixelSpacing, measures.SliceThickness = list(spacing), slice_spacing
-    plane.ImageOrientationPatient = [f"{x:.10g}"[:16] for x in orientation]
+    plane.ImageOrientationPatient = decimal_strings(orientation)
     shared.PixelMeasuresSequence = DicomSequence([measures])
     shared.PlaneOrientationSequence = DicomSequence([plane])
     transformation = Dataset()
@@ -176,7 +159,7 @@ def write_enhanced(
         content.TemporalPositionIndex = index // count + 1
         content.DimensionIndexValues = [1, index % count + 1, index // count + 1]
         override(content, (frame_attributes or [{}] * len(volume))[index])
-        position.ImagePositionPatient = [f"{x:.10g}"[:16] for x in positions[index % count]]
+        position.ImagePositionPatient = decimal_strings(positions[index % count])
         group.FrameContentSequence = DicomSequence([content])
         group.PlanePositionSequence = DicomSequence([position])
         groups.append(group)
@@ -269,9 +252,8 @@ def _describe_pet(ds: Dataset) -> None:
     """370 MBq of 18F to 70 kg an hour before the scan; counts corrected to the injection."""
     ds.Units, ds.DecayCorrection, ds.CorrectedImage = "BQML", "ADMIN", ["DECY", "ATTN"]
     ds.DecayCorrected = ds.AttenuationCorrected = "YES"
-    ds.PatientWeight = 70
-    item = Dataset()
-    item.RadionuclideTotalDose, item.RadionuclideHalfLife = 370e6, 6586.2
+    ds.PatientWeight = PET_WEIGHT_KG
+    item = injected_fluorine()
     item.RadiopharmaceuticalStartDateTime = f"{ds.StudyDate}091500"
     ds.RadiopharmaceuticalInformationSequence = DicomSequence([item])
 
@@ -349,57 +331,3 @@ def _describe_specimen(ds: Dataset) -> None:
     specimen.IssuerOfTheSpecimenIdentifierSequence = DicomSequence()
     specimen.SpecimenPreparationSequence = DicomSequence()
     ds.SpecimenDescriptionSequence = DicomSequence([specimen])
-
-
-def write_video(
-    path: Path,
-    frames: NDArray[np.uint8],
-    *,
-    kind: str = "ES",
-    transfer_syntax: str = MPEG4HP41,
-    fragments: int = 1,
-    study: StudyIdentity | None = None,
-    attributes: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write RGB frames as a video; even numbers of rows and columns. Needs PyAV."""
-    sop_class, modality = VIDEOS[kind]
-    ds = base_dataset(sop_class, modality, study)
-    set_pixels(ds, frames[0], photometric="YBR_PARTIAL_420", bits_stored=8)
-    ds.NumberOfFrames, ds.FrameTime, ds.CineRate = len(frames), 40, 25
-    ds.FrameIncrementPointer, ds.PatientOrientation = 0x00181063, ""
-    ds.LossyImageCompression, ds.LossyImageCompressionMethod = "01", "ISO_14496_10"
-    ds.LossyImageCompressionRatio, ds.BurnedInAnnotation = 30, "NO"
-    override(ds, attributes)
-    stream = encode_video(frames, *CODECS[transfer_syntax])
-    size = -(-len(stream) // fragments)
-    size += size % 2
-    parts = [stream[start : start + size] for start in range(0, len(stream), size)]
-    return _save_stream(ds, path, parts, transfer_syntax)
-
-
-def _save_stream(ds: FileDataset, path: Path, parts: list[bytes], transfer_syntax: str) -> Path:
-    """Write the fragments of one stream; `save` would try to compress them."""
-    save(ds, path)
-    ds.file_meta.TransferSyntaxUID = UID(transfer_syntax)
-    even = [part + b"\0" * (len(part) % 2) for part in parts]
-    ds.PixelData = encapsulate(even, has_bot=False)
-    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
-    ds.save_as(path, implicit_vr=False, little_endian=True, enforce_file_format=True)
-    return path
-
-
-def encode_video(frames: NDArray[np.uint8], codec: str, container: str) -> bytes:
-    """Return a video of RGB frames, nearly without loss."""
-    import av
-
-    target = io.BytesIO()
-    with av.open(target, "w", format=container) as output:
-        stream = output.add_stream(codec, rate=25)
-        assert isinstance(stream, av.VideoStream)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": "4", "qscale": "1", "x265-params": "log-level=none"}
-        for frame in frames:
-            output.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        output.mux(stream.encode())
-    return target.getvalue()

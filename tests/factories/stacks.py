@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from tests.factories.datasets import (
     StudyIdentity,
     base_dataset,
     code,
+    decimal_strings,
     new_uid,
     override,
     save,
@@ -83,35 +84,74 @@ def _plane(
 ) -> None:
     """Fill in the frame of reference and image plane modules (PS3.3 C.7.4.1, C.7.6.2)."""
     ds.FrameOfReferenceUID, ds.PositionReferenceIndicator = study.frame_of_reference_uid, ""
-    ds.ImagePositionPatient = [f"{x:.10g}"[:16] for x in position]
-    ds.ImageOrientationPatient = [f"{x:.10g}"[:16] for x in orientation]
+    ds.ImagePositionPatient = decimal_strings(position)
+    ds.ImageOrientationPatient = decimal_strings(orientation)
     ds.PixelSpacing, ds.SliceThickness = list(spacing), thickness
     ds.PatientPosition = "HFS"
+
+
+class SeriesOptions(TypedDict, total=False):
+    """What can be told to every writer of a series.
+
+    Attributes
+    ----------
+    spacing, slice_spacing
+        Pixel Spacing (row spacing, column spacing) and the distance of neighbours, mm.
+    orientation, origin, positions
+        Image Orientation (Patient); position of frame 0; or every position at once, shape
+        (frames, 3), which then overrules them.
+    tilt_degrees
+        Gantry tilt.
+    skip
+        Frame indices that are not written (missing slices).
+    study, series_uid, series_number, first_instance
+        Identity; two calls with the same ``study`` and ``series_uid`` add to one series.
+    attributes, per_frame
+        Overrides for all instances, and per frame (sequences of one value for each frame).
+    """
+
+    spacing: tuple[float, float]
+    slice_spacing: float
+    orientation: Sequence[float]
+    origin: Sequence[float]
+    tilt_degrees: float
+    positions: NDArray[np.float64] | None
+    skip: Collection[int]
+    study: StudyIdentity | None
+    series_uid: str | None
+    series_number: int
+    first_instance: int
+    transfer_syntax: str
+    attributes: Mapping[str, Any] | None
+    per_frame: Mapping[str, Sequence[Any]] | None
 
 
 def _write_stack(
     folder: Path,
     modality: Literal["CT", "MR", "PT"],
     stored: NDArray[Any],
+    describe: Callable[[Dataset, int], None],
     *,
-    describe: Any,
-    spacing: tuple[float, float],
-    slice_spacing: float,
-    orientation: Sequence[float],
-    origin: Sequence[float],
-    tilt_degrees: float,
-    positions: NDArray[np.float64] | None,
-    skip: frozenset[int] | set[int],
-    study: StudyIdentity | None,
-    series_uid: str | None,
-    series_number: int,
-    first_instance: int,
-    transfer_syntax: str,
-    attributes: Mapping[str, Any] | None,
-    per_frame: Mapping[str, Sequence[Any]] | None,
-    bits_stored: int,
+    bits_stored: int = 16,
+    spacing: tuple[float, float] = (1.0, 1.0),
+    slice_spacing: float = 2.0,
+    orientation: Sequence[float] = AXIAL,
+    origin: Sequence[float] = (-10.0, 20.0, 30.0),
+    tilt_degrees: float = 0.0,
+    positions: NDArray[np.float64] | None = None,
+    skip: Collection[int] = (),
+    study: StudyIdentity | None = None,
+    series_uid: str | None = None,
+    series_number: int = 1,
+    first_instance: int = 1,
+    transfer_syntax: str = ExplicitVRLittleEndian,
+    attributes: Mapping[str, Any] | None = None,
+    per_frame: Mapping[str, Sequence[Any]] | None = None,
 ) -> list[Path]:
-    """Write a stack of single-frame images; ``describe(ds, index)`` adds the modality module."""
+    """Write a stack of single-frame images; ``describe(ds, index)`` adds the modality module.
+
+    The rest is what `SeriesOptions` names.
+    """
     study, series_uid = study or StudyIdentity(), series_uid or new_uid()
     if positions is None:
         positions = plane_positions(
@@ -141,23 +181,7 @@ def _write_stack(
 
 
 def write_ct_series(
-    folder: Path,
-    volume: NDArray[Any],
-    *,
-    spacing: tuple[float, float] = (1.0, 1.0),
-    slice_spacing: float = 2.0,
-    orientation: Sequence[float] = AXIAL,
-    origin: Sequence[float] = (-10.0, 20.0, 30.0),
-    tilt_degrees: float = 0.0,
-    positions: NDArray[np.float64] | None = None,
-    skip: frozenset[int] | set[int] = frozenset(),
-    study: StudyIdentity | None = None,
-    series_uid: str | None = None,
-    series_number: int = 1,
-    first_instance: int = 1,
-    transfer_syntax: str = ExplicitVRLittleEndian,
-    attributes: Mapping[str, Any] | None = None,
-    per_frame: Mapping[str, Sequence[Any]] | None = None,
+    folder: Path, volume: NDArray[Any], **options: Unpack[SeriesOptions]
 ) -> list[Path]:
     """Write a CT series and return its paths, frame by frame along the normal.
 
@@ -167,18 +191,10 @@ def write_ct_series(
         Where the files go; made if absent. File names do not sort like the slices.
     volume
         Values in HU, integers in -1024..31743, shape (frames, rows, columns).
-    spacing, slice_spacing
-        Pixel Spacing (row spacing, column spacing) and the distance of neighbours, mm.
-    orientation, origin, tilt_degrees, positions
-        Image Orientation (Patient); position of frame 0; gantry tilt; or every position at once,
-        shape (frames, 3), which then overrules them.
-    skip
-        Frame indices that are not written (missing slices).
-    study, series_uid, series_number, first_instance
-        Identity; two calls with the same ``study`` and ``series_uid`` add to one series.
-    attributes, per_frame
-        Overrides for all instances, and per frame (sequences of ``len(volume)`` values).
+    options
+        See `SeriesOptions`.
     """
+    tilt_degrees = options.get("tilt_degrees", 0.0)
 
     def describe(ds: Dataset, index: int) -> None:
         ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
@@ -187,35 +203,18 @@ def write_ct_series(
         ds.WindowCenter, ds.WindowWidth = 40, 400
         ds.BodyPartExamined = "ABDOMEN"
 
-    return _write_stack(
-        folder, "CT", (np.asarray(volume).astype(np.int32) + 1024).astype(np.uint16),
-        describe=describe, spacing=spacing, slice_spacing=slice_spacing, orientation=orientation,
-        origin=origin, tilt_degrees=tilt_degrees, positions=positions, skip=skip, study=study,
-        series_uid=series_uid, series_number=series_number, first_instance=first_instance,
-        transfer_syntax=transfer_syntax, attributes=attributes, per_frame=per_frame,
-        bits_stored=16,
-    )  # fmt: skip
+    stored = (np.asarray(volume).astype(np.int32) + 1024).astype(np.uint16)
+    return _write_stack(folder, "CT", stored, describe, **options)
 
 
 def write_mr_series(
-    folder: Path,
-    volume: NDArray[Any],
-    *,
-    spacing: tuple[float, float] = (1.0, 1.0),
-    slice_spacing: float = 2.0,
-    orientation: Sequence[float] = SAGITTAL,
-    origin: Sequence[float] = (-10.0, 20.0, 30.0),
-    positions: NDArray[np.float64] | None = None,
-    skip: frozenset[int] | set[int] = frozenset(),
-    study: StudyIdentity | None = None,
-    series_uid: str | None = None,
-    series_number: int = 1,
-    first_instance: int = 1,
-    transfer_syntax: str = ExplicitVRLittleEndian,
-    attributes: Mapping[str, Any] | None = None,
-    per_frame: Mapping[str, Sequence[Any]] | None = None,
+    folder: Path, volume: NDArray[Any], **options: Unpack[SeriesOptions]
 ) -> list[Path]:
-    """Write an MR series from stored values 0..4095 (no rescale); see `write_ct_series`."""
+    """Write an MR series, sagittal if not told otherwise; see `write_ct_series`.
+
+    ``volume`` has stored values 0..4095 (no rescale).
+    """
+    options.setdefault("orientation", SAGITTAL)
 
     def describe(ds: Dataset, index: int) -> None:
         ds.ImageType = ["ORIGINAL", "PRIMARY", "M"]
@@ -224,14 +223,8 @@ def write_mr_series(
         ds.RepetitionTime, ds.EchoTime, ds.MagneticFieldStrength = 500, 15, 1.5
         ds.BodyPartExamined = "BRAIN"
 
-    return _write_stack(
-        folder, "MR", np.asarray(volume).astype(np.uint16), describe=describe, spacing=spacing,
-        slice_spacing=slice_spacing, orientation=orientation, origin=origin, tilt_degrees=0.0,
-        positions=positions, skip=skip, study=study, series_uid=series_uid,
-        series_number=series_number, first_instance=first_instance,
-        transfer_syntax=transfer_syntax, attributes=attributes, per_frame=per_frame,
-        bits_stored=12,
-    )  # fmt: skip
+    stored = np.asarray(volume).astype(np.uint16)
+    return _write_stack(folder, "MR", stored, describe, bits_stored=12, **options)
 
 
 PET_DOSE_BQ: Final = 370e6
@@ -240,30 +233,29 @@ PET_HALF_LIFE_S: Final = 6586.2
 PET_DELAY_S: Final = 3600.0
 
 
+def injected_fluorine() -> Dataset:
+    """Return the item of Radiopharmaceutical Information, without when it was given."""
+    item = Dataset()
+    item.RadionuclideTotalDose = PET_DOSE_BQ
+    item.RadionuclideHalfLife = PET_HALF_LIFE_S
+    return item
+
+
 def write_pet_series(
     folder: Path,
     suv: NDArray[Any],
     *,
-    spacing: tuple[float, float] = (4.0, 4.0),
-    slice_spacing: float = 4.0,
-    orientation: Sequence[float] = AXIAL,
-    origin: Sequence[float] = (-10.0, 20.0, 30.0),
-    positions: NDArray[np.float64] | None = None,
-    skip: frozenset[int] | set[int] = frozenset(),
     decay_correction: Literal["START", "ADMIN"] = "START",
-    study: StudyIdentity | None = None,
-    series_uid: str | None = None,
-    series_number: int = 1,
-    first_instance: int = 1,
-    transfer_syntax: str = ExplicitVRLittleEndian,
-    attributes: Mapping[str, Any] | None = None,
-    per_frame: Mapping[str, Sequence[Any]] | None = None,
+    **options: Unpack[SeriesOptions],
 ) -> list[Path]:
     """Write a PET series whose SUVbw are the given values, stored as BQML, one slope per slice.
 
     370 MBq of 18F given to 70 kg at 09:15:00, scanned at 10:15:00; with ``START`` the counts are
-    corrected for decay to the start of the series, with ``ADMIN`` to the injection.
+    corrected for decay to the start of the series, with ``ADMIN`` to the injection. Spaced by
+    4 mm in all directions if not told otherwise; see `write_ct_series`.
     """
+    options.setdefault("spacing", (4.0, 4.0))
+    options.setdefault("slice_spacing", 4.0)
     suv = np.asarray(suv, dtype=np.float64)
     dose = PET_DOSE_BQ
     if decay_correction == "START":
@@ -282,9 +274,7 @@ def write_pet_series(
         ds.RescaleIntercept, ds.RescaleSlope = 0, f"{slopes[index]:.10g}"
         ds.FrameReferenceTime, ds.ActualFrameDuration, ds.DecayFactor = 0, 120000, 1
         ds.PatientWeight, ds.BodyPartExamined = PET_WEIGHT_KG, "WHOLEBODY"
-        dose_item = Dataset()
-        dose_item.RadionuclideTotalDose = PET_DOSE_BQ
-        dose_item.RadionuclideHalfLife = PET_HALF_LIFE_S
+        dose_item = injected_fluorine()
         dose_item.RadiopharmaceuticalStartTime = "091500"
         dose_item.Radiopharmaceutical = "Fluorodeoxyglucose"
         dose_item.RadionuclideCodeSequence = code("77004003", "SCT", "^18^Fluorine")
@@ -297,13 +287,7 @@ def write_pet_series(
         ds.PatientGantryRelationshipCodeSequence = code("102540008", "SCT", "headfirst")
 
     # The stored value is rounded to the DS text, so the tests compare within 1e-4 of the maximum.
-    return _write_stack(
-        folder, "PT", stored, describe=describe, spacing=spacing, slice_spacing=slice_spacing,
-        orientation=orientation, origin=origin, tilt_degrees=0.0, positions=positions, skip=skip,
-        study=study, series_uid=series_uid, series_number=series_number,
-        first_instance=first_instance, transfer_syntax=transfer_syntax, attributes=attributes,
-        per_frame=per_frame, bits_stored=16,
-    )  # fmt: skip
+    return _write_stack(folder, "PT", stored, describe, **options)
 
 
 def write_two_phase_ct(
@@ -313,21 +297,21 @@ def write_two_phase_ct(
     *,
     phase_keyword: str | None = "AcquisitionNumber",
     phase_values: tuple[Any, Any] = (1, 2),
-    study: StudyIdentity | None = None,
-    **options: Any,
+    **options: Unpack[SeriesOptions],
 ) -> list[Path]:
     """Write one CT series in which each position occurs twice; phase 1's paths come first.
 
     ``phase_keyword`` names the attribute that tells the phases apart; with ``None`` only the
     Instance Number does.
     """
-    study, series_uid, paths = study or StudyIdentity(), new_uid(), []
+    options["study"] = options.get("study") or StudyIdentity()
+    options["series_uid"] = new_uid()
+    paths = []
     for number, volume in enumerate((first, second)):
-        values = {} if phase_keyword is None else {phase_keyword: phase_values[number]}
-        paths += write_ct_series(
-            Path(folder) / f"phase{number + 1}", volume, study=study, series_uid=series_uid,
-            first_instance=1 + number * len(first), attributes=values, **options,
-        )  # fmt: skip
+        options["first_instance"] = 1 + number * len(first)
+        if phase_keyword is not None:
+            options["attributes"] = {phase_keyword: phase_values[number]}
+        paths += write_ct_series(Path(folder) / f"phase{number + 1}", volume, **options)
     return paths
 
 
