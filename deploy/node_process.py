@@ -57,13 +57,15 @@ class NodeProcess(ChildProcess):
         if not self.launch(command, Path(__file__).parent.parent, self._is_ready, START_SECONDS):
             raise NodeStartError(f"The node did not start. It said:\n{self.last_lines(8)}")
 
-    def jobs(self) -> list[dict[str, Any]]:
-        """Return all jobs, the oldest first (`db.reports.job_report`)."""
+    def jobs(self, study_instance_uid: str | None = None) -> list[dict[str, Any]]:
+        """Return all jobs, or those of a study, the oldest first (`db.reports.job_report`)."""
         from db.reports import job_list, job_report
 
         with open_database(self.home) as session:
-            numbers = sorted(job["id"] for job in job_list(session, limit=1000))
-            reports = [job_report(session, number) for number in numbers]
+            listed = job_list(session, study_instance_uid=study_instance_uid, limit=None)
+            reports = [
+                job_report(session, number) for number in sorted(job["id"] for job in listed)
+            ]
         return [report for report in reports if report is not None]
 
     def _is_ready(self) -> bool:

@@ -55,7 +55,7 @@ class Node(NodeProcess):
 
     def jobs_of(self, study_instance_uid: str) -> list[dict[str, Any]]:
         """Return the jobs of a study."""
-        return [job for job in self.jobs() if job["study_instance_uid"] == study_instance_uid]
+        return self.jobs(study_instance_uid)
 
     def ended(
         self, study_instance_uid: str, seconds: float = STUDY_SECONDS
