@@ -18,7 +18,8 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # t
 from pynetdicom.transport import ThreadedAssociationServer
 
 from deploy.child_process import Startable
-from deploy.demo_pacs import LOOPBACK, free_port
+from deploy.demo_pacs import free_port
+from tests.listening import listening
 
 RESULT_CLASSES = (SegmentationStorage, Comprehensive3DSRStorage, EnhancedSRStorage)
 
@@ -67,11 +68,7 @@ class ScriptedPacs(Startable):
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_C_FIND, self._find),
         ]
-        server = self._entity.start_server(
-            (LOOPBACK, self.port), block=False, evt_handlers=handlers
-        )
-        assert isinstance(server, ThreadedAssociationServer)
-        self._server = server
+        self._server = listening(self._entity, handlers, port=self.port)
 
     def stop(self) -> None:
         """Close the port."""

@@ -11,6 +11,8 @@ from pynetdicom import AE, evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 
+from tests.listening import listening
+
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
 ENHANCED_SR = "1.2.840.10008.5.1.4.1.1.88.22"
@@ -85,9 +87,7 @@ class Pacs:
             (evt.EVT_C_FIND, self._find),
             (evt.EVT_N_ACTION, self._commit),
         ]
-        self._server = entity.start_server(
-            ("127.0.0.1", self.port), block=False, evt_handlers=handlers
-        )
+        self._server = listening(entity, handlers, port=self.port)
         self.port = self._server.server_address[1]
 
     def stop(self) -> None:

@@ -27,6 +27,7 @@ from tests.dicom_node.services.conftest import (
     wait_for_port,
     write_instances,
 )
+from tests.listening import listening
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"
@@ -43,13 +44,11 @@ def serve() -> Iterator[Serve]:
         entity = AE("PACS")
         for name, value in settings.items():
             setattr(entity, name, value)
-        server = entity.start_server(
-            ("127.0.0.1", 0),
-            block=False,
-            evt_handlers=list(handlers),
+        server = listening(
+            entity,
+            handlers,
             contexts=contexts or [build_context(CT), build_context("1.2.840.10008.1.1")],
         )
-        assert server is not None
         servers.append(server)
         return Destination("pacs", "PACS", "127.0.0.1", server.server_address[1], timeouts=QUICK)
 
