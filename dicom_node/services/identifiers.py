@@ -327,9 +327,11 @@ def character_set_for(texts: Sequence[str], identifier: Dataset) -> str:
     try:
         if encoding is None:
             raise LookupError
-        for text in texts:
-            text.encode(encoding)
+        encoded = [text.encode(encoding) for text in texts]
     except (LookupError, UnicodeEncodeError):
+        return "ISO_IR 192"
+    # Python knows JIS X 0201 only with the letters of two bytes, which this set has not.
+    if names[0] == "ISO_IR 13" and [*map(len, encoded)] != [*map(len, texts)]:
         return "ISO_IR 192"
     return names[0]
 

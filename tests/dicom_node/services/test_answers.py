@@ -50,6 +50,8 @@ def question(keywords: set[str], character_set: str = "") -> Asked:
 )
 @example({"PatientName": "A^B=C^D", "NumberOfFrames": "12"}, {"Rows"}, "", False)
 @example({"StudyDescription": "x" * 20_000}, set(), "", False)
+@example({"PatientName": "山田^太郎"}, set(), "ISO_IR 13", False)
+@example({"PatientName": "ﾔﾏﾀﾞ^ﾀﾛｳ"}, set(), "ISO_IR 13", False)
 def test_they_are_what_pydicom_writes(
     attributes: dict[str, str], wanted: set[str], character_set: str, is_implicit: bool
 ) -> None:
