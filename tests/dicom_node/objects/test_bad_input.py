@@ -11,18 +11,26 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 from pydicom import config, dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
-from dicom_node.objects import conformance, frame_room
+from dicom_node.objects import conformance
 from dicom_node.objects.encoding import encode
 from dicom_node.objects.pixels import PixelError, read_pixels
 from dicom_node.objects.series import Source, read_sources
 from tests.dicom_node.objects.example_results import build, example
 from tests.dicom_node.objects.test_segmentation import masks_of, read_back
-from tests.factories import REMOVE, write_cine, write_ct_series, write_image, write_mr_series
+from tests.factories import (
+    REMOVE,
+    ImageKind,
+    write_cine,
+    write_ct_series,
+    write_image,
+    write_mr_series,
+)
 
 VOLUME = np.arange(6 * 32 * 40).reshape(6, 32, 40) % 1000
 TYPE_2 = (
@@ -87,7 +95,7 @@ def test_absent_type_2_attributes(modality: str, tmp_path: Path) -> None:
     else:
         pixels = VOLUME[0].astype(np.uint8)
         pixels = pixels if modality == "CR" else np.stack([pixels] * 3, axis=-1)
-        kind = "CR" if modality == "CR" else "US"
+        kind: ImageKind = "CR" if modality == "CR" else "US"
         paths = write_image(tmp_path / "in.dcm", pixels, kind=kind, attributes=absent)
     (source,) = sources_of(paths, tmp_path)
     assert not any(keyword in header for keyword in TYPE_2 for header in source.headers)
@@ -197,9 +205,7 @@ def test_an_image_larger_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyP
     paths = write_ct_series(tmp_path / "in", VOLUME)
     (source,) = sources_of(paths, tmp_path)
     usual = read_pixels(source).values
-    monkeypatch.setattr(
-        frame_room.psutil, "virtual_memory", lambda: SimpleNamespace(available=60_000)
-    )
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=60_000))
     mapped = read_pixels(source).values
     assert not isinstance(usual, np.memmap) and isinstance(mapped, np.memmap)
     assert np.array_equal(usual, mapped)

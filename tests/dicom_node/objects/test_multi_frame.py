@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import billiard
 import numpy as np
@@ -105,7 +106,7 @@ def test_time_slots_of_a_gated_reconstruction_are_told_apart(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("lacks", [{"position": None}, {"step": None}])
 def test_a_reconstruction_without_places_is_read_frame_by_frame(
-    lacks: dict[str, None], tmp_path: Path
+    lacks: dict[str, Any], tmp_path: Path
 ) -> None:
     source = only(write_reconstruction(tmp_path / "nm.dcm", VALUES, **lacks))
     assert source.kind == "image" and source.geometry is None and source.shape == (6, 8, 10)
