@@ -50,7 +50,7 @@ def lint(
         _print_rules(as_json)
         return
     if job is not None:
-        found = _of_job(home, job)
+        found = _of_job(home, job, templates)
     elif path is None or not path.exists():
         _fail("Name a DICOM file or a folder." if path is None else f"There is no {path}.", 2)
     else:
@@ -70,7 +70,7 @@ def lint(
         raise typer.Exit(1)
 
 
-def _of_job(home: Path, number: int) -> Lint:
+def _of_job(home: Path, number: int, templates: bool) -> Lint:
     """Judge a job of the node in a folder."""
     from deploy.node_database import NoNodeError, database_url_of
     from dicom_node.errors import DicomNodeError
@@ -87,7 +87,7 @@ def _of_job(home: Path, number: int) -> Lint:
     except NoNodeError as error:
         _fail(str(error))
     try:
-        return examine_job(node, number)
+        return examine_job(node, number, templates=templates)
     except DicomNodeError as error:
         _fail(f"{error.sentence[:1].upper()}{error.sentence[1:]}.", 2)
     finally:

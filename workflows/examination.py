@@ -23,8 +23,8 @@ from dicom_node.objects.provenance import NODE_MANUFACTURER
 from workflows.node import Node
 
 
-def examine_job(node: Node, job_id: int) -> Lint:
-    """Judge what a job wrote, sent and had proven.
+def examine_job(node: Node, job_id: int, *, templates: bool = False) -> Lint:
+    """Judge what a job wrote, sent and had proven; with ``templates``, by PixelMed as well.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def examine_job(node: Node, job_id: int) -> Lint:
             headers.append(read_header(path).dataset)
         except UnreadableError as error:
             raise FinalError(f"a source of job {job_id} cannot be read: {error}") from error
-    verdicts = examine(paths, headers, delivery=delivery)
+    verdicts = examine(paths, headers, templates=templates, delivery=delivery)
     return Lint(
         tuple(FileVerdict(Path(one.object), NODE_MANUFACTURER, one) for one in verdicts),
         sources=len(headers),
