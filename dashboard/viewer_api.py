@@ -20,6 +20,7 @@ from dashboard.scenes import job_scene
 from dashboard.stacks import Stack
 from db.models import ResultRecord
 from db.results import results_of
+from db.withdrawals import has_withdrawn
 from dicom_node.objects.report_tree import report_tree
 from workflows.node import Node
 from workflows.report_page import NoReportError
@@ -98,6 +99,9 @@ def report_pdf(
     request: Request, node: NodeOf, images: ImagesOf, actor: Viewer, job_id: Number
 ) -> Response:
     """Return the report of a job as PDF, with a picture of each finding's key slice."""
+    with node.database.reading() as session:
+        if has_withdrawn(session, job_id):
+            raise HTTPException(410, "The results of this job were withdrawn.")
     try:
         page = images.report_of_job(job_id)
     except NoReportError as error:

@@ -318,4 +318,5 @@ def test_what_was_withdrawn_is_neither_shown_nor_handed_out(seen: Seen) -> None:
     page = seen.client.get(f"/jobs/{seen.job_id}").text
     assert "results of this job were withdrawn" in page
     assert "on the &lt;wrong&gt; side" in page
-    assert "/results/0/file" not in page
+    assert "/results/0/file" not in page and "report.pdf" not in page
+    assert seen.client.get(f"/api/jobs/{seen.job_id}/report.pdf").status_code == 410
