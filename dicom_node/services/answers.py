@@ -25,9 +25,7 @@ _SHORT: Final = _IN_CHARACTER_SET | {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "
 _LONGEST_TEXTS: Final = 0x3FFF
 # Sets without escape sequences: each text is encoded by itself.
 _SINGLE: Final = {
-    name: encoding
-    for name, encoding in python_encoding.items()
-    if name.startswith("ISO_IR ") and name != "ISO_IR 13"
+    name: encoding for name, encoding in python_encoding.items() if name.startswith("ISO_IR ")
 }
 
 

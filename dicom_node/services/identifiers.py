@@ -323,17 +323,24 @@ def character_set_for(texts: Sequence[str], identifier: Dataset) -> str:
         return ""
     said = identifier.get("SpecificCharacterSet")
     names = [str(one) for one in _values(said)] if said else []
-    encoding = python_encoding.get(names[0]) if len(names) == 1 else None
+    if len(names) == 1 and all(_fits(text, names[0]) for text in texts):
+        return names[0]
+    return "ISO_IR 192"
+
+
+def _fits(text: str, character_set: str) -> bool:
+    """Say whether a character set holds a text, without switching to another one within it."""
+    encoding = python_encoding.get(character_set)
+    if encoding is None or encoding.startswith("iso2022"):
+        return False
     try:
-        if encoding is None:
-            raise LookupError
-        encoded = [text.encode(encoding) for text in texts]
-    except (LookupError, UnicodeEncodeError):
-        return "ISO_IR 192"
-    # Python knows JIS X 0201 only with the letters of two bytes, which this set has not.
-    if names[0] == "ISO_IR 13" and [*map(len, encoded)] != [*map(len, texts)]:
-        return "ISO_IR 192"
-    return names[0]
+        encoded = text.encode(encoding)
+        # Python has a superset of JIS X 0201, with two bytes for what that lacks, and the yen sign
+        # where DICOM has the backslash.
+        is_superset = encoding == "shift_jis"
+        return not is_superset or (len(encoded) == len(text) and encoded.decode(encoding) == text)
+    except UnicodeError:
+        return False
 
 
 def _texts(answer: Dataset) -> Iterator[str]:

@@ -61,6 +61,21 @@ def test_they_are_what_pydicom_writes(
     assert written == encode(answer_of(asked, match, "UNIBIOMED"), is_implicit, True)
 
 
+@pytest.mark.parametrize(
+    ("name", "character_set"),
+    [("ﾔﾏﾀﾞ^ﾀﾛｳ", "ISO_IR 13"), ("山田^太郎", "ISO_IR 192"), ("¥^A", "ISO_IR 192")],
+)
+def test_a_japanese_question_is_answered_in_a_set_that_holds_the_name(
+    name: str, character_set: str
+) -> None:
+    asked = question({"PatientName"}, "ISO_IR 13")
+    written = AnswerWriter(asked, "UNIBIOMED", is_implicit=True).write(
+        Match({"PatientName": name}, None)
+    )
+    answer = decode(BytesIO(written), True, True)
+    assert (answer.PatientName, answer.SpecificCharacterSet) == (name, character_set)
+
+
 @pytest.mark.parametrize("is_implicit", [True, False])
 def test_what_is_no_ascii_where_only_ascii_may_be_breaks_no_answer(is_implicit: bool) -> None:
     asked = question({"Modality", "StudyInstanceUID", "PatientName"})
