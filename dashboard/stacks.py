@@ -27,6 +27,10 @@ __all__ = ["Stack", "source_of", "sources_of_series", "stack_of_job", "stack_of_
 
 
 _VIDEO_FRAMES: Final = 32
+_KEPT: Final = (
+    "retention in node.yaml says how long images are kept; send the study again to see it"
+)
+_GONE: Final = f"the files are not in the archive any more: {_KEPT}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +127,7 @@ def sources_of_series(node: Node, series_id: int) -> tuple[Series, list[Source],
         series = session.get(Series, series_id)
         instances = instances_of_series(session, series_id)
     if series is None or not instances:
-        raise FrameUnavailableError(
-            "this series is not in the archive any more: retention in node.yaml says how long "
-            "images are kept; send the study again to see it"
-        )
+        raise FrameUnavailableError(f"this series is not in the archive any more: {_KEPT}")
     return series, _read(node, instances), instances
 
 
@@ -135,7 +136,7 @@ def _read(node: Node, instances: Sequence[Instance]) -> list[Source]:
     there = [path for path in paths if path.exists()]
     sources, aside = read_sources(there)
     if not sources:
-        reason = aside[0].reason if aside else "the files are not in the archive any more"
+        reason = aside[0].reason if aside else _GONE
         raise FrameUnavailableError(reason)
     return sources
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -88,9 +90,17 @@ def test_the_second_of_two_who_retry_at_once_is_told(
 ) -> None:
     first = browser(Role.OPERATOR)
     second = browser(Role.ADMIN)
-    assert "goes on: delivering" in post(first, "/jobs/orders", order="retry", job=failed_job)
+    ready = threading.Barrier(2)
+
+    def press(client: TestClient) -> str:
+        ready.wait(30)
+        return post(client, "/jobs/orders", order="retry", job=failed_job)
+
+    with ThreadPoolExecutor(2) as people:
+        said = sorted(people.map(press, [first, second]))
+    assert "goes on: delivering" in said[0], said
+    assert "looked at at once" in said[1], said
     assert state_of(node, failed_job) == "delivering"
-    assert "looked at at once" in post(second, "/jobs/orders", order="retry", job=failed_job)
     assert "is cancelled" in post(second, "/jobs/orders", order="cancel", job=failed_job)
     assert "it is cancelled" in post(first, "/jobs/orders", order="cancel", job=failed_job)
     assert "Tick the jobs" in post(first, "/jobs/orders", order="cancel")
