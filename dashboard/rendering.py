@@ -228,6 +228,7 @@ def render(
             theme=_chosen(request, "theme", ("light", "dark")),
             masked=_chosen(request, "masked", ("yes", "no")) == "yes",
             zone=local(now, "%Z"),
+            zone_name=settings.dashboard.time_zone or _offset(local(now, "%z")),
             now=now,
             local=local,
             age=age,
@@ -236,6 +237,11 @@ def render(
         )
     )
     return HTMLResponse(text, status_code)
+
+
+def _offset(value: str) -> str:
+    """Write an offset from UTC as ``page.js`` reads it: +02:00."""
+    return f"{value[:3]}:{value[3:5]}"
 
 
 @cache
@@ -255,4 +261,4 @@ def _chosen(request: Request, cookie: str, known: tuple[str, ...]) -> str:
     return value if value in known else ""
 
 
-__all__ = ["as_time", "environment", "find_actor", "plain", "render", "say", "zone_of"]
+__all__ = ["as_time", "environment", "find_actor", "plain", "render", "say", "size", "zone_of"]

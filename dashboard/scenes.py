@@ -151,7 +151,7 @@ def measured_words(measurements: Mapping[str, Any]) -> list[str]:
             f"SD {measured.standard_deviation:.3g}, "
             f"{measured.minimum:.4g} to {measured.maximum:.4g} {measured.unit}"
         )
-    return [*words, *measured.notes]
+    return [word.replace("cm3", "cm³") for word in (*words, *measured.notes)]
 
 
 def _axes(measurements: Mapping[str, Any]) -> list[dict[str, Any]]:

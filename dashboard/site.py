@@ -9,11 +9,12 @@ from starlette.responses import RedirectResponse, Response
 
 from dashboard.access import Admin, NodeOf
 from dashboard.auditing import note
-from dashboard.rendering import render, say
+from dashboard.rendering import render, say, size
 from workflows.configuration import check_configuration
 from workflows.reloading import ask_to_reload
 from workflows.settings import NodeSettings
 
+_SIZES: Final = ("reserve", "longest_body", "quarantine_size", "prepared_memory", "free_below")
 router = APIRouter(include_in_schema=False)
 _SECRET: Final = ("secret", "password", "token", "url", "passphrase")
 
@@ -76,6 +77,10 @@ def _text(key: str, value: Any) -> str:
         return _entry(value)
     if any(word in key for word in _SECRET) and key not in ("public_url", "viewer_url"):
         return "set (not shown)"
+    if value == "":
+        return "none"
+    if key in _SIZES:
+        return size(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):

@@ -1,34 +1,40 @@
 #!/usr/bin/env bash
 # Installs the programs of other authors that the tests talk to: DCMTK (senders), Orthanc (PACS),
-# chromium (a person at the dashboard), nginx and OHIF (a radiologist's viewer).
-# Only as root on Debian or Ubuntu, OHIF wherever npm is; elsewhere it says which tests are left out.
+# chromium (a person at the dashboard), axe-core (its judge), nginx and OHIF (a radiologist's viewer).
+# Only as root on Debian or Ubuntu, OHIF and axe-core wherever npm is; elsewhere it says which tests
+# are left out.
 # Never fails: each test that needs a peer looks for it and skips with the reason.
 set -u
 
-# OHIF (MIT licence) is static files: no Node is needed to serve them, npm only to fetch them.
-ohif_version=3.13.2
-ohif_sha512=5997719a9986eeba85816f5924b71b82bdd70ad2e2d4a0cd3e831a798e4f3deea3e06e1f8c48e393271933a0ba664d85f3b04ac457e9abe8dde715d907d13c10
-ohif="${UNIBIOMED_TEST_OHIF:-${XDG_CACHE_HOME:-$HOME/.cache}/unibiomed-node-tests/ohif-$ohif_version}"
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/unibiomed-node-tests"
 
-fetch_ohif() {
-  [ -e "$ohif/dist/index.html" ] && return
-  local work reason=''
-  echo "Fetching the viewer OHIF $ohif_version (50 MB, once) into $ohif"
+# Static files: no Node is needed to serve them, npm only to fetch them.
+fetch() { # package, version, SHA-512, folder, a file in it, size, what is left out without it
+  local package=$1 version=$2 sha512=$3 folder=$4 file=$5 size=$6 tests=$7 work archive reason=''
+  [ -e "$folder/$file" ] && return
+  echo "Fetching $package $version ($size, once) into $folder"
   work=$(mktemp -d)
   if ! command -v npm >/dev/null; then
     reason="npm is not installed"
-  elif ! (cd "$work" && timeout 300 npm pack --silent "@ohif/app@$ohif_version" >/dev/null 2>&1); then
+  elif ! archive=$(cd "$work" && timeout 300 npm pack --silent "$package@$version" 2>/dev/null); then
     reason="npm could not fetch it"
-  elif ! echo "$ohif_sha512  $work/ohif-app-$ohif_version.tgz" | sha512sum --check --status; then
+  elif ! echo "$sha512  $work/$archive" | sha512sum --check --status; then
     reason="what npm fetched is not the file that this script expects"
-  elif ! { tar -xzf "$work/ohif-app-$ohif_version.tgz" -C "$work" &&
-    mkdir -p "$(dirname "$ohif")" && rm -rf "$ohif" && mv "$work/package" "$ohif"; }; then
+  elif ! { tar -xzf "$work/$archive" -C "$work" &&
+    mkdir -p "$(dirname "$folder")" && rm -rf "$folder" && mv "$work/package" "$folder"; }; then
     reason="it could not be unpacked"
   fi
   rm -rf "$work"
-  [ -z "$reason" ] || echo "Left out: the end-to-end tests of results in OHIF $ohif_version ($reason)."
+  [ -z "$reason" ] || echo "Left out: $tests ($reason)."
 }
-fetch_ohif
+# MIT licence.
+fetch @ohif/app 3.13.2 \
+  5997719a9986eeba85816f5924b71b82bdd70ad2e2d4a0cd3e831a798e4f3deea3e06e1f8c48e393271933a0ba664d85f3b04ac457e9abe8dde715d907d13c10 \
+  "${UNIBIOMED_TEST_OHIF:-$cache/ohif-3.13.2}" dist/index.html "50 MB" "the end-to-end tests of results in OHIF"
+# MPL 2.0 licence; the tests hand it to the browser as it is.
+fetch axe-core 4.14.1 \
+  1477dafa598d8d065f273d6af302aa203c02e83131707b7fa648cd41bd3d6b734f8c22a0dab86ee6a6f64b8afbe804b214d36db85a2826965edfb3a0b9d546b5 \
+  "${UNIBIOMED_TEST_AXE:-$cache/axe-core-4.14.1}" axe.min.js "1 MB" "the check of the pages against WCAG"
 
 missing=()
 for tool in /usr/bin/storescu /usr/bin/dcmsend; do

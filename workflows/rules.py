@@ -348,12 +348,13 @@ def _of_task(rule: Rule, targets: Sequence[NamedTarget]) -> tuple[str, ...]:
 
 
 def series_words(source: Source) -> str:
-    """Return what a series is called in sentences: number and description, else its UID."""
+    """Return what a series is called in sentences: number, description, else its UID."""
     header = source.headers[0]
     number = values_of(header, "SeriesNumber")
     description = values_of(header, "SeriesDescription")
-    name = f"series {number[0]}" if number else f"series {source.series_instance_uid}"
-    return f"{name} '{description[0]}'" if description else name
+    words = [number[0]] if number else []
+    words += [f"'{description[0]}'"] if description else []
+    return f"series {' '.join(words) or source.series_instance_uid}"
 
 
 def _is_own(source: Source, study: StudyFacts) -> bool:

@@ -20,6 +20,17 @@ export function say(text, bad = false) {
   setTimeout(() => line.remove(), bad ? 9000 : 4500);
 }
 
+const zone = document.querySelector("meta[name=zone]").content;
+
+/** A time as the pages write it: 2026-11-27 04:05, in the site's zone. */
+export function localTime(at) {
+  // Without a named zone the page has an offset, which not every browser takes for a zone.
+  const [, sign, hours, minutes] = zone.match(/^([+-])(\d\d):(\d\d)$/) ?? [];
+  const ahead = sign ? Number(`${sign}1`) * (Number(hours) * 60 + Number(minutes)) * 60_000 : 0;
+  const form = { timeZone: sign ? "UTC" : zone, dateStyle: "short", timeStyle: "short" };
+  return new Date(Date.parse(at) + ahead).toLocaleString("sv-SE", form);
+}
+
 /** Ask before something is done; resolves to whether it should be. */
 export function ask(text, yes = "Do it") {
   const dialog = document.getElementById("ask");

@@ -100,8 +100,8 @@ def test_a_job_of_two_thousand_frames_and_sixty_segments_is_shown_and_then_purge
 
         for path in (node.archive.root / "studies").rglob("*.dcm"):
             path.unlink()
-        page = client.get(f"/jobs/{job_id}")
-        assert page.status_code == 200 and "target 60 is seen." in page.text
+        purged = client.get(f"/jobs/{job_id}")
+        assert purged.status_code == 200 and "target 60 is seen." in purged.text
     with TestClient(create_app(node), follow_redirects=False) as client:  # nothing kept in memory
         client.post("/login", data={"name": "olga", "password": PASSWORD})
         assert client.get(f"/jobs/{job_id}").status_code == 200

@@ -30,6 +30,11 @@ def find_chromium() -> Path:
     pytest.skip("needs chromium (see tests/outside_peers.sh)")
 
 
+_SEEN_PICTURES = """Promise.all([...document.images]
+    .filter(image => image.getBoundingClientRect().top < innerHeight)
+    .map(image => image.decode().catch(() => {})))"""
+
+
 class Pages:
     """One person's browser window.
 
@@ -64,6 +69,7 @@ class Pages:
     def picture(self, name: str, *, full: bool = False) -> None:
         """Keep a screenshot, where a folder for them is named."""
         if SCREENSHOTS:
+            self.page.evaluate(_SEEN_PICTURES)
             self.page.screenshot(path=str(Path(SCREENSHOTS) / f"{name}.png"), full_page=full)
 
 

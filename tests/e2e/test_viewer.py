@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from db.reviews import last_reviews
 from deploy.demo_pacs import OrthancPacs
 from deploy.node_database import open_database
 from deploy.sending import send_folder
-from tests.e2e.browsing import Pages, find_chromium, logged_in
+from tests.e2e.accessibility import violations
+from tests.e2e.browsing import SCREENSHOTS, Pages, find_chromium, logged_in
 from tests.e2e.conftest import SENDER, Node, real_study
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -134,6 +136,15 @@ def test_a_click_on_a_sentence_shows_its_mask_pixel_by_pixel(
     box.check()
 
 
+def test_what_is_shown_is_saved_as_png(viewer: Any) -> None:
+    shown = told(viewer, "(viewer.picture.draw(), viewer.picture.canvas.toDataURL('image/png'))")
+    with viewer.expect_download() as download:
+        viewer.get_by_role("button", name="PNG").click()
+    assert download.value.suggested_filename.endswith(".png")
+    saved = Path(download.value.path()).read_bytes()
+    assert saved == base64.b64decode(shown.partition(",")[2])
+
+
 def test_wheel_keys_slider_and_window_change_the_picture(viewer: Any, reader: Pages) -> None:
     start = told(viewer, "viewer.index")
     viewer.locator("canvas").hover()
@@ -191,7 +202,9 @@ def test_a_finding_is_rejected_and_the_name_stays(viewer: Any, job: dict[str, An
     entry.get_by_role("button", name="Reject").click()
     entry.get_by_text("rejected by reader").wait_for()
     viewer.reload()
-    viewer.locator(".finding", has_text="rejected by reader").wait_for()
+    # In the site's zone, which is the node's here, and not the browser's.
+    day = datetime.now().astimezone().strftime("%Y-%m-%d")
+    viewer.locator(".finding", has_text=f"rejected by reader, {day}").wait_for()
 
 
 def stroke(page: Any, row: float, column: float) -> None:
@@ -324,23 +337,31 @@ def test_reports_open_as_trees(viewer: Any) -> None:
 def test_pages_on_a_screen_and_on_a_phone(reader: Pages, job: dict[str, Any], scheme: str) -> None:
     page = reader.page
     page.emulate_media(color_scheme=scheme)
+    reader.open(f"/studies?search={job['study_instance_uid']}")
+    study = page.locator("main a[href^='/studies/']").first.get_attribute("href")
     for name, address in (
-        ("job", f"/jobs/{job['id']}?finding=1"),
+        ("viewer", f"/jobs/{job['id']}?finding=1"),
         ("ask", f"/jobs/{job['id']}/ask"),
-        ("studies", "/studies"),
+        ("study", study),
         ("agreement", "/agreement"),
     ):
         reader.open(address)
-        if name in ("job", "ask"):
+        if name in ("viewer", "ask"):
             wait(page, "viewer.shownFrame")
         if name == "ask":
             page.locator(".question").first.wait_for()
-        if name == "job":
+        if name == "viewer":
             page.locator(".finding.chosen").wait_for()
-        reader.picture(f"{name}-{scheme}")
+        assert violations(page, contrast_alone=scheme == "dark") == []
+        if name == "viewer" and SCREENSHOTS:
+            viewer = page.locator("#viewer")
+            viewer.screenshot(path=str(Path(SCREENSHOTS) / f"viewer-{scheme}.png"))
+        else:
+            reader.picture(f"{name}-{scheme}")
     page.set_viewport_size({"width": 390, "height": 844})
     reader.open(f"/jobs/{job['id']}")
     wait(page, "viewer.shownFrame")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    reader.picture(f"job-phone-{scheme}", full=True)
+    assert violations(page, contrast_alone=True) == []
+    reader.picture(f"viewer-phone-{scheme}", full=True)
     page.set_viewport_size({"width": 1280, "height": 900})

@@ -1,6 +1,6 @@
 // Ask the model about the images that are shown; the answer appears with its mask.
 
-import { send, say, ask } from "../page.js";
+import { ask, localTime, say, send } from "../page.js";
 import { Masks } from "./masks.js";
 import { plain } from "./text.js";
 
@@ -108,7 +108,7 @@ export class Asking {
     const part = (name) => item.querySelector(`[data-question=${name}]`);
     const open = OPEN.includes(question.state);
     part("asked").textContent = plain(question.words);
-    part("by").textContent = `${plain(question.asked_by)}, ${new Date(question.asked_at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}`;
+    part("by").textContent = `${plain(question.asked_by)}, ${localTime(question.asked_at)}`;
     part("state").textContent = STATES[question.state];
     part("state").dataset.tone =
       { answered: "good", failed: "bad", not_covered: "wait" }[question.state] ?? (open ? "run" : "still");

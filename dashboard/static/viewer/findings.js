@@ -1,5 +1,6 @@
 // The sentences beside the picture: what was found, how sure, how large, and what a person says.
 
+import { localTime } from "../page.js";
 import { plain } from "./text.js";
 
 const PRESENCE = { present: "present", absent: "not seen", uncertain: "uncertain" };
@@ -86,7 +87,7 @@ export class FindingList extends EventTarget {
     ].join(" · ");
     if (!review) return;
     line.dataset.verdict = review.verdict;
-    const when = new Date(review.at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+    const when = localTime(review.at);
     const share = review.dice === null ? "" : `, Dice ${review.dice.toFixed(3)} with the model's mask`;
     const remark = review.remark ? `: ${plain(review.remark)}` : "";
     line.textContent = `${review.verdict} by ${plain(review.account)}, ${when}${share}${remark}`;

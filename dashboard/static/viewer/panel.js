@@ -121,6 +121,8 @@ export class Panel {
     part.window.textContent = colour
       ? "colour"
       : `W ${text(high - low)}  L ${text((low + high) / 2)}`;
+    const named = viewer.presets().findIndex((one) => one[1] === low && one[2] === high);
+    part.preset.selectedIndex = named + 1;
     const letters = viewer.letters();
     for (const edge of ["top", "bottom", "left", "right"]) {
       part[edge].textContent = letters ? letters[edge] : "";
