@@ -73,3 +73,5 @@ def test_slices_are_evenly_spaced_in_order_and_different(frames: int, count: int
     assert 0 <= chosen[0] and chosen[-1] < frames
     gaps = np.diff(chosen)
     assert gaps.size == 0 or gaps.max() - gaps.min() <= 1
+    # As much is left over before the first as after the last: they stand for the whole volume.
+    assert 0 <= chosen[0] - (frames - 1 - chosen[-1]) <= 1
