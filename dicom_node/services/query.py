@@ -96,6 +96,16 @@ def matching_of(vr: str, values: Sequence[str]) -> Matching | None:
     return Exact(given)
 
 
+def matching_kinds(vr: str) -> tuple[str, ...]:
+    """Return how keys of a value representation are matched (C.2.2.2), as `matching_of` does it."""
+    found = ["list of UID" if vr == "UI" else "single value"]
+    if isinstance(matching_of(vr, ["1*"]), Wildcard):
+        found.append("wildcard")
+    if isinstance(matching_of(vr, ["1-2"]), Range):
+        found.append("range")
+    return tuple(found)
+
+
 def _forms(value: str) -> tuple[str, ...]:
     """Return how else the same whole number is written."""
     try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 
 from dicom_node.errors import RetriableError
 from dicom_node.services.dicomweb.access import WebAccess, WebUser, digest
@@ -41,6 +42,7 @@ class Manager:
 
     url: str
     worklist: Forgetful
+    app: FastAPI
 
     def create(self, uid: str, study: str, **more: Any) -> None:
         made = httpx.post(
@@ -119,12 +121,13 @@ def manager_of(node: Node) -> Iterator[Manager]:
         worklist=worklist,
     )
     ready = threading.Event()
-    server = WebServer(create_app(services), taken, None, lambda _: ready.set())
+    app = create_app(services)
+    server = WebServer(app, taken, None, lambda _: ready.set())
     thread = threading.Thread(target=server.serve_until_stopped)
     thread.start()
     try:
         assert ready.wait(20)
-        yield Manager(url, worklist)
+        yield Manager(url, worklist, app)
     finally:
         server.should_exit = True
         thread.join(20)

@@ -1,0 +1,123 @@
+"""The statements and the code agree."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from pynetdicom.presentation import PresentationContext
+from typer.testing import CliRunner
+
+from deploy.cli import app
+from deploy.statement.associations import services_table, statuses_table
+from deploy.statement.integration import ACTORS
+from deploy.statement.page import PAGES, page
+from dicom_node.services import announcements, commitment, finding, reception, retrieval
+from dicom_node.services.announcements import AnnouncementScp
+from dicom_node.services.association import (
+    SERVICES,
+    TRANSFER_SYNTAXES,
+    UNCOMPRESSED,
+    ListenerSettings,
+    listener_contexts,
+)
+from dicom_node.services.commitment import CommitmentScp
+from dicom_node.services.dicomweb.addresses import ADDRESSES, KINDS
+from dicom_node.services.query_retrieve_scp import QueryRetrieveScp
+from tests.workflows.managers import manager_of
+from tests.workflows.whole_node import make_node
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_pages_are_what_the_code_does() -> None:
+    done = CliRunner().invoke(app, ["conformance", "--check", str(ROOT / "docs")])
+    assert done.exit_code == 0, done.stderr
+
+
+def test_a_page_that_is_not_is_named(tmp_path: Path) -> None:
+    assert CliRunner().invoke(app, ["conformance", "--out", str(tmp_path)]).exit_code == 0
+    with (tmp_path / "ihe.md").open("a") as file:
+        file.write("| everything | all actors | |\n")
+    done = CliRunner().invoke(app, ["conformance", "--check", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "ihe.md" in done.stderr and "conformance.md" not in done.stderr
+
+
+def contexts() -> Iterator[PresentationContext]:
+    yield from listener_contexts(ListenerSettings())
+    for service in (QueryRetrieveScp, CommitmentScp, AnnouncementScp):
+        # What is handed in plays no part in what is taken.
+        yield from service.contexts(object.__new__(service))  # type: ignore[arg-type]
+
+
+def test_the_listener_takes_just_what_the_page_says() -> None:
+    text = page("conformance.md")
+    taken = {str(one.abstract_syntax): one for one in contexts()}
+    for uid, context in taken.items():
+        assert uid in text
+        syntaxes = UNCOMPRESSED if uid in SERVICES else TRANSFER_SYNTAXES
+        assert [str(one) for one in context.transfer_syntax] == list(syntaxes)
+    rows = [line.split("|") for line in services_table().splitlines()[2:]]
+    as_provider = {row[2].strip() for row in rows if row[4].strip() == "yes"}
+    assert as_provider == taken.keys() & SERVICES.keys()
+    annex = text.partition("## Annex A")[2].partition("## Annex B")[0]
+    listed = {line.split("|")[2].strip() for line in annex.splitlines() if "1.2.840" in line}
+    assert listed == taken.keys() - SERVICES.keys()
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (reception, "store"),
+        (finding, "find"),
+        (retrieval, "retrieve"),
+        (commitment, "commit"),
+        (announcements, "notify"),
+    ],
+)
+def test_every_status_that_a_service_knows_stands_on_the_page(module: object, name: str) -> None:
+    source = ast.parse(Path(str(module.__file__)).read_text())  # type: ignore[attr-defined]
+    constants = {
+        statement.value.value
+        for statement in source.body
+        if isinstance(statement, ast.AnnAssign)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, int)
+        and ast.get_source_segment(
+            Path(str(module.__file__)).read_text(), statement.value
+        ).startswith("0x")  # type: ignore[attr-defined]  # type: ignore[union-attr]
+    }
+    shown = statuses_table(name) + statuses_table("commitment reasons") * (name == "commit")
+    assert constants
+    assert {f"{one:04X}" for one in constants} <= {
+        line.split("|")[1].strip() for line in shown.splitlines()
+    }
+
+
+def test_the_server_answers_just_the_addresses_of_the_page(tmp_path: Path) -> None:
+    node = make_node(tmp_path)
+    with manager_of(node) as manager:
+        served: FastAPI = manager.app
+        routes = {
+            (method, route.path)
+            for route in served.routes
+            if isinstance(route, APIRoute)
+            for method in route.methods
+        }
+    node.database.dispose()
+    assert routes == {(one.method, one.path) for one in ADDRESSES}
+    assert {one.transaction for one in ADDRESSES} == set(KINDS)
+
+
+def test_no_claim_of_ihe_without_a_test() -> None:
+    assert set(PAGES) == {"conformance.md", "ihe.md"}
+    for actor in ACTORS:
+        assert actor.left_out
+        for transaction in actor.transactions:
+            for path in transaction.shown_by:
+                assert (ROOT / path).is_file(), (transaction.name, path)
