@@ -16,6 +16,7 @@ from pynetdicom import build_context
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 
+from dicom_node.byte_order import is_big_endian, turn_to_little_endian
 from dicom_node.errors import FinalError, RetriableError
 from dicom_node.part10 import read_file_meta
 from dicom_node.services.association import (
@@ -119,7 +120,7 @@ class Item:
             syntaxes.append(_IMPLICIT)
         elif self.transfer_syntax_uid == _IMPLICIT:
             syntaxes.append(_EXPLICIT)
-        if transcode and self.is_compressed:
+        if transcode and (self.is_compressed or is_big_endian(self.transfer_syntax_uid)):
             syntaxes += UNCOMPRESSED
         return [(self.sop_class_uid, syntax) for syntax in syntaxes]
 
@@ -144,7 +145,8 @@ def send(
 
     All go over one association as long as their classes and transfer syntaxes fit into its 128
     presentation contexts. Where the peer does not take a file's own syntax, it is recoded between
-    the uncompressed little endian ones; compressed files only if ``transcode`` says so.
+    the uncompressed little endian ones; compressed and big endian files only if ``transcode`` says
+    so.
 
     Parameters
     ----------
@@ -159,7 +161,8 @@ def send(
     on_status : callable, optional
         Called with each status as it comes.
     transcode : bool
-        Whether compressed files are decompressed for a peer that does not take their syntax.
+        Whether compressed files are decompressed, and big endian ones turned, for a peer that does
+        not take their syntax.
     originator : Originator, optional
         Who asked for this by a C-MOVE.
     is_cancelled : callable
@@ -342,6 +345,8 @@ def _agreed_syntax(association: Association, item: Item) -> str | None:
 def _dataset(item: Item) -> Dataset:
     dataset = dcmread(item.path, force=not item.has_meta)
     dataset.file_meta.TransferSyntaxUID = UID(item.transfer_syntax_uid)
+    if is_big_endian(item.transfer_syntax_uid):
+        turn_to_little_endian(dataset)
     if item.is_compressed:
         try:
             # The UID stays: it is the same image to whoever retrieves it.

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from dicom_node.byte_order import is_big_endian, turn_to_little_endian
 from dicom_node.errors import FinalError, RetriableError
 from dicom_node.objects.headers import PARSE_ERRORS, UnreadableError, quiet_pydicom, read_header
 from dicom_node.part10 import read_file_meta
@@ -84,6 +85,8 @@ def _decompressed(path: Path) -> bytes:
             dataset = dcmread(path)
             if UID(dataset.file_meta.TransferSyntaxUID).is_encapsulated:
                 dataset.decompress(generate_instance_uid=False)
+            elif is_big_endian(dataset.file_meta.TransferSyntaxUID):
+                turn_to_little_endian(dataset)
             dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
             out = BytesIO()
             dataset.save_as(out, implicit_vr=False, little_endian=True)

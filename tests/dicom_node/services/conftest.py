@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pynetdicom import AE, build_context
 
 from dicom_node.archive import Archive
 from dicom_node.peers import Peer, Peers, Refusal
@@ -21,7 +22,10 @@ from dicom_node.services.association import Destination, ListenerSettings, Timeo
 from dicom_node.services.events import AssociationEnded, Quarantined, ReceivedInstance
 from dicom_node.services.storage_scp import Service, StorageScp
 from tests.factories.datasets import base_dataset
+from tests.listening import listening
 
+CT = "1.2.840.10008.5.1.4.1.1.2"
+Serve = Callable[..., Destination]
 QUICK = Timeouts(connection=2, acse=5, dimse=10, network=10)
 
 
@@ -160,3 +164,25 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
                 return
         time.sleep(0.02)
     raise AssertionError("the peer did not start")
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start a peer that answers as told."""
+    servers = []
+
+    def start(*handlers: Any, contexts: Any = None, **settings: Any) -> Destination:
+        entity = AE("PACS")
+        for name, value in settings.items():
+            setattr(entity, name, value)
+        server = listening(
+            entity,
+            handlers,
+            contexts=contexts or [build_context(CT), build_context("1.2.840.10008.1.1")],
+        )
+        servers.append(server)
+        return Destination("pacs", "PACS", "127.0.0.1", server.server_address[1], timeouts=QUICK)
+
+    yield start
+    for server in servers:
+        server.shutdown()

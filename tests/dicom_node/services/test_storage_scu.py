@@ -6,55 +6,30 @@ import json
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pynetdicom import AE, build_context, evt
+from pynetdicom import build_context, evt
 
 from dicom_node.errors import FinalError, RetriableError
 from dicom_node.services.association import Destination, Timeouts
 from dicom_node.services.query_retrieve_scu import confirm
 from dicom_node.services.storage_scu import StoreStatus, send, verify
 from tests.dicom_node.services.conftest import (
+    CT,
     QUICK,
     NodeFactory,
+    Serve,
     dcmtk,
     free_port,
     wait_for_port,
     write_instances,
 )
-from tests.listening import listening
 
-CT = "1.2.840.10008.5.1.4.1.1.2"
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"
-
-Serve = Callable[..., Destination]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Start a peer that answers as told."""
-    servers = []
-
-    def start(*handlers: Any, contexts: Any = None, **settings: Any) -> Destination:
-        entity = AE("PACS")
-        for name, value in settings.items():
-            setattr(entity, name, value)
-        server = listening(
-            entity,
-            handlers,
-            contexts=contexts or [build_context(CT), build_context("1.2.840.10008.1.1")],
-        )
-        servers.append(server)
-        return Destination("pacs", "PACS", "127.0.0.1", server.server_address[1], timeouts=QUICK)
-
-    yield start
-    for server in servers:
-        server.shutdown()
 
 
 def test_storescp_gets_the_same_bytes(tmp_path: Path, instances: list[Path]) -> None:
