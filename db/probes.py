@@ -23,7 +23,8 @@ def record_probe(
     destination
         Its name in the settings.
     accepted
-        Transfer syntaxes by SOP class; a class that was refused has none.
+        Transfer syntaxes by SOP class; a class that was refused has none, and of a class that does
+        not stand here nothing is known.
     now
         Aware time.
     """
@@ -34,6 +35,13 @@ def record_probe(
             accepted={sop_class: sorted(taken) for sop_class, taken in accepted.items()},
         )
     )
+
+
+def record_refusal(session: Session, destination: str, sop_class_uid: str, now: datetime) -> None:
+    """Keep that a destination does not take a class, beside what a probe found, until the next."""
+    known = session.get(ProbeRecord, destination)
+    accepted = {} if known is None else dict(known.accepted)
+    record_probe(session, destination, {**accepted, sop_class_uid: []}, now)
 
 
 def accepted_by(session: Session, destinations: Collection[str]) -> dict[str, dict[str, list[str]]]:

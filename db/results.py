@@ -89,6 +89,17 @@ def draw_identifiers(
     return dict(identifiers)
 
 
+def redraw_identifiers(session: Session, lease: Lease, identifiers: Mapping[str, Any]) -> None:
+    """Put other UIDs in place of the job's: what stood there was stored nowhere.
+
+    Raises
+    ------
+    LostLease
+        When the job is not this worker's any more.
+    """
+    guard(session, lease, identifiers=dict(identifiers))
+
+
 def record_findings(
     session: Session,
     lease: Lease,
@@ -174,7 +185,8 @@ def record_results(
 ) -> None:
     """Keep the written objects, in the order of sending, in place of an earlier attempt's.
 
-    Rejection notes of an earlier attempt stay: they withdraw what lies elsewhere by now.
+    An object that is the same as before stays known as sent where it was sent. Rejection notes of
+    an earlier attempt stay: they withdraw what lies elsewhere by now.
 
     Raises
     ------
@@ -182,17 +194,28 @@ def record_results(
         When the job is not this worker's any more.
     """
     guard(session, lease)
-    session.execute(
-        delete(ResultRecord).where(
-            ResultRecord.job_id == lease.job_id, ResultRecord.kind != REJECTION_NOTE
-        )
-    )
-    rows = [
-        _row(lease.job_id, position, one, now)
-        for position, one in enumerate(results, _next_position(session, lease.job_id))
-    ]
+    same = {one.sop_instance_uid: one.sha256 for one in results if not one.quarantined}
+    before = {
+        one.sop_instance_uid: one
+        for one in results_of(session, lease.job_id)
+        if one.kind != REJECTION_NOTE
+    }
+    kept = {uid: one for uid, one in before.items() if same.get(uid) == one.sha256}
+    first = _next_position(session, lease.job_id)
+    gone = [one.id for uid, one in before.items() if uid not in kept]
+    session.execute(delete(ResultRecord).where(ResultRecord.id.in_(gone)))
+    rows = []
+    for position, one in enumerate(results, first):
+        row = _row(lease.job_id, position, one, now)
+        if (there := kept.get(one.sop_instance_uid)) is None:
+            rows.append(row)
+            continue
+        for name in ("position", "path", "state", "problems", "attributes"):
+            setattr(there, name, row[name])
+    session.flush()
     if rows:
         session.execute(insert(ResultRecord), rows)
+    session.expire_all()
 
 
 def _row(job_id: int, position: int, one: WrittenResult, now: datetime) -> dict[str, Any]:

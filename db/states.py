@@ -71,7 +71,10 @@ _FORWARD: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
         JobState.INFERRING: frozenset({JobState.ENCODING, JobState.NOT_APPLICABLE}),
         JobState.ENCODING: frozenset({JobState.VALIDATING}),
         JobState.VALIDATING: frozenset({JobState.DELIVERING}),
-        JobState.DELIVERING: frozenset({JobState.CONFIRMING, JobState.DELIVERED}),
+        # Back where a destination takes no object of this class, but may take another form.
+        JobState.DELIVERING: frozenset(
+            {JobState.CONFIRMING, JobState.DELIVERED, JobState.ENCODING}
+        ),
         JobState.CONFIRMING: frozenset({JobState.DELIVERED}),
     }
 )

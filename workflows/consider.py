@@ -33,7 +33,7 @@ from workflows.archive_count import missing_here
 from workflows.boundary import attend
 from workflows.completion import AssociationEvidence, Decision, Ending, Evidence, Timing, weigh
 from workflows.dispatch import Dispatch
-from workflows.identity import own_devices, own_equipment
+from workflows.identity import own_devices, own_equipment, uid_root
 from workflows.lease_keeper import LeaseKeeper
 from workflows.network import peers_of
 from workflows.node import Node
@@ -224,6 +224,8 @@ def _facts(session: Session, node: Node, study: Study) -> StudyFacts:
         own_equipment(node.settings),
         {one.called_ae_title for one in associations_of(session, study.id)},
         own_devices({node.model.digest, *digests_of(session, study.id)}),
+        # Under 2.25 everybody's UIDs may lie.
+        uid_root(node.settings) if node.settings.results.uid_root else "",
     )
 
 

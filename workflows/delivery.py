@@ -26,6 +26,7 @@ from db.results import (
 )
 from dicom_node.errors import FinalError, RejectedError, RetriableError
 from dicom_node.services.storage_scu import StoreStatus
+from workflows.another_form import RefusedClass, write_in_another_form
 from workflows.boundary import attend
 from workflows.carriers import carrier_of
 from workflows.confirming import prove_at
@@ -59,14 +60,18 @@ def deliver_job(node: Node, job_id: int) -> list[Dispatch]:
     """
 
     def work(lease: Lease, keeper: LeaseKeeper) -> list[Dispatch]:
-        deliver(node, lease, keeper)
-        return []
+        return deliver(node, lease, keeper)
 
     return attend(node, job_id, JobState.DELIVERING, work)
 
 
-def deliver(node: Node, lease: Lease, keeper: LeaseKeeper) -> None:
+def deliver(node: Node, lease: Lease, keeper: LeaseKeeper) -> list[Dispatch]:
     """Do one attempt at all destinations; ends the job as delivered when all is proven.
+
+    Returns
+    -------
+    list of Dispatch
+        What should be looked at next: the job itself, where it is to be written in another form.
 
     Raises
     ------
@@ -86,6 +91,11 @@ def deliver(node: Node, lease: Lease, keeper: LeaseKeeper) -> None:
     for destination in reachable:
         keeper.check()
         _send_to(node, lease, keeper, destination, outcome)
+    if outcome.refused_classes:
+        following = write_in_another_form(node, lease, outcome.refused_classes)
+        if following is not None:
+            # What was stored meanwhile is known as sent, and is proven with the rest.
+            return following
     with node.database.session() as session:
         advance(session, lease, JobState.CONFIRMING, node.now(), _sent_note(reachable))
     for destination in reachable:
@@ -99,6 +109,7 @@ def deliver(node: Node, lease: Lease, keeper: LeaseKeeper) -> None:
         finish(
             session, lease, JobState.DELIVERED, _delivered_words(node, reachable), now=node.now()
         )
+    return []
 
 
 def _planned(node: Node, lease: Lease) -> tuple[list[str], str]:
@@ -252,6 +263,11 @@ def _send_pending(
         if failed.verdict == "retry":
             outcome.again.append(failed.sentence)
             return
+        if failed.is_class_refused:
+            kind = by_path[failed.path].kind
+            outcome.refused_classes.append(
+                RefusedClass(destination.name, kind, failed.sop_class_uid)
+            )
         if by_path[failed.path].kind == SEGMENTATION:
             # The reports point to the segmentation; without it they would point to nothing.
             sentence = f"{failed.sentence}; its reports are not sent without it"

@@ -81,7 +81,9 @@ def refusing(
         for entry in destinations
         if kind in entry.objects
         and entry.name in accepted
-        and _refused(accepted[entry.name].get(sop_class, ()), transfer_syntax)
+        # Of a class that nobody asked about nothing is known.
+        and sop_class in accepted[entry.name]
+        and _refused(accepted[entry.name][sop_class], transfer_syntax)
     ]
 
 

@@ -12,6 +12,7 @@ from db.jobs import Lease
 from db.models import DeliveryState
 from db.results import results_of
 from dicom_node.errors import FinalError, RejectedError, RetriableError
+from workflows.another_form import RefusedClass
 from workflows.lease_keeper import LeaseKeeper
 from workflows.node import Node
 
@@ -32,11 +33,18 @@ class Parcel:
 
 @dataclass(slots=True)
 class Outcome:
-    """What an attempt came to: reasons to try again, to try a few times more, and not to."""
+    """What an attempt came to: reasons to try again, to try a few times more, and not to.
+
+    Attributes
+    ----------
+    refused_classes
+        Objects that were refused for their class: another form may be taken.
+    """
 
     again: list[str] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
     never: list[str] = field(default_factory=list)
+    refused_classes: list[RefusedClass] = field(default_factory=list)
     after_seconds: float | None = None
 
     def wait_for(self, seconds: float | None) -> None:

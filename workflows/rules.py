@@ -154,6 +154,8 @@ class StudyFacts:
         Manufacturer and Manufacturer's Model Name of the node's own objects.
     own_devices
         Device UIDs of the algorithms that this node wrote results by.
+    own_root
+        What the UIDs of this node's objects begin with, where nobody else's do; else empty.
     called_ae_titles
         What the node was called when the study was sent to it.
     """
@@ -163,6 +165,7 @@ class StudyFacts:
     own_equipment: tuple[str, str] = ("", "")
     called_ae_titles: Collection[str] = frozenset()
     own_devices: Collection[str] = frozenset()
+    own_root: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,13 +361,16 @@ def series_words(source: Source) -> str:
 
 
 def _is_own(source: Source, study: StudyFacts) -> bool:
-    """Recognize the node's own objects: by their series, their equipment, or their algorithm.
+    """Recognize the node's own objects: by their series, UIDs, equipment, or algorithm.
 
-    The second way also catches results that were sent back under new UIDs, or that were written
-    before the database was set up anew; the third what others made of them, such as a rendering
-    that keeps who contributed (PS3.3 C.12.1.1.5).
+    The second and third way also catch results that were written before the database was set up
+    anew, the third those that were sent back under new UIDs; the fourth what others made of them,
+    such as a rendering that keeps who contributed (PS3.3 C.12.1.1.5).
     """
     if source.series_instance_uid in study.own_series:
+        return True
+    uids = (source.series_instance_uid, *source.sop_instance_uids)
+    if study.own_root and any(uid.startswith(study.own_root) for uid in uids):
         return True
     header = source.headers[0]
     if study.own_devices and not _devices(header).isdisjoint(study.own_devices):

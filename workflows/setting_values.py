@@ -121,6 +121,11 @@ Count = Annotated[int, Field(strict=True, ge=1, le=100_000)]
 Seconds = Annotated[float, Field(strict=True, gt=0, le=7 * 86400)]
 Days = Annotated[int, Field(strict=True, ge=1, le=36500)]
 Size = Annotated[int, BeforeValidator(_bytes), Field(strict=True, ge=0)]
+UidRoot = Annotated[
+    # With a UUID's 39 digits and a point it must stay within 64 characters (PS3.5 9.1).
+    str, Field(max_length=24, pattern=r"^[0-2](\.(0|[1-9][0-9]*))+$")
+]
+"""The beginning of UIDs that a site may give, such as 1.2.276.0.7230010.3."""
 Flag = Annotated[bool, Field(strict=True)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Secret = Annotated[str, AfterValidator(_expanded), Field(min_length=1)]

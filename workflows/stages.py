@@ -45,7 +45,7 @@ from workflows.dispatch import ROUTINE, Dispatch
 from workflows.engine_thread import EngineThread
 from workflows.errors import NotApplicableError
 from workflows.hours import opens_at
-from workflows.identity import node_identity
+from workflows.identity import node_identity, uid_root
 from workflows.lease_keeper import DeadlineError, LeaseKeeper
 from workflows.node import Node
 from workflows.priors import fetch_priors
@@ -312,6 +312,7 @@ def _identifiers(node: Node, lease: Lease) -> ResultIdentifiers:
                 )
                 for one in sent_before(session, lease.job_id, REPORT_KINDS)
             ],
+            uid_root(node.settings),
         )
         kept = draw_identifiers(session, lease, drawn.as_json())
     return ResultIdentifiers.from_json(kept)

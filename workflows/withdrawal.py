@@ -35,7 +35,7 @@ from dicom_node.services.header import attributes_of
 from dicom_node.services.storage_scu import StoreStatus
 from inference.findings import Interpretation
 from workflows.carriers import carrier_of
-from workflows.identity import node_identity
+from workflows.identity import node_identity, uid_root
 from workflows.node import Node
 
 
@@ -251,7 +251,7 @@ class _Notes:
             self.reason.rejection,
             self.reason.words,
             self._identifiers.further(kind),
-            ResultIdentifiers.draw(self._node.now()),
+            ResultIdentifiers.draw(self._node.now(), root=uid_root(self._node.settings)),
             AlgorithmIdentity.of(self._model, identity),
             identity,
         )

@@ -5,14 +5,15 @@ changes, and archives resolve one UID with two contents unpredictably). So nothi
 while an object is built: the job draws `ResultIdentifiers` once, stores `as_json` in its record and
 hands the same ones in again.
 
-All UIDs lie under ``2.25``, the arc for UUIDs (PS3.5 annex B.2, ITU-T X.667).
+All UIDs lie under ``2.25``, the arc for UUIDs (PS3.5 annex B.2, ITU-T X.667), or under a root that
+the site has been given: then the number of a UUID follows it all the same.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Self
 
@@ -25,13 +26,18 @@ def uid_from_uuid(value: uuid.UUID) -> str:
     return f"{UUID_ROOT}{value.int}"
 
 
-def uid_drawn() -> str:
-    """Draw a UID that nothing had before."""
-    return uid_from_uuid(uuid.uuid4())
+def uid_drawn(root: str = UUID_ROOT) -> str:
+    """Draw a UID that nothing had before, under a root that ends in a point."""
+    return f"{root}{uuid.uuid4().int}"
+
+
+def root_of(uid: str) -> str:
+    """Return the root that a drawn UID lies under; it ends in a point."""
+    return uid[: uid.rindex(".") + 1]
 
 
 def derived_uid(uid: str, name: str) -> str:
-    """Return the UID that always belongs to `name` under `uid`.
+    """Return the UID that always belongs to `name` under `uid`, below the same root.
 
     Parameters
     ----------
@@ -40,7 +46,7 @@ def derived_uid(uid: str, name: str) -> str:
     name
         What the new UID identifies, e.g. ``"finding 3"``.
     """
-    return uid_from_uuid(uuid.uuid5(uuid.NAMESPACE_OID, f"{uid}/{name}"))
+    return f"{root_of(uid)}{uuid.uuid5(uuid.NAMESPACE_OID, f'{uid}/{name}').int}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +57,9 @@ class ObjectIdentifiers:
     instance_uid: str
 
     @classmethod
-    def draw(cls) -> Self:
+    def draw(cls, root: str = UUID_ROOT) -> Self:
         """Draw a random pair."""
-        return cls(uid_drawn(), uid_drawn())
+        return cls(uid_drawn(root), uid_drawn(root))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +104,12 @@ class ResultIdentifiers:
     predecessors: tuple[Predecessor, ...] = ()
 
     @classmethod
-    def draw(cls, now: datetime, predecessors: Iterable[Predecessor] = ()) -> Self:
+    def draw(
+        cls,
+        now: datetime,
+        predecessors: Iterable[Predecessor] = (),
+        root: str = UUID_ROOT,
+    ) -> Self:
         """Draw new identifiers for a job.
 
         Parameters
@@ -107,14 +118,36 @@ class ResultIdentifiers:
             The moment of the draw; aware, or naive in the site's local time.
         predecessors
             The documents that these results replace.
+        root
+            What all UIDs begin with; ends in a point.
         """
         return cls(
-            segmentation=ObjectIdentifiers.draw(),
-            measurement_report=ObjectIdentifiers.draw(),
-            grounded_report=ObjectIdentifiers.draw(),
-            tracking_root=uid_drawn(),
+            segmentation=ObjectIdentifiers.draw(root),
+            measurement_report=ObjectIdentifiers.draw(root),
+            grounded_report=ObjectIdentifiers.draw(root),
+            tracking_root=uid_drawn(root),
             created=now,
             predecessors=tuple(predecessors),
+        )
+
+    def anew(self, *kinds: str) -> Self:
+        """Return the same with new UIDs for objects that are written in another form.
+
+        Parameters
+        ----------
+        kinds
+            ``"segmentation"``, ``"measurement_report"`` or ``"grounded_report"``.
+        """
+        root = root_of(self.tracking_root)
+
+        def pair(kind: str, before: ObjectIdentifiers) -> ObjectIdentifiers:
+            return ObjectIdentifiers.draw(root) if kind in kinds else before
+
+        return replace(
+            self,
+            segmentation=pair("segmentation", self.segmentation),
+            measurement_report=pair("measurement_report", self.measurement_report),
+            grounded_report=pair("grounded_report", self.grounded_report),
         )
 
     def further(self, kind: str, number: int = 1) -> ObjectIdentifiers:

@@ -34,6 +34,7 @@ _DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 _BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
 _DIRECTORY: Final = "1.2.840.10008.1.3.10"
 
+CLASS_REFUSED: Final = 0x0122
 # PS3.7 annex C: statuses of any service that a C-STORE may be answered with, and what they ask for.
 GENERAL_STATUSES: Final[Mapping[int, tuple[Verdict, str]]] = {
     0x0000: ("stored", "stored"),
@@ -42,7 +43,7 @@ GENERAL_STATUSES: Final[Mapping[int, tuple[Verdict, str]]] = {
     0x0110: ("retry", "it failed while processing; its log knows more"),
     0x0111: ("warning", "it says that it has an instance with this UID already"),
     0x0116: ("warning", "stored, with attribute values out of range"),
-    0x0122: ("final", "it does not take this SOP class"),
+    CLASS_REFUSED: ("final", "it does not take this SOP class"),
     0x0124: ("final", "we are not authorised to store there"),
     0x0213: ("retry", "it has no resources for it now"),
 }
@@ -79,6 +80,15 @@ class StoreStatus:
     status: int | None
     verdict: Verdict
     sentence: str
+
+    @property
+    def is_class_refused(self) -> bool:
+        """Whether the peer takes no object of this class: no context for it, or status 0122."""
+        return (
+            self.verdict == "final"
+            and self.status in (None, CLASS_REFUSED)
+            and bool(self.sop_class_uid)
+        )
 
     @property
     def is_stored(self) -> bool:
@@ -324,7 +334,8 @@ def store(
             originator_id=originator.message_id if originator else None,
         )
     except (ValueError, AttributeError, OSError, NotImplementedError) as error:
-        return _unsent(item, "final", f"{item.path.name} cannot be encoded to be sent: {error}")
+        sentence = f"{item.path.name} cannot be encoded to be sent: {error}"
+        return StoreStatus(item.path, item.sop_instance_uid, "", None, "final", sentence)
     except RuntimeError as error:  # pynetdicom: the association is not established any more
         raise _lost(destination, item) from error
     if "Status" not in answer:
