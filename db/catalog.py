@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -42,6 +42,7 @@ __all__ = [
     "study_by_uid",
     "withdraw_conflicts",
 ]
+from db.models_received import HeldSyntax
 
 
 def association_ended(session: Session, association: str, outcome: str, now: datetime) -> list[int]:
@@ -146,6 +147,18 @@ def instances_of(session: Session, study_id: int) -> list[Instance]:
             .order_by(Instance.series_id, Instance.sop_instance_uid)
         )
     )
+
+
+def syntaxes_of(session: Session, sop_class_uids: Collection[str]) -> dict[str, set[str]]:
+    """Return in which transfer syntaxes instances came: SOP class to syntaxes."""
+    found: dict[str, set[str]] = {}
+    for uid, syntax in session.execute(
+        select(HeldSyntax.sop_class_uid, HeldSyntax.transfer_syntax_uid).where(
+            HeldSyntax.sop_class_uid.in_(list(sop_class_uids))
+        )
+    ):
+        found.setdefault(uid, set()).add(syntax)
+    return found
 
 
 def study_by_uid(session: Session, study_instance_uid: str) -> Study | None:

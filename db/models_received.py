@@ -21,6 +21,15 @@ from db.base import KEPT, ORDERED, UID, Base
 from db.columns import BigId, Json, UtcDateTime
 
 
+class HeldSyntax(Base):
+    """A SOP class and a transfer syntax in which an instance of it came; never forgotten."""
+
+    __tablename__ = "held_syntax"
+
+    sop_class_uid: Mapped[str] = mapped_column(UID, primary_key=True)
+    transfer_syntax_uid: Mapped[str] = mapped_column(UID, primary_key=True)
+
+
 class Study(Base):
     """A study of which at least one instance was received; its clock and its query keys.
 

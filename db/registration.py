@@ -113,6 +113,11 @@ def register_arrivals(connection: Connection, arrivals: Sequence[Arrival]) -> li
     studies = _upsert_studies(connection, statements, arrivals)
     series = _upsert_series(connection, statements, arrivals, studies)
     new, back = _insert_instances(connection, statements, arrivals, studies, series)
+    pairs = sorted({(one.sop_class_uid, one.transfer_syntax_uid) for one in arrivals})
+    statements.syntaxes.run(
+        connection,
+        [{"sop_class_uid": uid, "transfer_syntax_uid": syntax} for uid, syntax in pairs],
+    )
     _upsert_associations(connection, statements, arrivals, studies)
     registered = []
     fresh: _Times = {}

@@ -10,6 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from db.direct import DirectStatement, PlainStatement, Statement
 from db.models import OPEN_STUDY_JOB, Base, Instance, Job, Series, Study, StudyAssociation
+from db.models_received import HeldSyntax
 
 
 class Statements(NamedTuple):
@@ -22,6 +23,7 @@ class Statements(NamedTuple):
     study_counts: Statement
     series_counts: Statement
     open_jobs: Statement
+    syntaxes: Statement
 
 
 @cache
@@ -95,6 +97,7 @@ def statements(dialect: str) -> Statements:
             .on_conflict_do_nothing(index_elements=["study_id"], index_where=OPEN_STUDY_JOB)
             .returning(job.c.id, job.c.study_id)
         ),
+        syntaxes=ready(insert(_table(HeldSyntax)).on_conflict_do_nothing()),
     )
 
 

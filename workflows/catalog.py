@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from db.catalog import syntaxes_of
 from db.conditions import Between, Condition, Like, OneOf, first_moment, last_moment
 from db.query import Described, Found, describe, find
 from db.query_keys import LEVELS, MATCHED, STUDY_DATE_AND_TIME, level_of
@@ -17,7 +19,9 @@ from db.session import Database
 from dicom_node.archive import Archive
 from dicom_node.errors import FinalError, RetriableError
 from dicom_node.services.query import Exact, Level, Match, Matching, Query, Wildcard
+from workflows.probing import SOP_CLASSES
 
+LOGGER = logging.getLogger(__name__)
 _PAGE: Final = 200
 """Things described in one transaction: a peer that reads slowly holds none open."""
 _MOST_VALUES: Final = 20_000
@@ -46,6 +50,20 @@ class NodeCatalog:
         """Return the level of an attribute that the catalog answers, or None."""
         level = level_of(keyword)
         return None if level is None else list(Level)[LEVELS.index(level)]
+
+    def held_syntaxes(self, sop_class_uids: Collection[str]) -> dict[str, set[str]]:
+        """Return in which transfer syntaxes instances of each class are held, as far as known.
+
+        Of classes that the node makes itself nothing is said: its results may be in others.
+        """
+        received = set(sop_class_uids) - SOP_CLASSES.keys()
+        try:
+            with self._database.reading() as session:
+                return syntaxes_of(session, received)
+        except SQLAlchemyError as error:
+            # The association stands without; what can be sent, each context says.
+            LOGGER.warning("held transfer syntaxes are not known (%s)", type(error).__name__)
+            return {}
 
     def find(
         self, query: Query, wanted: Collection[str], *, start: int = 0, size: int | None = None

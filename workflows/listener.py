@@ -215,6 +215,7 @@ class Listener:
         )
         self._reconciliation = Reconciliation(node)
         self.admission = AdmissionInForce(Admission.by(node.configuration))
+        self._catalog = NodeCatalog(node.database, node.archive)
         self._callers = Callers(node.home.callers_json, node.now)
         self._scp = StorageScp(
             listener_settings_of(settings),
@@ -226,6 +227,7 @@ class Listener:
             on_released=self._ended,
             on_refused=self._registrar.on_refused,
             services=self._services(),
+            held_syntaxes=self._catalog.held_syntaxes,
         )
 
     def start(self) -> None:
@@ -258,9 +260,7 @@ class Listener:
         ae_title = node.settings.node.ae_title
         ledger = NodeLedger(node.database, self.admission.settings, node.now)
         return [
-            QueryRetrieveScp(
-                NodeCatalog(node.database, node.archive), ae_title, self.admission.entity
-            ),
+            QueryRetrieveScp(self._catalog, ae_title, self.admission.entity),
             CommitmentScp(
                 ledger,
                 # Counted with the refused callers, where an administrator looks.

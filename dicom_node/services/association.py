@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final, Literal
 
 from pydicom.uid import (
@@ -223,6 +224,7 @@ def in_callers_order(
     proposed: list[PresentationContext],
     *,
     reversed_roles: Collection[str] = (),
+    held_syntaxes: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> list[PresentationContext]:
     """Return the supported contexts that a caller asks for, syntaxes in the caller's order.
 
@@ -231,7 +233,8 @@ def in_callers_order(
 
     Of the classes in ``reversed_roles`` the caller is the SCP: it gets instances by C-GET (PS3.4
     C.5.3), or brings reports of commitment. There the node is the sender, and a context has one
-    syntax for all that it sends: an uncompressed one, as any instance can be sent in that.
+    syntax for all that it sends: the one in which all instances of the class are held, where that
+    is one alone and the caller takes it; else an uncompressed one, as any can be sent in that.
     """
     wanted: dict[str, list[str]] = {}
     for context in proposed:
@@ -244,7 +247,9 @@ def in_callers_order(
             takes = {str(uid) for uid in known.transfer_syntax}
             syntaxes = [uid for uid in order if uid in takes]
             if class_uid in reversed_roles:
-                syntaxes.sort(key=lambda uid: uid not in UNCOMPRESSED)
+                held = held_syntaxes.get(class_uid, ())
+                [only] = held if len(held) == 1 else [""]
+                syntaxes.sort(key=lambda uid: (uid != only, uid not in UNCOMPRESSED))
             context = build_context(class_uid, syntaxes or sorted(takes))
             if class_uid in reversed_roles:
                 context.scu_role = context.scp_role = True

@@ -7,7 +7,7 @@ import ssl
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol, cast
 
 from pynetdicom import AE, evt
@@ -20,6 +20,7 @@ from dicom_node.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_N
 from dicom_node.peers import (
     CALLED_NOT_RECOGNIZED,
     LOCAL_LIMIT_EXCEEDED,
+    MALFORMED,
     REJECTED_PERMANENT,
     REJECTED_TRANSIENT,
     SOURCE_PRESENTATION,
@@ -88,6 +89,9 @@ class StorageScp:
         Returns the TLS context in force, for ``settings.tls_port``; asked at each connection.
     services : sequence of Service
         What else callers may ask for, as far as the table of peers allows it.
+    held_syntaxes : callable
+        SOP Class UIDs to the transfer syntaxes in which instances of each are held, as far as
+        known: decides in which one a C-GET is served.
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class StorageScp:
         on_refused: Callable[[Refusal], None],
         tls: Callable[[], ssl.SSLContext] | None = None,
         services: Sequence[Service] = (),
+        held_syntaxes: Callable[[Collection[str]], Mapping[str, Collection[str]]] = lambda _: {},
     ) -> None:
         self._settings = settings
         self._archive = archive
@@ -112,6 +117,7 @@ class StorageScp:
         self._on_refused = on_refused
         self._tls = tls
         self._services = services
+        self._held_syntaxes = held_syntaxes
         contexts = listener_contexts(settings)
         for service in services:
             contexts += service.contexts()
@@ -245,6 +251,28 @@ class StorageScp:
             Refusal("", "", host, REJECTED_PERMANENT, SOURCE_TRANSPORT, TLS_FAILED, sentence)
         )
 
+    def _malformed(self, association: DirectAssociation) -> None:
+        """Tell of a peer that sent what is no PDU, or not in its place (PS3.8 9.2, event 19)."""
+        requestor = association.requestor
+        calling = printable_ae_title(str(requestor.ae_title or "").strip())
+        who = f"{calling} at {requestor.address}" if calling else str(requestor.address)
+        sentence = (
+            f"A connection from {who} was aborted: it sent what is no DICOM message. Is it a DICOM "
+            "program, does it speak TLS to the port without, or is its network broken?"
+        )
+        LOGGER.warning("%s", sentence)
+        self._on_refused(
+            Refusal(
+                calling,
+                "",
+                str(requestor.address),
+                REJECTED_PERMANENT,
+                SOURCE_TRANSPORT,
+                MALFORMED,
+                sentence,
+            )
+        )
+
     def _admit(self, event: Event) -> None:
         association = cast(DirectAssociation, event.assoc)
         request = association.requestor.primitive
@@ -264,14 +292,16 @@ class StorageScp:
             self._on_refused(refusal)
             return
         allowed = peer.allow if peer is not None else frozenset()
+        reversed_roles = [
+            str(uid)
+            for uid, roles in association.requestor.role_selection.items()
+            if roles.scp_role and allowed & {"retrieve", "commit"}
+        ]
         association.acceptor.supported_contexts = in_callers_order(
             {uid: context for uid, context in self._contexts.items() if service_of(uid) in allowed},
             list(request.presentation_context_definition_list),
-            reversed_roles=[
-                str(uid)
-                for uid, roles in association.requestor.role_selection.items()
-                if roles.scp_role and allowed & {"retrieve", "commit"}
-            ],
+            reversed_roles=reversed_roles,
+            held_syntaxes=self._held_syntaxes(reversed_roles) if reversed_roles else {},
         )
         association.servers = self._own_servers
 
@@ -334,6 +364,8 @@ class StorageScp:
     def _ended(self, association: DirectAssociation) -> None:
         with self._guard:
             record = self._records.pop(association, None)
+        if association.upper_layer.is_malformed:
+            self._malformed(association)
         if record is not None:
             self._on_released(record.ended("released" if association.is_released else "aborted"))
 
