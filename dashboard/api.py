@@ -34,6 +34,7 @@ from db.reports import refusals
 from dicom_node.errors import DicomNodeError
 from workflows.configuration import check_configuration
 from workflows.echoing import echo_destination
+from workflows.priors import priors_as_json
 from workflows.probing import probe_destination
 from workflows.reinjection import reinject
 from workflows.rule_trial import try_past
@@ -185,7 +186,7 @@ def job(request: Request, node: NodeOf, actor: Viewer, job_id: Number) -> dict[s
         raise HTTPException(404)
     with node.database.session() as session:
         note(session, request, "job.view", target=f"job {job_id}")
-    return found
+    return {**found, "priors": priors_as_json(node, job_id)}
 
 
 @router.post("/jobs/orders", tags=["jobs"])

@@ -20,6 +20,7 @@ from db.figures import filter_values
 from db.jobs import JobState, job_as_json, jobs_of_study, list_jobs
 from db.orders import Order, Outcome, give
 from workflows.node import Node
+from workflows.priors import priors_as_json
 
 router = APIRouter(include_in_schema=False)
 
@@ -137,6 +138,7 @@ def job_page(request: Request, node: NodeOf, actor: Viewer, job_id: Number) -> R
         "job.html",
         job=job,
         others=others,
+        priors=priors_as_json(node, job_id),
         timeline=timeline_of(job["stages"], node.now()),
         viewer_link=viewer_link(node, job),
         scene=scene,

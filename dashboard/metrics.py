@@ -54,6 +54,9 @@ class NodeFigures(Collector):
         disk = found["disk"]
         yield _one("unibiomed_disk_free_bytes", "Free for images, above the reserve", disk.free)
         yield _one("unibiomed_disk_total_bytes", "Size of the archive's disk", disk.total)
+        if disk.full_in_days is not None:
+            text = "Days until the archive's disk is full; absent where that is not in sight"
+            yield _one("unibiomed_disk_full_in_days", text, disk.full_in_days)
         tiles = found["workers"]
         alive = {tile.record.name: 0 if tile.silent else 1 for tile in tiles}
         yield _by("unibiomed_worker_up", "Whether a worker tells of itself", "worker", alive)

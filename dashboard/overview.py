@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,7 +14,6 @@ from dashboard.access import NodeOf, Viewer
 from dashboard.rendering import render, zone_of
 from db.figures import (
     Hour,
-    bytes_since,
     echoes,
     ended_since,
     failed_count,
@@ -31,6 +29,7 @@ from db.figures import (
 from db.models_operation import WorkerRecord
 from db.session import DATABASE_ERRORS
 from workflows.callers import calls_in
+from workflows.disk_forecast import forecast_disk, growth_per_day
 from workflows.node import Node
 
 router = APIRouter(include_in_schema=False)
@@ -39,7 +38,6 @@ SILENT_AFTER: Final = timedelta(seconds=35)
 QUEUES: Final = ("io", "gpu", "deliver")
 _WAITING: Final = ("received", "waiting", "queued")
 _RUNNING: Final = ("preparing", "inferring", "encoding", "validating", "delivering", "confirming")
-_GROWTH_DAYS: Final = 7
 _GROWTH_SECONDS: Final = 600.0
 _FIRST_SECONDS: Final = 20.0
 
@@ -60,17 +58,6 @@ class Forecast:
     waiting: int
     ended_last_hour: int
     empty_at: datetime | None
-    sentence: str
-
-
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """The archive's disk, in bytes, and when it is full."""
-
-    total: int
-    free: int
-    per_day: float | None
-    full_in_days: float | None
     sentence: str
 
 
@@ -96,14 +83,13 @@ class Growth:
 
     def _sum(self, node: Node, now: datetime) -> None:
         try:
-            with node.database.reading() as session:
-                total = bytes_since(session, now - timedelta(days=_GROWTH_DAYS))
+            per_day = growth_per_day(node, now)
         except DATABASE_ERRORS:
             with self._guard:
                 self._asked_at = None
             return
         with self._guard:
-            self._per_day = total / _GROWTH_DAYS
+            self._per_day = per_day
 
 
 @router.get("/")
@@ -148,7 +134,7 @@ def glance(node: Node, zone: Any, growth: Growth) -> dict[str, Any]:
             for queue in QUEUES
             if not any(tile.record.queue == queue and not tile.silent for tile in tiles)
         ],
-        "disk": disk_of(node, growth, now),
+        "disk": forecast_disk(node, growth.per_day(node, now)),
         "peers": node.settings.peers,
         "destinations": node.settings.destinations,
         "calls": {call.calling_ae_title: call.at for call in calls_in(node.home.callers_json)},
@@ -176,28 +162,6 @@ def forecast(depth: int, per_hour: list[Hour], now: datetime) -> Forecast:
         return Forecast(depth, 0, None, "No job ended in the last hour, so there is no forecast.")
     at = now + timedelta(hours=depth / rate)
     return Forecast(depth, rate, at, "")
-
-
-def disk_of(node: Node, growth: Growth, now: datetime) -> Disk:
-    """Say how full the archive's disk is, and when it will be."""
-    try:
-        usage = shutil.disk_usage(node.home.archive)
-    except OSError as error:
-        return Disk(0, 0, None, None, f"The archive's disk cannot be read: {error.strerror}.")
-    free = max(0, usage.free - node.settings.storage.reserve)
-    per_day = growth.per_day(node, now)
-    if not free:
-        return Disk(usage.total, 0, per_day, 0.0, "Full: senders are refused (A700).")
-    if per_day is None:
-        return Disk(usage.total, free, None, None, "The forecast is being computed.")
-    if per_day <= 0:
-        return Disk(usage.total, free, 0.0, None, "Nothing came in for a week: no forecast.")
-    days = free / per_day
-    keep = node.settings.retention.studies_days
-    if keep is not None and days > keep:
-        text = f"Not in sight: images are deleted after {keep} days, before it is full."
-        return Disk(usage.total, free, per_day, None, text)
-    return Disk(usage.total, free, per_day, days, "")
 
 
 @router.get("/site.css")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from deploy.cli_conformance import conformance
+from deploy.cli_disk import disk
 from deploy.cli_jobs import app as jobs_app
 from deploy.cli_learning import evaluate, train
 from deploy.cli_lint import lint
@@ -151,6 +152,7 @@ app.command()(lint)
 app.command()(probe)
 app.command()(worklists)
 app.command()(conformance)
+app.command()(disk)
 
 
 @app.command()

@@ -14,10 +14,9 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 
 from dicom_node.errors import DicomNodeError
 from dicom_node.peers import Peers
-from dicom_node.services.association import Destination
 from workflows.callers import Call, calls_in
 from workflows.carriers import Carrier, DimseCarrier, carrier_of
-from workflows.network import peers_of
+from workflows.network import called_peer, peers_of
 from workflows.settings import Home, NodeSettings, load
 
 __all__ = ["Step", "UnknownPeerError", "try_peer"]
@@ -97,10 +96,10 @@ def _look_up(settings: NodeSettings, name: str) -> tuple[Carrier | None, Peers]:
     there: Carrier | None = None
     if destination is not None:
         there = carrier_of(destination, settings)
-    elif entries[0].port is not None and entries[0].host and "/" not in entries[0].host:
-        first = entries[0]
-        place = Destination(first.name, first.ae_title, entries[0].host, entries[0].port)
-        there = DimseCarrier(place, settings.node.ae_title)
+    else:
+        named = (peer for peer in settings.peers if peer.name == name)
+        place = next((one for peer in named if (one := called_peer(peer, settings.tls))), None)
+        there = None if place is None else DimseCarrier(place, settings.node.ae_title)
     return there, Peers(entries)
 
 

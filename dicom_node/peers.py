@@ -29,6 +29,7 @@ LOCAL_LIMIT_EXCEEDED: Final = 2
 # Of a connection that never came to a request: nothing of PS3.8, for the node's own count.
 SOURCE_TRANSPORT: Final = 0
 TLS_FAILED: Final = 0
+MALFORMED: Final = 1
 
 
 @dataclass(frozen=True, slots=True)

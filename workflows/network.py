@@ -131,9 +131,27 @@ def known_entity(settings: NodeSettings, ae_title: str) -> Destination | None:
         if destination.ae_title == ae_title:
             return destination_of(destination, settings.tls)
     for peer in settings.peers:
-        if peer.ae_title == ae_title and peer.host and peer.port and "/" not in peer.host:
-            return Destination(peer.name, peer.ae_title, peer.host, peer.port)
+        if peer.ae_title == ae_title and (called := called_peer(peer, settings.tls)) is not None:
+            return called
     return None
+
+
+def called_peer(peer: PeerSettings, tls: TlsSettings) -> Destination | None:
+    """Return how a peer is called by the node; None where its address is not known.
+
+    One that must call by TLS is called by TLS, and believed by the certificate that it must show.
+    """
+    if not peer.host or peer.port is None or "/" in peer.host:
+        return None
+    is_secure = peer.requires_tls or bool(peer.certificate) if peer.tls is None else peer.tls
+    pinned = (Path(peer.certificate),) if peer.certificate else ()
+    return Destination(
+        peer.name,
+        peer.ae_title,
+        peer.host,
+        peer.port,
+        tls=_tls(tls, pinned, tls.profile) if is_secure else None,
+    )
 
 
 def destination_of(settings: AeDestinationSettings, tls: TlsSettings) -> Destination:

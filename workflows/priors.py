@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from db.jobs import note_event
 from db.models import Job
 from dicom_node.errors import FinalError, RetriableError
 from dicom_node.incoming import valid_uid
+from dicom_node.objects.headers import UnreadableError, read_header
 from dicom_node.services.retrieve_scu import FoundStudy, get_study, studies_of_patient
 from workflows.destination_settings import AeDestinationSettings
 from workflows.network import destination_of
@@ -32,6 +34,27 @@ def priors_of(node: Node, job_id: int) -> dict[str, list[Path]]:
     except FileNotFoundError:
         return {}
     return {uid: sorted((folder / uid).glob("*.dcm")) for uid in studies}
+
+
+def priors_as_json(node: Node, job_id: int) -> list[dict[str, Any]]:
+    """Tell a job's priors to people and programs: study, its date, and how many images are kept."""
+    told = []
+    for uid, files in priors_of(node, job_id).items():
+        header = None
+        if files:
+            with suppress(UnreadableError):
+                header = read_header(files[0]).dataset
+        told.append(
+            {
+                "study_instance_uid": uid,
+                "study_date": "" if header is None else str(header.get("StudyDate") or ""),
+                "study_description": ""
+                if header is None
+                else str(header.get("StudyDescription") or ""),
+                "images": len(files),
+            }
+        )
+    return told
 
 
 def fetch_priors(node: Node, job_id: int) -> None:

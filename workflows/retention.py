@@ -30,6 +30,7 @@ from db.aging import (
 from db.catalog import forget
 from db.commitments import forget_told
 from dicom_node.archive import Archive
+from workflows.disk_forecast import log_forecast
 from workflows.node import Node
 
 _LOG = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ def clean_up(node: Node) -> None:
         size = settings.quarantine_size / 2**30
         why = f"deleted, the quarantine had grown beyond {size:.3g} GiB (retention.quarantine_size)"
         _purge_quarantine(node, excess, why)
+    log_forecast(node)
 
 
 def _before(now: datetime, days: float | None) -> datetime:

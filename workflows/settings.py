@@ -41,6 +41,7 @@ from workflows.setting_values import (
     Secret,
     Settings,
     Size,
+    UidRoot,
 )
 from workflows.settings_checks import problems_of
 from workflows.worklist_settings import WorklistSettings
@@ -185,12 +186,14 @@ class ResultSettings(Settings):
 
     `codes` is for sites in countries without a SNOMED CT licence: DICOM lists codes that it may use
     everywhere (``dicom``); for others a broader one of these stands, the words stay.
+    `uid_root` is for sites that give UIDs under a root of their own; without, they lie under 2.25.
     `say_not_applicable` sends reports that a series was not interpreted, and why, where a rule had
     chosen it and the model turned it down; else only the job says so. `without_validator` says what
     becomes of objects where dciodvfy or dcentvfy is missing, which only a broken install is.
     """
 
     codes: Literal["all", "dicom"] = "all"
+    uid_root: UidRoot | None = None
     say_not_applicable: Flag = False
     without_validator: Literal["hold", "send"] = "hold"
 
@@ -210,7 +213,10 @@ class RetentionSettings(Settings):
 
 
 class PeerSettings(Settings):
-    """One entry of ``peers``: an AE that may talk to this node."""
+    """One entry of ``peers``: an AE that may talk to this node.
+
+    `tls` says how the node calls it; without, by TLS where it must call by TLS itself.
+    """
 
     name: Name
     ae_title: AeTitle
@@ -222,6 +228,7 @@ class PeerSettings(Settings):
     max_associations: Count | None = None
     requires_tls: Flag = False
     certificate: FileName | None = None
+    tls: Flag | None = None
 
 
 class NodeSettings(Settings):

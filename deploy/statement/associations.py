@@ -91,7 +91,7 @@ def uses_table() -> str:
 def storage_table() -> str:
     """Return the storage classes that are taken."""
     rows = [(name_of(uid, "private or younger"), uid) for uid in STORAGE_CLASSES]
-    return table(("SOP class", "UID"), sorted(rows, key=lambda row: _by_number(row[1])))
+    return table(("SOP class", "UID"), sorted(rows, key=lambda row: _by_number(str(row[1]))))
 
 
 def prior_classes() -> str:

@@ -66,6 +66,7 @@ class DirectUpperLayer(DULServiceProvider):
         super().__init__(assoc)
         self._direct = assoc
         self._messages = StoreMessages(assoc)
+        self.is_malformed = False
 
     # What pynetdicom asks of the thread that this is not.
 
@@ -154,7 +155,9 @@ class DirectUpperLayer(DULServiceProvider):
         while not self._kill_thread:
             if self.event_queue.empty() and not self._process_recv_primitive():
                 return
-            self.state_machine.do_action(self.event_queue.get(block=False))
+            event = self.event_queue.get(block=False)
+            self.is_malformed |= event == _INVALID_PDU
+            self.state_machine.do_action(event)
 
     def _read_pdu_data(self) -> None:
         """Read one PDU; P-DATA on an established association goes the short way."""

@@ -19,7 +19,7 @@ from tests.workflows.whole_node import ct_volume, make_node, take_in
 from workflows.archive_count import missing_here
 from workflows.network import destination_of
 from workflows.node import Node
-from workflows.priors import fetch_priors, priors_of, relevant
+from workflows.priors import fetch_priors, priors_as_json, priors_of, relevant
 
 pytestmark = pytest.mark.e2e
 
@@ -82,6 +82,9 @@ def test_the_newest_prior_is_kept_with_the_job(
     with node.database.reading() as session:
         told = job_as_json(session, 1)
     assert told is not None and "1 priors were fetched from pacs" in str(told)
+    [shown] = priors_as_json(node, 1)
+    assert shown["study_instance_uid"] == uid and shown["study_date"] == "20240601"
+    assert shown["images"] == len(files)
     # Nobody listens for an AE title that Orthanc does not know.
     with pytest.raises(RetriableError):
         move_study(there, "UNIBIOMED", uid, "NOBODY")

@@ -308,7 +308,17 @@ def test_each_part_has_an_outcome_of_its_own(running: Running) -> None:
 def test_bad_bodies(running: Running, kind: str, body: bytes, status: int) -> None:
     answer = post(running, body, kind)
     assert answer.status_code == status
-    assert len(answer.json()["error"]) > 20
+    sentence = answer.json()["error"]
+    assert len(sentence) > 20
+    # One line in the log, and a count.
+    assert f"answered {status}: {sentence[:60]}" in running.log.read_text()
+
+    def counted() -> bool:
+        with running.node.database.reading() as session:
+            found = session.scalars(select(Refusal).where(Refusal.reason == f"1/0/{status}"))
+            return any(one.count for one in found)
+
+    wait_for("it is counted", counted)
 
 
 def test_a_part_that_is_cut_off_is_not_kept(running: Running) -> None:

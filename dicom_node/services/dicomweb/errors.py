@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
 
 from dicom_node.errors import DicomNodeError, RetriableError
 from dicom_node.services.dicomweb.files import NotAcceptableError
@@ -16,6 +17,8 @@ from dicom_node.services.dicomweb.worklist import ConflictError
 
 LOGGER = logging.getLogger(__name__)
 RETRY_LATER: Final[Mapping[str, str]] = {"Retry-After": "30"}
+# Bodies and parameters that are not what they should be; who may not ask is counted elsewhere.
+_BAD_INPUT: Final = frozenset({400, 408, 413, 415})
 
 
 class HttpError(Exception):
@@ -28,19 +31,36 @@ class HttpError(Exception):
         self.headers = dict(headers or {})
 
 
-def answer_errors(app: FastAPI) -> None:
-    """Have an application answer what its parts raise."""
-    app.add_exception_handler(HttpError, _answer_http_error)
-    app.add_exception_handler(DicomNodeError, _answer_node_error)
+def answer_errors(app: FastAPI, on_bad_input: Callable[[Request, int, str], None]) -> None:
+    """Have an application answer what its parts raise.
+
+    Parameters
+    ----------
+    app
+        The application.
+    on_bad_input
+        Called with each request that is not what it should be, its status, and a sentence.
+    """
+
+    async def answer_http_error(request: Request, error: Exception) -> Response:
+        if not isinstance(error, HttpError):
+            raise error
+        if error.status in _BAD_INPUT:
+            await run_in_threadpool(on_bad_input, request, error.status, error.sentence)
+        return JSONResponse({"error": error.sentence}, error.status, headers=error.headers)
+
+    async def answer_node_error(request: Request, error: Exception) -> Response:
+        answer = _node_error(error)
+        if answer.status_code in _BAD_INPUT:
+            sentence = error.sentence if isinstance(error, DicomNodeError) else str(error)
+            await run_in_threadpool(on_bad_input, request, answer.status_code, sentence)
+        return answer
+
+    app.add_exception_handler(HttpError, answer_http_error)
+    app.add_exception_handler(DicomNodeError, answer_node_error)
 
 
-async def _answer_http_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, HttpError):
-        raise error
-    return JSONResponse({"error": error.sentence}, error.status, headers=error.headers)
-
-
-async def _answer_node_error(request: Request, error: Exception) -> Response:
+def _node_error(error: Exception) -> Response:
     """Answer what the node's own parts say: 503 for what may be well later."""
     sentence = error.sentence if isinstance(error, DicomNodeError) else str(error)
     headers = {}

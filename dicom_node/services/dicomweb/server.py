@@ -145,7 +145,7 @@ def create_app(services: WebServices) -> FastAPI:
             app.add_api_route(one.path, web.searching(one.level), methods=[one.method])
         elif one.transaction in answering:
             app.add_api_route(one.path, answering[one.transaction], methods=[one.method])
-    answer_errors(app)
+    answer_errors(app, web.note_bad_input)
     return app
 
 
@@ -346,6 +346,18 @@ class DicomWeb:
         )
         headers = {"WWW-Authenticate": CHALLENGE} if admitted.status == 401 else {}
         raise HttpError(admitted.status, admitted.sentence, headers)
+
+    def note_bad_input(self, request: Request, status: int, sentence: str) -> None:
+        """Write a line, and count it with those who were turned away."""
+        route = request.scope.get("route")
+        where = f"{request.method} {getattr(route, 'path', 'of no address')}"
+        plain = "".join(c if c.isprintable() else "?" for c in sentence[:200])
+        host = host_of(request)
+        said = f"{where} from {host} answered {status}: {plain}"
+        LOGGER.warning("%s", said)
+        self._services.on_refused(
+            Refusal(CALLER, "", host, REJECTED_PERMANENT, _SOURCE_WEB, status, said)
+        )
 
     def _matches(self, request: Request) -> list[Match]:
         """Return the instances under an address; 404 without any."""

@@ -113,6 +113,7 @@ def test_garbage_before_an_association_harms_nobody(
         connection.sendall(garbage)
         connection.shutdown(socket.SHUT_WR)
         assert read_all(connection)[:1] in (b"", b"\x07")
+    assert "no DICOM message" in node.refused.get(timeout=10).sentence
     assert verify(node.destination, "SENDER").ok
 
 
@@ -135,6 +136,7 @@ def test_broken_messages_are_answered_with_an_abort(start_node: NodeFactory, bro
         connection.sendall(broken)
         assert read_all(connection)[:1] == b"\x07"
     assert node.ended().ended == "aborted"
+    assert "SENDER at 127.0.0.1 was aborted" in node.refused.get(timeout=10).sentence
     assert not list(node.archive.incoming.iterdir())
     assert verify(node.destination, "SENDER").ok
 
