@@ -61,11 +61,11 @@ def write_in_another_form(
         chosen = [one for one in refused if one.kind not in has and _has_other(node, one, known)]
         for one in refused:
             record_refusal(session, one.destination, one.sop_class_uid, node.now())
-        if not chosen:
-            return None
         job = session.get_one(Job, lease.job_id)
+        if not chosen or not job.identifiers:
+            return None
         kinds = sorted({kind for one in chosen for kind in _CHANGING[one.kind]})
-        identifiers = ResultIdentifiers.from_json(dict(job.identifiers or {}))
+        identifiers = ResultIdentifiers.from_json(dict(job.identifiers))
         redraw_identifiers(session, lease, identifiers.anew(*kinds).as_json())
         words = "; ".join(
             f"{one.destination} takes no {UID(one.sop_class_uid).name}: written anew as "

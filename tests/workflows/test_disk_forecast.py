@@ -9,8 +9,10 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from sqlalchemy import func, select
 from typer.testing import CliRunner
 
+from db.models import Instance
 from deploy.cli import app
 from tests.factories import write_ct_series
 from tests.workflows.whole_node import ct_volume, make_node, take_in
@@ -26,7 +28,8 @@ def test_a_disk_that_is_full_soon_is_told_of(
     node = make_node(tmp_path)
     take_in(node, write_ct_series(tmp_path / "ct", ct_volume()))
     per_day = growth_per_day(node, node.now())
-    assert per_day * 7 == sum(path.stat().st_size for path in node.archive.walk())
+    with node.database.reading() as session:
+        assert per_day * 7 == pytest.approx(session.scalar(select(func.sum(Instance.size))))
     usage = Usage(10**12, 0, int(3 * per_day))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     disk = forecast_disk(node, per_day)

@@ -29,7 +29,7 @@ def secure(tmp_path: Path) -> Any:
     nothing: Callable[[Any], None] = lambda _: None  # noqa: E731
     scp = StorageScp(
         ListenerSettings("PEER", "127.0.0.1", port=None, tls_port=0),
-        Archive(tmp_path / "archive"),
+        Archive(tmp_path / "archive", reserve_bytes=0),
         lambda: Peers([Peer("node", "UNIBIOMED")]),
         on_stored=nothing,
         on_quarantined=nothing,
