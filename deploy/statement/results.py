@@ -51,7 +51,9 @@ _KINDS: Final = {
     "secondary_capture": "slices with contours, RGB; where a destination asks",
     "report_document": "the report as one PDF; where a destination asks",
     "key_objects": "TID 2010, (113000, DCM, Of Interest); where a destination asks",
-    "rejection_note": "TID 2010, title of CID 7011 (IHE IOCM); on an operator's command",
+    "rejection_note": "TID 2010, title of CID 7011 (IHE IOCM); on an operator's command; what it "
+    "rejects is neither found nor given out by the node's own services, the note is (not for Data "
+    "Retention Policy Expired)",
 }
 _LONGEST: Final = 40
 
