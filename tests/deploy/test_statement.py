@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from fastapi import FastAPI
@@ -80,17 +81,17 @@ def test_the_listener_takes_just_what_the_page_says() -> None:
         (announcements, "notify"),
     ],
 )
-def test_every_status_that_a_service_knows_stands_on_the_page(module: object, name: str) -> None:
-    source = ast.parse(Path(str(module.__file__)).read_text())  # type: ignore[attr-defined]
+def test_every_status_that_a_service_knows_stands_on_the_page(
+    module: ModuleType, name: str
+) -> None:
+    text = Path(module.__file__ or "").read_text()
     constants = {
         statement.value.value
-        for statement in source.body
+        for statement in ast.parse(text).body
         if isinstance(statement, ast.AnnAssign)
         and isinstance(statement.value, ast.Constant)
         and isinstance(statement.value.value, int)
-        and ast.get_source_segment(
-            Path(str(module.__file__)).read_text(), statement.value
-        ).startswith("0x")  # type: ignore[attr-defined]  # type: ignore[union-attr]
+        and (ast.get_source_segment(text, statement.value) or "").startswith("0x")
     }
     shown = statuses_table(name) + statuses_table("commitment reasons") * (name == "commit")
     assert constants
@@ -107,7 +108,7 @@ def test_the_server_answers_just_the_addresses_of_the_page(tmp_path: Path) -> No
             (method, route.path)
             for route in served.routes
             if isinstance(route, APIRoute)
-            for method in route.methods
+            for method in route.methods or ()
         }
     node.database.dispose()
     assert routes == {(one.method, one.path) for one in ADDRESSES}

@@ -13,15 +13,11 @@ from typing import Any
 
 import pydicom
 import pytest
-from pydicom import DataElement
-from pydicom.config import IGNORE
-from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pynetdicom import AE, build_role, evt
 from pynetdicom.dsutils import split_dataset
 from sqlalchemy import select
 
 from db.models import Job, ResultRecord, Study
-from db.query_keys import MATCHED, level_of
 from deploy.demo_pacs import LOOPBACK, OrthancPacs, find_orthanc, free_port
 from tests.dicom_node.services.conftest import wait_for_port
 from tests.e2e.peers import dcmtk, need, orthanc
@@ -40,7 +36,6 @@ JPEG_2000 = "1.2.840.10008.1.2.4.90"
 JPEG_2000_CT = "CTImage.dcm_JPEG2000LosslessOnlyTransferSyntax_1.2.840.10008.1.2.4.90.dcm"
 GET = "1.2.840.10008.5.1.4.1.2.2.3"
 MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
-FIND = "1.2.840.10008.5.1.4.1.2.1.1"
 
 pytestmark = pytest.mark.e2e
 
@@ -260,10 +255,9 @@ def test_some_sub_operations_fail_and_are_named(served: Served) -> None:
     refused: list[str] = []
 
     def refuse_two(event: Any) -> int:
-        if len(refused) < 2:
-            refused.append(str(event.request.AffectedSOPInstanceUID))
-            return 0xA700
-        return 0xB000 if len(refused) == 2 and not refused.append("") else 0
+        refused.append(str(event.request.AffectedSOPInstanceUID))
+        # Two are refused, the third is stored with a warning, the others are well.
+        return {1: 0xA700, 2: 0xA700, 3: 0xB000}.get(len(refused), 0)
 
     study = served.study_of(paths[0])
     statuses = get(served, study, [(MR, ["1.2.840.10008.1.2.1"])], refuse_two)
@@ -437,43 +431,12 @@ def _segmentation(path: Path) -> bytes:
     return buffer.getvalue()
 
 
-HOSTILE = (
-    "'; DROP TABLE study; --", "..\\..\\etc\\passwd", "%", "_", "[!-~]*", "*" * 60, "?" * 60,
-    '" OR 1=1', "\x1b$B", "\u202e", "9" * 64, "-", "1-", "20200101-20190101",
-)  # fmt: skip
-
-
-def test_attacks_in_every_key(served: Served) -> None:
-    """SQL, paths, wildcards and wrong values in each key that is matched, at its level."""
-    caller = AE(ae_title="READER")
-    caller.add_requested_context(FIND)
-    association = caller.associate(LOOPBACK, served.port, ae_title="UNIBIOMED")
-    assert association.is_established
-    asked = 0
-    for keyword in sorted(MATCHED):
-        level, tag = level_of(keyword), tag_for_keyword(keyword)
-        if level is None or tag is None:
-            continue
-        for text in HOSTILE:
-            wanted = pydicom.Dataset()
-            wanted.SpecificCharacterSet = "ISO_IR 192"
-            wanted.QueryRetrieveLevel = {"instance": "IMAGE"}.get(level, level.upper())
-            # As somebody writes it who does not care for value representations.
-            value: Any = text if dictionary_VR(tag) != "US" else len(text)
-            wanted.add(DataElement(tag, dictionary_VR(tag), value, validation_mode=IGNORE))
-            try:
-                answers = [status.Status for status, _ in association.send_c_find(wanted, FIND)]
-            except ValueError:
-                continue  # pynetdicom itself does not write such a value
-            assert answers[-1] in (0, 0xA900, 0xC000), (keyword, text, answers[-1:])
-            asked += 1
-    assert asked > 25 * len(HOSTILE)
-    association.release()
-    assert len(served.ask("QueryRetrieveLevel=STUDY", "StudyInstanceUID")) == 5
-
-
 def test_hostile_and_wrong_keys(served: Served) -> None:
-    served.ask("QueryRetrieveLevel=STUDY", "StudyInstanceUID", "PatientName='; DROP TABLE study")
+    for text in ("'; DROP TABLE study; --", "..\\..\\etc\\passwd", "%", "[!-~]*", "*" * 60):
+        for key in ("PatientName", "PatientID", "StudyDescription", "AccessionNumber",
+                    "StudyInstanceUID", "ModalitiesInStudy"):  # fmt: skip
+            served.ask("QueryRetrieveLevel=STUDY", "StudyInstanceUID", f"{key}={text}")
+    assert len(served.ask("QueryRetrieveLevel=STUDY", "StudyInstanceUID")) == 5
     refused = dcmtk(FINDSCU, "-S", "-d", "-aet", "READER", "-aec", "UNIBIOMED", "-k",
                     "QueryRetrieveLevel=PATIENT", LOOPBACK, str(served.port))  # fmt: skip
     assert "0xa900" in _status_of(refused)
