@@ -234,9 +234,13 @@ class UniBiomed(nn.Module):
             ``(P, L)`` token ids with n image tokens in each row.
         """
         embedded = self.mllm.get_input_embeddings()(ids)
-        place = (ids == self.config.language.image_token_id).unsqueeze(-1)
-        filled: Tensor = embedded.masked_scatter(place, image_tokens.to(embedded.dtype))
-        return filled
+        place = ids == self.config.language.image_token_id
+        # The n-th image token of a row, by a gather: its shapes do not depend on values, so that a
+        # training step can be recorded as a CUDA graph.
+        order = (place.cumsum(1) - 1).clamp(min=0, max=image_tokens.shape[1] - 1)
+        tokens = image_tokens.to(embedded.dtype)
+        chosen = tokens.gather(1, order.unsqueeze(-1).expand(-1, -1, tokens.shape[2]))
+        return torch.where(place.unsqueeze(-1), chosen, embedded)
 
     def states(self, image_tokens: Tensor, ids: Tensor) -> Tensor:
         """Hidden states ``(P, L, hidden)`` after the final norm; arguments as for `embed`."""

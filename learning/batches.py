@@ -6,15 +6,19 @@ import math
 import queue
 import threading
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from inference import prompts
 from inference.tiling import normalise
-from learning.datasets import Sample, with_concept
+from learning.datasets import Sample
+from learning.distortion import Distortion, distort, draw_distortion
 from learning.recipe import Recipe
 
 _MIN_AREA = 8.0
@@ -29,8 +33,8 @@ class Batch:
     ----------
     pixels
         ``(B, 3, s, s)`` normalised.
-    concept
-        ``(B, P)`` concept index of each prompt.
+    concept, wording
+        ``(B, P)`` concept index of each prompt, and which of its wordings asks for it.
     mask
         ``(B, P, s / 2, s / 2)`` 0..1; all zero where absent.
     present
@@ -41,24 +45,34 @@ class Batch:
 
     pixels: Tensor
     concept: Tensor
+    wording: Tensor
     mask: Tensor
     present: Tensor
     weight: Tensor
 
+    def clone(self) -> Batch:
+        """Copy every tensor."""
+        return Batch(*(getattr(self, part.name).clone() for part in fields(self)))
 
-class BatchMaker:
-    """Draws batches of ``images`` images from one seed."""
+    def copy_(self, other: Batch) -> None:
+        """Take over another batch's values, in place."""
+        for part in fields(self):
+            getattr(self, part.name).copy_(getattr(other, part.name))
 
-    def __init__(self, samples: Sequence[Sample], recipe: Recipe, images: int, seed: int) -> None:
-        self._draw = np.random.default_rng(seed)
-        self._recipe = recipe
-        self._images = images
-        self._size = int(recipe.architecture.grounding["image_size"])  # type: ignore[arg-type]
+
+class PromptDraw:
+    """Draws images and the prompts to ask of them."""
+
+    def __init__(
+        self, samples: Sequence[Sample], recipe: Recipe, draw: np.random.Generator
+    ) -> None:
+        self._draw, self._prompts = draw, recipe.prompts_per_image
         count = len(recipe.concepts)
         self._modality = [concept.modality for concept in recipe.concepts]
-        self._positive = [with_concept(samples, i) for i in range(count)]
-        self._empty = [[s for s in samples if i in s.absent_own] for i in range(count)]
-        self._negative = [s for s in samples if not s.present]
+        self._samples = samples
+        self._positive = [_where([i in s.present for s in samples]) for i in range(count)]
+        self._empty = [_where([i in s.absent_own for s in samples]) for i in range(count)]
+        self._negative = _where([not s.present for s in samples])
         weight = np.array(
             [
                 concept.weight * math.sqrt(len(images))
@@ -67,96 +81,159 @@ class BatchMaker:
         )
         self._probability = weight / weight.sum()
 
-    def batch(self) -> Batch:
-        """Draw one batch."""
-        items = [self._item() for _ in range(self._images)]
-        return Batch(*(torch.stack(part) for part in zip(*items, strict=True)))
-
-    def _item(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        sample, concepts = self._choose()
-        picture, masks = self._distort(sample, concepts)
-        known = torch.tensor([float(c in sample.present) for c in concepts])
-        in_view = masks.sum(dim=(1, 2)) * 4 >= _MIN_AREA
-        counts = torch.where(known > 0, in_view.float(), torch.ones(()))
-        return normalise(picture), torch.tensor(concepts), masks, known, counts
-
-    def _choose(self) -> tuple[Sample, list[int]]:
-        """Choose an image by concept, then its prompts."""
+    def choose(self) -> tuple[int, list[int]]:
+        """Choose an image, by concept, then the concepts that it is asked for."""
         draw = self._draw
         concept = int(draw.choice(len(self._positive), p=self._probability))
         roll = draw.random()
-        if roll < 0.12 and self._empty[concept]:
-            sample = _one(draw, self._empty[concept])
+        if roll < 0.12 and len(self._empty[concept]):
+            number = int(draw.choice(self._empty[concept]))
             first = concept
-        elif roll < 0.2 and self._negative:
-            sample = _one(draw, self._negative)
-            first = self._absent(sample)
+        elif roll < 0.2 and len(self._negative):
+            number = int(draw.choice(self._negative))
+            first = self._absent(self._samples[number])
         else:
-            sample = _one(draw, self._positive[concept])
+            number = int(draw.choice(self._positive[concept]))
             first = concept
-        concepts = [first]
-        for _ in range(self._recipe.prompts_per_image - 1):
+        sample, concepts = self._samples[number], [first]
+        for _ in range(self._prompts - 1):
             concepts.append(self._next(sample, concepts))
-        return sample, concepts
+        return number, concepts
 
     def _next(self, sample: Sample, chosen: Sequence[int]) -> int:
         others = [c for c in sample.present if c not in chosen]
         if others and self._draw.random() < 0.5:
-            return int(self._draw.choice(others))
+            return others[int(self._draw.integers(len(others)))]
         return self._absent(sample)
 
     def _absent(self, sample: Sample) -> int:
         """Draw a concept that the image does not have: the nearer, the likelier."""
         draw, roll = self._draw, self._draw.random()
         if roll < 0.5 and sample.absent_own:
-            return int(draw.choice(sample.absent_own))
+            return _one(draw, sample.absent_own)
         same = [c for c in sample.absent_other if self._modality[c] == sample.modality]
         if roll < 0.75 and same:
-            return int(draw.choice(same))
-        return int(draw.choice(sample.absent_other))
+            return _one(draw, same)
+        return _one(draw, sample.absent_other)
 
-    def _distort(self, sample: Sample, concepts: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Turn, shift, scale and flip image and masks in one resampling; then change the grey."""
-        planes = sample.image if sample.image.ndim == 3 else sample.image[..., None]
-        layers = [np.isin(sample.mask, sample.present.get(c, ())) * np.uint8(255) for c in concepts]
-        stack = np.concatenate([planes, np.stack(layers, axis=-1).astype(np.uint8)], axis=-1)
-        tensor = torch.from_numpy(stack).permute(2, 0, 1)[None].float() / 255.0
-        grid = functional.affine_grid(
-            self._affine(sample.any_angle)[None],
-            [1, 1, self._size, self._size],
-            align_corners=False,
+
+class BatchMaker:
+    """Draws batches of ``images`` images from one seed.
+
+    On a GPU all images lie there, squashed to the input's size, and a batch is distorted at once;
+    otherwise they keep their own size in memory and are distorted one by one.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        recipe: Recipe,
+        images: int,
+        seed: int,
+        device: torch.device | None = None,
+    ) -> None:
+        self._device = device or torch.device("cpu")
+        self._draw = np.random.default_rng(seed)
+        self._noise = torch.Generator(self._device).manual_seed(seed)
+        self._chooser = PromptDraw(samples, recipe, self._draw)
+        self._samples, self._images = samples, images
+        self._wordings = len(prompts.WORDINGS)
+        self._size = int(recipe.architecture.grounding["image_size"])  # type: ignore[arg-type]
+        self._source = {source.folder: number for number, source in enumerate(recipe.sources)}
+        self._values = _values_of_concepts(recipe).to(self._device)
+        self._resident = (
+            resident(samples, self._size, self._device) if self._device.type == "cuda" else None
         )
-        moved = functional.grid_sample(tensor, grid, mode="bilinear", align_corners=False)[0]
-        channels = planes.shape[2]
-        masks = functional.avg_pool2d((moved[channels:] > 0.5).float()[None], 2)[0]
-        return self._recolour(moved[:channels]).expand(3, -1, -1), masks
 
-    def _affine(self, any_angle: bool) -> Tensor:
-        draw = self._draw
-        turn = draw.uniform(-math.pi, math.pi) if any_angle else math.radians(draw.uniform(-20, 20))
-        scale, aspect = math.exp(draw.uniform(-0.25, 0.25)), math.exp(draw.uniform(-0.12, 0.12))
-        flip = -1.0 if draw.random() < 0.5 else 1.0
-        sx, sy = scale * aspect * flip, scale / aspect
-        cos, sin = math.cos(turn), math.sin(turn)
-        shift_x, shift_y = draw.uniform(-0.18, 0.18, 2)
-        return torch.tensor(
-            [[cos * sx, -sin * sy, shift_x], [sin * sx, cos * sy, shift_y]], dtype=torch.float32
+    def batch(self) -> Batch:
+        """Draw one batch."""
+        numbers, concepts = zip(*(self._chooser.choose() for _ in range(self._images)), strict=True)
+        chosen = [self._samples[number] for number in numbers]
+        shape = (self._images, len(concepts[0]))
+        known = [[c in s.present for c in row] for s, row in zip(chosen, concepts, strict=True)]
+        wording = self._draw.integers(self._wordings, size=shape)
+        distortion = draw_distortion(
+            self._draw,
+            np.array([sample.any_angle for sample in chosen]),
+            np.array([sample.image.ndim == 3 for sample in chosen]),
+        )
+        asked = self._put(np.array(concepts))
+        source = self._put(np.array([self._source[sample.source] for sample in chosen]))
+        values = self._values[source[:, None], asked]
+        pixels, masks = self._distort(numbers, values, distortion)
+        area = masks.sum(dim=(2, 3)) * 4
+        shown = self._put(np.array(known, np.float32))
+        # What was moved out of view is absent; what hardly shows is neither asked for nor denied.
+        return Batch(
+            pixels=normalise(pixels),
+            concept=asked,
+            wording=self._put(wording),
+            mask=masks,
+            present=shown * (area > 0),
+            weight=((area == 0) | (area >= _MIN_AREA)).float(),
         )
 
-    def _recolour(self, picture: Tensor) -> Tensor:
-        draw = self._draw
-        picture = picture.clamp(1e-4, 1.0) ** math.exp(draw.uniform(-0.35, 0.35))
-        picture = picture * draw.uniform(0.88, 1.12) + draw.uniform(-0.06, 0.06)
-        if picture.shape[0] == 3:
-            picture = picture * torch.from_numpy(draw.uniform(0.9, 1.1, (3, 1, 1))).float()
-        if draw.random() < 0.5:
-            noise = torch.from_numpy(draw.standard_normal(picture.shape, dtype=np.float32))
-            picture = picture + noise * draw.uniform(0.0, 0.05)
-        return picture.clamp(0.0, 1.0)
+    def _distort(
+        self, numbers: Sequence[int], values: Tensor, distortion: Distortion
+    ) -> tuple[Tensor, Tensor]:
+        if self._resident is not None:
+            place = self._put(np.array(numbers))
+            pictures, classes = (part[place] for part in self._resident)
+            moved = distortion.to(self._device)
+            return distort(pictures, classes, values, moved, self._size, self._noise)
+        parts = [
+            distort(*_planes(self._samples[number]), values[row : row + 1],
+                    distortion.row(row), self._size, self._noise)
+            for row, number in enumerate(numbers)
+        ]  # fmt: skip
+        pixels, masks = zip(*parts, strict=True)
+        return torch.cat(pixels), torch.cat(masks)
+
+    def _put(self, values: NDArray[Any]) -> Tensor:
+        tensor = torch.from_numpy(values)
+        if self._device.type != "cuda":
+            return tensor
+        # Pinned, the copy waits for nothing.
+        return tensor.pin_memory().to(self._device, non_blocking=True)
 
 
-def _one(draw: np.random.Generator, samples: Sequence[Sample]) -> Sample:
-    return samples[int(draw.integers(len(samples)))]
+def _values_of_concepts(recipe: Recipe) -> Tensor:
+    """Tell which mask values of a source belong to a concept: ``(sources, concepts, 256)``."""
+    table = torch.zeros(len(recipe.sources), len(recipe.concepts), 256)
+    for number, source in enumerate(recipe.sources):
+        for key, values in source.targets.items():
+            table[number, recipe.index(key), list(values)] = 1.0
+    return table
+
+
+def _planes(sample: Sample) -> tuple[Tensor, Tensor]:
+    """Make a batch of one: ``(1, 3, h, w)`` picture and ``(1, h, w)`` classes, 8 bit."""
+    planes = sample.image if sample.image.ndim == 3 else sample.image[..., None]
+    picture = torch.from_numpy(planes.copy()).permute(2, 0, 1)[None].expand(-1, 3, -1, -1)
+    return picture, torch.from_numpy(sample.mask.copy())[None]
+
+
+def resident(samples: Sequence[Sample], size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """All pictures ``(N, 3, s, s)`` and classes ``(N, s, s)`` on a device, 8 bit."""
+    pictures = torch.empty(len(samples), 3, size, size, dtype=torch.uint8, device=device)
+    classes = torch.empty(len(samples), size, size, dtype=torch.uint8, device=device)
+    for number, sample in enumerate(samples):
+        picture, mask = (part.to(device) for part in _planes(sample))
+        resized = functional.interpolate(
+            picture.float(), (size, size), mode="bilinear", align_corners=False, antialias=True
+        )
+        pictures[number] = resized[0].round().clamp(0, 255).byte()
+        nearest = functional.interpolate(mask[:, None].float(), (size, size), mode="nearest-exact")
+        classes[number] = nearest[0, 0].byte()
+    return pictures, classes
+
+
+def _where(holds: Sequence[bool]) -> NDArray[np.int64]:
+    return np.flatnonzero(np.array(holds, np.bool_))
+
+
+def _one(draw: np.random.Generator, concepts: Sequence[int]) -> int:
+    return concepts[int(draw.integers(len(concepts)))]
 
 
 def prefetch(maker: BatchMaker, depth: int = 4) -> Generator[Batch]:

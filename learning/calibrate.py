@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,8 +30,15 @@ TOLERANCE = 0.05
 target, so that a constant mask scores high without having seen anything."""
 LEAST_DICE = 0.4
 LEAST_AUC = 0.8
+LEAST_GROUPS = 4
+"""Patients or clusters that a listed target was measured on."""
 _KEPT_POSITIVES = 0.97
-"""Share of positives that must not be called absent."""
+"""Share of positives that should not be called absent."""
+_PRESENT_FROM = 0.5
+_ABSENT_BELOW = (0.2, 0.5)
+_MOST_IMAGES = 150.0
+_SLOPE_SPREAD, _OFFSET_SPREAD = 0.5, 1.5
+"""Standard deviations of the targets' curves around the pooled one (log slope, log odds)."""
 
 Scores = NDArray[np.float64]
 
@@ -68,6 +76,8 @@ class ConceptMeasurement:
         The same on images moved at random.
     positive, negative_own, negative_other
         Object scores of images that show it, of empty images of its own source, and of others.
+    near
+        Which of ``negative_other`` are of the target's own modality; ``None``: none.
     further
         Evidence beside these scores; ``None`` where only scores are known.
     """
@@ -82,6 +92,7 @@ class ConceptMeasurement:
     positive: Scores
     negative_own: Scores
     negative_other: Scores
+    near: NDArray[np.bool_] | None = None
     further: Further | None = None
 
     @property
@@ -89,60 +100,115 @@ class ConceptMeasurement:
         """All negatives."""
         return np.concatenate([self.negative_own, self.negative_other])
 
+    @property
+    def negative_near(self) -> Scores:
+        """Negatives of the target's own modality."""
+        near = self.negative_other[:0] if self.near is None else self.negative_other[self.near]
+        return np.concatenate([self.negative_own, near])
 
-def fit_logistic(positive: Scores, negative: Scores, weight: Scores) -> tuple[float, float]:
-    """Slope and offset of Platt's calibration, both sides given the same weight.
 
-    Platt's smoothed targets keep the fit finite where the scores are perfectly separated.
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """From an object score to log odds: ``slope * score + offset``."""
 
-    Parameters
-    ----------
-    weight
-        Of each negative.
+    slope: float
+    offset: float
+
+
+def pool(measured: Sequence[ConceptMeasurement]) -> Curve:
+    """Fit one curve to all targets together, each weighing the same: what a target begins from."""
+    known = [item for item in measured if item.positive.size and item.negative_near.size]
+    if not known:
+        return Curve(1.0, 0.0)
+    positive = np.concatenate([item.positive for item in known])
+    negative = np.concatenate([item.negative_near for item in known])
+    weights = [_weight(item) for item in known]
+    return _fit(
+        positive,
+        negative,
+        np.concatenate([np.full(i.positive.size, w) for i, w in zip(known, weights, strict=True)]),
+        np.concatenate(
+            [np.full(i.negative_near.size, w) for i, w in zip(known, weights, strict=True)]
+        ),
+        None,
+    )
+
+
+def fit_curve(measured: ConceptMeasurement, prior: Curve) -> Curve:
+    """Fit a target's curve on its own images, held back towards the pooled one.
+
+    The most probable curve under normal priors on the logarithm of the slope and on the offset, so
+    that a target with a handful of images keeps what all targets taught. Images count as they are
+    found, shown and empty, among those of the target's own modality.
     """
-    scores = np.concatenate([positive, negative])
-    truth = np.concatenate(
-        [
-            np.full(positive.size, (positive.size + 1) / (positive.size + 2)),
-            np.full(negative.size, 1 / (negative.size + 2)),
-        ]
+    if not measured.positive.size + measured.negative_near.size:
+        return prior
+    weight = _weight(measured)
+    return _fit(
+        measured.positive,
+        measured.negative_near,
+        np.full(measured.positive.size, weight),
+        np.full(measured.negative_near.size, weight),
+        prior,
     )
-    weights = np.concatenate(
-        [np.full(positive.size, 0.5 / positive.size), 0.5 * weight / weight.sum()]
-    )
+
+
+def _weight(measured: ConceptMeasurement) -> float:
+    """Slices of a patient repeat each other: beyond some number more images add no evidence."""
+    return min(1.0, _MOST_IMAGES / (measured.positive.size + measured.negative_near.size))
+
+
+def _fit(
+    positive: Scores,
+    negative: Scores,
+    positive_weight: Scores,
+    negative_weight: Scores,
+    prior: Curve | None,
+) -> Curve:
+    """Logistic regression of two parameters, by the most probable value."""
+    start = prior or Curve(1.0, 0.0)
+    spread = (_SLOPE_SPREAD, _OFFSET_SPREAD) if prior else (2.0, 10.0)
 
     def loss(parameters: NDArray[np.float64]) -> float:
-        logit = np.exp(parameters[0]) * scores + parameters[1]
-        return float((weights * (np.logaddexp(0.0, logit) - truth * logit)).sum())
+        slope, offset = np.exp(parameters[0]), parameters[1]
+        data = (positive_weight * np.logaddexp(0.0, -(slope * positive + offset))).sum()
+        data += (negative_weight * np.logaddexp(0.0, slope * negative + offset)).sum()
+        held = ((parameters[0] - np.log(start.slope)) / spread[0]) ** 2
+        held += ((offset - start.offset) / spread[1]) ** 2
+        return float(data + 0.5 * held)
 
-    found = minimize(loss, np.zeros(2), method="Nelder-Mead")
-    return float(np.clip(np.exp(found.x[0]), 0.05, 10.0)), float(np.clip(found.x[1], -20, 20))
-
-
-def calibrate(measured: ConceptMeasurement) -> PresenceCalibration:
-    """Fit probability and thresholds; empty images of the own source weigh half of all.
-
-    Evidence beside the object score is taken in where `learning.evidence.weigh` finds it better.
-    """
-    own, other = measured.negative_own, measured.negative_other
-    weight = np.concatenate(
-        [np.full(part.size, 1.0 / part.size) for part in (own, other) if part.size]
+    found = minimize(loss, np.array([np.log(start.slope), start.offset]), method="Nelder-Mead")
+    return Curve(
+        float(np.clip(np.exp(found.x[0]), 0.05, 10.0)), float(np.clip(found.x[1], -20, 20))
     )
-    slope, offset = fit_logistic(measured.positive, measured.negative, weight)
-    weights = Weights(round(slope, 5), round(offset, 5), {})
+
+
+def calibrate(measured: ConceptMeasurement, prior: Curve) -> PresenceCalibration:
+    """Fit probability and thresholds on the images that are set aside for it.
+
+    Present is what is more probable than not. Absent is what is improbable, at a threshold that
+    loses few of the images that show the target. Evidence beside the object score is taken in where
+    `learning.evidence.weigh` finds it better.
+    """
+    curve = fit_curve(measured, prior)
+    weights = Weights(round(curve.slope, 5), round(curve.offset, 5), {})
     if measured.further is not None:
         weights = weigh(_collected(measured, measured.further)) or weights
     odds = _odds(measured, weights)
-    harder = odds.negative_own if own.size >= 5 else odds.negative
-    present = metrics.best_threshold(odds.positive, harder)
-    absent = min(present, float(np.quantile(odds.positive, 1.0 - _KEPT_POSITIVES)))
+    lost = float(np.quantile(odds.positive, 1.0 - _KEPT_POSITIVES)) if odds.positive.size else 0.0
     return PresenceCalibration(
         slope=weights.slope,
         offset=weights.offset,
         coefficients=weights.coefficients,
-        absent_below=round(min(_chance(absent), 0.5), 4),
-        present_from=round(_chance(present), 4),
+        absent_below=round(float(np.clip(_chance(lost), *_ABSENT_BELOW)), 4),
+        present_from=_PRESENT_FROM,
     )
+
+
+def calibrations(measured: Sequence[ConceptMeasurement]) -> dict[str, PresenceCalibration]:
+    """Fit every target on the calibration images, each held back towards what all share."""
+    prior = pool(measured)
+    return {item.concept.key: calibrate(item, prior) for item in measured}
 
 
 def _chance(odds: float) -> float:
@@ -220,8 +286,14 @@ def measured_score(
     )
 
 
-def refusal(score: MeasuredScore) -> str | None:
-    """Why a target must not be listed; ``None`` where it may."""
+def refusal(score: MeasuredScore, least_dice: float = LEAST_DICE) -> str | None:
+    """Why a target must not be listed; ``None`` where it may.
+
+    Parameters
+    ----------
+    least_dice
+        What the recipe asks of the target.
+    """
     figures = f"Dice {score.dice:.2f} on {score.images} held-out images"
     if score.dice < score.floor - TOLERANCE:
         return f"{figures} is worse than a constant mask ({score.floor:.2f})"
@@ -230,6 +302,10 @@ def refusal(score: MeasuredScore) -> str | None:
             f"{figures}; on moved images {score.dice_shifted:.2f} does not beat a constant mask "
             f"({score.floor_shifted:.2f}) by {MARGIN}"
         )
+    if score.dice < least_dice:
+        return f"{figures} of {score.groups} patients or clusters; {least_dice} is asked"
+    if score.groups < LEAST_GROUPS:
+        return f"{figures} of {score.groups} patients or clusters, too few to say how good it is"
     if min(score.dice, score.dice_shifted) < LEAST_DICE:
         return f"{figures}, {score.dice_shifted:.2f} on moved ones; {LEAST_DICE} is asked of both"
     if score.presence_auc < LEAST_AUC:
@@ -239,13 +315,18 @@ def refusal(score: MeasuredScore) -> str | None:
 
 def build_card(
     recipe: Recipe,
-    measured: list[ConceptMeasurement],
-    volumes: dict[str, tuple[float, ...]],
+    measured: Sequence[ConceptMeasurement],
+    calibrations: Mapping[str, PresenceCalibration],
+    volumes: Mapping[str, tuple[float, ...]],
 ) -> ModelCard:
     """Write down what was measured; what does not hold is named as not listed.
 
     Parameters
     ----------
+    measured
+        On the test images.
+    calibrations
+        Concept key to what was fitted on the calibration images.
     volumes
         Concept key to the Dice of whole volumes, where they were measured.
     """
@@ -253,9 +334,9 @@ def build_card(
     refused: list[NotListed] = []
     for item in measured:
         concept = item.concept
-        calibration = calibrate(item)
+        calibration = calibrations[concept.key]
         score = measured_score(item, calibration, recipe.seed, volumes.get(concept.key, ()))
-        reason = refusal(score)
+        reason = refusal(score, concept.least_dice)
         if reason is not None:
             refused.append(NotListed(name=concept.target, modality=concept.modality, reason=reason))
             continue

@@ -18,7 +18,7 @@ import SimpleITK
 from numpy.typing import NDArray
 from PIL import Image
 
-from learning.datasets import Sample, read_source
+from learning.datasets import Sample, Side, read_source
 from learning.phantom import generate_phantom
 from learning.recipe import Recipe, Source
 
@@ -82,8 +82,8 @@ def recipe_cases(recipe: Recipe, data: Path, *, all_groups: bool = False) -> Ite
             continue
         stream = (
             sample
-            for sample, held_out in read_source(source, recipe, data / source.folder)
-            if held_out or all_groups
+            for sample, side in read_source(source, recipe, data / source.folder)
+            if side is Side.TEST or all_groups
         )
         for number, (series, samples) in enumerate(_grouped(stream)):
             yield _of_samples(recipe, source, series, samples, data, number)

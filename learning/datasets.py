@@ -7,6 +7,7 @@ square input in one affine step together with the augmentation.
 from __future__ import annotations
 
 import csv
+import enum
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +27,9 @@ from learning.recipe import Recipe, Source
 _LOG = logging.getLogger(__name__)
 _MIN_PIXELS = 3
 """A target of fewer mask pixels is neither asked for nor denied: it may be a rounding artefact."""
+
+_VOLUME_SLICE_STEP = 4
+"""Of volumes every fourth slice is scored: neighbours hardly differ."""
 
 Bytes = NDArray[np.uint8]
 
@@ -68,22 +72,35 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Training and validation samples; no group is in both."""
+    """Samples to learn from, to calibrate on, and to measure on; no group is in two of them."""
 
     train: tuple[Sample, ...]
-    validation: tuple[Sample, ...]
+    calibration: tuple[Sample, ...]
+    test: tuple[Sample, ...]
 
 
-def is_validation(group: str, recipe: Recipe) -> bool:
+class Side(enum.StrEnum):
+    """Which part of the split a group is in."""
+
+    TRAIN = "train"
+    CALIBRATION = "calibration"
+    TEST = "test"
+
+
+def side_of(group: str, recipe: Recipe) -> Side:
     """Split by a hash of the group, so that it never depends on file order."""
     if group in recipe.held_out_groups:
-        return True
-    number = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big")
-    return number / 2**64 < recipe.validation_fraction
+        return Side.TEST
+    number = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
+    if number < recipe.test_fraction:
+        return Side.TEST
+    if number < recipe.test_fraction + recipe.calibration_fraction:
+        return Side.CALIBRATION
+    return Side.TRAIN
 
 
 def load_split(recipe: Recipe, data: Path) -> Split:
-    """Load every source. Training images are reduced to the input size, validation ones are not.
+    """Load every source. Training images are reduced to the input size, the others are not.
 
     Raises
     ------
@@ -91,31 +108,23 @@ def load_split(recipe: Recipe, data: Path) -> Split:
         When a folder that the recipe names is not under ``data``.
     """
     size = int(recipe.architecture.grounding["image_size"])  # type: ignore[arg-type]
-    train: list[Sample] = []
-    validation: list[Sample] = []
+    parts: dict[Side, list[Sample]] = {side: [] for side in Side}
     for source in recipe.sources:
-        before = len(train), len(validation)
+        before = [len(part) for part in parts.values()]
         stream = (
             _phantoms(source, recipe)
             if source.folder == "phantom"
             else read_source(source, recipe, data / source.folder)
         )
-        for sample, held_out in stream:
-            if held_out:
-                validation.append(sample)
-            else:
-                train.append(_reduced(sample, size))
-        _LOG.info(
-            "%s: %d training, %d validation images",
-            source.folder,
-            len(train) - before[0],
-            len(validation) - before[1],
-        )
-    return Split(tuple(train), tuple(validation))
+        for sample, side in stream:
+            parts[side].append(_reduced(sample, size) if side is Side.TRAIN else sample)
+        counts = [len(part) - old for part, old in zip(parts.values(), before, strict=True)]
+        _LOG.info("%s: %d to learn from, %d to calibrate, %d to test", source.folder, *counts)
+    return Split(*(tuple(parts[side]) for side in Side))
 
 
-def read_source(source: Source, recipe: Recipe, folder: Path) -> Iterator[tuple[Sample, bool]]:
-    """Read one set at the images' own size; each sample with whether its group is held out.
+def read_source(source: Source, recipe: Recipe, folder: Path) -> Iterator[tuple[Sample, Side]]:
+    """Read one set at the images' own size; each sample with its side of the split.
 
     Raises
     ------
@@ -129,9 +138,9 @@ def read_source(source: Source, recipe: Recipe, folder: Path) -> Iterator[tuple[
         )
     with labels.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            held_out = is_validation(row["group"], recipe)
+            side = side_of(row["group"], recipe)
             for image, mask, series in _open(folder, row, source, recipe):
-                yield _sample(source, recipe, image, mask, row["group"], series), held_out
+                yield _sample(source, recipe, image, mask, row["group"], series), side
 
 
 def _open(
@@ -191,13 +200,14 @@ def _sample(
     )
 
 
-def _phantoms(source: Source, recipe: Recipe) -> Iterator[tuple[Sample, bool]]:
-    """Draw phantoms: validation seeds follow the training seeds."""
+def _phantoms(source: Source, recipe: Recipe) -> Iterator[tuple[Sample, Side]]:
+    """Draw phantoms: the sides take the seeds one after the other."""
     draws = recipe.phantom
     if draws is None:
         raise ValueError("the recipe has a phantom source but no phantom section")
     policy = recipe.intensity[source.modality]
-    for number in range(draws.train + draws.validation):
+    counts = zip(Side, (draws.train, draws.calibration, draws.test), strict=True)
+    for number, side in enumerate(side for side, count in counts for _ in range(count)):
         seed = draws.first_seed + number
         draw = np.random.default_rng(seed)
         pixel = float(draw.uniform(1.2, 1.8))
@@ -214,7 +224,7 @@ def _phantoms(source: Source, recipe: Recipe) -> Iterator[tuple[Sample, bool]]:
             image = intensity.to_bytes(phantom.volume[index], policy.lower, policy.upper)
             mask = (phantom.labels[index] > 0).astype(np.uint8)
             group = f"phantom_{seed}"
-            yield _sample(source, recipe, image, mask, group, ""), number >= draws.train
+            yield _sample(source, recipe, image, mask, group, ""), side
 
 
 def _phantom_slices(draw: np.random.Generator, labels: Bytes, count: int) -> set[int]:
@@ -259,3 +269,13 @@ def group_count(samples: Iterable[Sample]) -> int:
 def with_concept(samples: Sequence[Sample], concept: int) -> list[Sample]:
     """Choose the samples that show a concept."""
     return [sample for sample in samples if concept in sample.present]
+
+
+def thinned(samples: Sequence[Sample]) -> list[Sample]:
+    """All single images, and every fourth slice of volumes."""
+    chosen, seen = [], dict[str, int]()
+    for sample in samples:
+        seen[sample.series] = seen.get(sample.series, -1) + 1
+        if not sample.series or seen[sample.series] % _VOLUME_SLICE_STEP == 0:
+            chosen.append(sample)
+    return chosen

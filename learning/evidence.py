@@ -17,11 +17,15 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold
 
 from inference.card import Evidence
+from learning.metrics import roc_auc
 
 LEAST_OWN_NEGATIVES: Final = 30
 LEAST_GROUPS: Final = 10
 LEAST_GAIN: Final = 0.1
 """Part of the log loss that further evidence must take away."""
+PARTED: Final = 0.98
+"""Area under the ROC curve from which the score parts the sides so well that a gain in the loss is
+one of a few images, and is paid for elsewhere: on other images presence got worse by it."""
 NAMES: Final[tuple[Evidence, ...]] = ("predicted_iou", "mask_certainty", "mask_extent")
 """What a model gives beside the score. The log odds of ``[SEG]`` are left out: models that are
 trained here force the answer, so that their head never learned to choose it."""
@@ -65,6 +69,9 @@ def weigh(collected: Collected) -> Weights | None:
     negatives = int((~collected.truth).sum())
     groups = len(set(collected.groups))
     if negatives < LEAST_OWN_NEGATIVES or groups < LEAST_GROUPS or not collected.truth.any():
+        return None
+    shown = collected.truth
+    if roc_auc(collected.score[shown], collected.score[~shown]) >= PARTED:
         return None
     whole = np.column_stack([collected.score, collected.further])
     alone = _held_out_loss(collected, whole[:, :1])

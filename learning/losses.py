@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +72,14 @@ def _iou(logits: Tensor, truth: Tensor) -> Tensor:
         return (target & found).sum((1, 2)) / union
 
 
+def _prompted(head: nn.Conv2d, features: Tensor, concept: Tensor) -> Tensor:
+    """Apply a 1x1 convolution for the prompted concepts alone: ``(B, P, h, w)``."""
+    kernel = functional.embedding(concept, head.weight.flatten(1))
+    bias = functional.embedding(concept, cast(Tensor, head.bias)[:, None])
+    maps = torch.bmm(kernel.to(features.dtype), features.flatten(2)) + bias
+    return maps.reshape(*concept.shape, *features.shape[2:])
+
+
 class AuxiliaryHeads(nn.Module):
     """Maps of every concept straight from the feature pyramid.
 
@@ -85,11 +94,10 @@ class AuxiliaryHeads(nn.Module):
 
     def loss(self, features: ImageFeatures, batch: Batch) -> Tensor:
         """Dense and pooled losses of the prompted concepts."""
-        images = torch.arange(batch.concept.shape[0]).unsqueeze(1)
         weight, present = batch.weight.flatten(), batch.present.flatten()
-        total = torch.zeros(())
+        total = batch.weight.new_zeros(())
         for level, head in ((0, self.fine), (2, self.coarse)):
-            maps = head(features.pyramid[level]).float()[images, batch.concept].flatten(0, 1)
+            maps = _prompted(head, features.pyramid[level], batch.concept).float().flatten(0, 1)
             truth = functional.interpolate(batch.mask, maps.shape[-2:], mode="area").flatten(0, 1)
             entropy = functional.binary_cross_entropy_with_logits(
                 maps, truth, reduction="none"

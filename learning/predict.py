@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,33 +45,65 @@ class Prediction:
     further: NDArray[np.float64]
 
 
-@torch.inference_mode()
-def predict(
-    model: UniBiomed, tokenizer: Tokenizer, recipe: Recipe, samples: Sequence[Sample]
-) -> Iterator[Prediction]:
-    """Ask every concept of every image, eight images at a time."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a model gives for every concept of B images.
+
+    Attributes
+    ----------
+    logits
+        ``(B, K, h, w)``.
+    score, predicted_iou
+        ``(B, K)``.
+    """
+
+    logits: torch.Tensor
+    score: torch.Tensor
+    predicted_iou: torch.Tensor
+
+
+Ask = Callable[[torch.Tensor], Asked]
+"""From normalised images ``(B, 3, s, s)`` to what a model says of them."""
+
+
+def asker(model: UniBiomed, tokenizer: Tokenizer, recipe: Recipe) -> Ask:
+    """Put every concept's prompt to a model, in its first wording."""
     questions = [prompts.TargetPrompt(c.target, c.modality).prompt for c in recipe.concepts]
     batch = decoding.encode(tokenizer, questions, model.config.image_tokens)
-    size = model.config.grounding.image_size
-    count = len(questions)
+    concepts = len(questions)
+
+    def ask(pixels: torch.Tensor) -> Asked:
+        count = pixels.shape[0]
+        tokens = model.image_tokens(pixels).repeat_interleave(concepts, dim=0)
+        vectors = model.seg_vectors(
+            tokens, batch.ids.repeat(count, 1), batch.seg_position.repeat(count)
+        )
+        image = torch.arange(count).repeat_interleave(concepts)
+        decoded = model.grounding.decode(model.grounding.encode(pixels), vectors, image)
+        return Asked(
+            logits=decoded.logits.reshape(count, concepts, *decoded.logits.shape[1:]),
+            score=decoded.object_score.reshape(count, concepts),
+            predicted_iou=decoded.predicted_iou.reshape(count, concepts),
+        )
+
+    return ask
+
+
+@torch.inference_mode()
+def predict(ask: Ask, recipe: Recipe, samples: Sequence[Sample]) -> Iterator[Prediction]:
+    """Ask every concept of every image, eight images at a time."""
+    size = int(recipe.architecture.grounding["image_size"])  # type: ignore[arg-type]
     for start in range(0, len(samples), 8):
         chosen = samples[start : start + 8]
-        pixels = torch.cat([squash(sample.image[None], size) for sample in chosen])
-        tokens = model.image_tokens(pixels).repeat_interleave(count, dim=0)
-        vectors = model.seg_vectors(
-            tokens, batch.ids.repeat(len(chosen), 1), batch.seg_position.repeat(len(chosen))
-        )
-        image = torch.arange(len(chosen)).repeat_interleave(count)
-        decoded = model.grounding.decode(model.grounding.encode(pixels), vectors, image)
-        scores = decoded.object_score.reshape(len(chosen), count).double().numpy()
-        overlaps = decoded.predicted_iou.reshape(len(chosen), count).double().numpy()
-        logits = decoded.logits.reshape(len(chosen), count, *decoded.logits.shape[1:])
+        asked = ask(torch.cat([squash(sample.image[None], size) for sample in chosen]))
+        scores, overlaps = (part.double().numpy() for part in (asked.score, asked.predicted_iou))
         for number, sample in enumerate(chosen):
+            logits = asked.logits[number]
             cuts = {
-                concept: _cut(logits[number, concept], truth_of(sample, concept))
+                concept: _cut(logits[concept], truth_of(sample, concept))
                 for concept in sample.present
             }
-            certainty, extent = mask_statistics(logits[number].numpy())
+            certainty, extent = mask_statistics(logits.numpy())
             further = np.column_stack([overlaps[number], certainty, extent])
             yield Prediction(sample, scores[number], cuts, further)
 

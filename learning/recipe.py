@@ -30,6 +30,12 @@ class Concept(_Strict):
     solid: bool = True
     body_parts: tuple[str, ...] = ()
     category: Literal["anatomy", "lesion"] = "anatomy"
+    mask_threshold: float | None = None
+    """Logit at which masks are cut; ``None``: chosen on the calibration images, slice by slice,
+    which is wrong where whole volumes have to come out right."""
+
+    least_dice: float = Field(default=0.4, ge=0, le=1)
+    """On test images that show it, for the card to list it."""
 
     @property
     def key(self) -> str:
@@ -75,7 +81,8 @@ class PhantomDraws(_Strict):
     """How many phantoms are drawn and which slices of them are used."""
 
     train: int = Field(gt=0)
-    validation: int = Field(gt=0)
+    calibration: int = Field(gt=0)
+    test: int = Field(gt=0)
     slices: int = Field(gt=0)
     first_seed: int = 10_000
     radius: tuple[float, float]
@@ -97,6 +104,19 @@ class Stage(_Strict):
     lr: float = Field(gt=0)
     language_lr_factor: float = Field(default=1.0, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
+
+
+class Baseline(_Strict):
+    """A U-Net that is told its target by FiLM, trained on the same batches to be held against.
+
+    ``width`` is that of its first level; each of the four further ones is as much wider again.
+    """
+
+    width: int = Field(gt=0)
+    minutes: float = Field(gt=0)
+    max_steps: int | None = Field(default=None, gt=0)
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
 
 
 class Architecture(_Strict):
@@ -130,8 +150,19 @@ class Recipe(_Strict):
     threads: int = Field(default=1, gt=0)
     """Threads of each process."""
 
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it is trained; ``auto`` takes a GPU where there is one and one worker is asked for."""
+
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    """Chance that an image goes around the last block of the trunk; less in earlier ones."""
+
     checkpoint_minutes: float = Field(default=4.0, gt=0)
-    validation_fraction: float = Field(default=0.2, gt=0, lt=1)
+    test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    """Of the groups: what figures are measured on."""
+
+    calibration_fraction: float = Field(default=0.1, gt=0, lt=1)
+    """Of the groups: what thresholds and probabilities are fitted on."""
+
     held_out_groups: tuple[str, ...] = ()
     architecture: Architecture
     intensity: dict[str, IntensityPolicy]
@@ -140,6 +171,7 @@ class Recipe(_Strict):
     sources: tuple[Source, ...]
     phantom: PhantomDraws | None = None
     stages: tuple[Stage, ...]
+    baseline: Baseline | None = None
     card: CardText
 
     @model_validator(mode="after")

@@ -1,14 +1,14 @@
 """Make a model folder of a training run: measure, calibrate, write the card and the report.
 
-Everything is measured on groups that training never saw, at the images' own size. Thresholds are
-chosen on the same images, and the report says so.
+Everything is measured on groups that neither training nor calibration saw, at the images' own size.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,21 +22,21 @@ from inference.card import ModelCard, write_card
 from inference.checkpoints import TOKENIZER_FILE, load_checkpoint, save_weights
 from inference.engine import Engine
 from learning import metrics
-from learning.calibrate import ConceptMeasurement, Further, build_card
-from learning.datasets import Sample, Split, load_split, with_concept
+from learning.baseline import FIGURES
+from learning.calibrate import ConceptMeasurement, Further, build_card, calibrations, measured_score
+from learning.datasets import Sample, Split, load_split, thinned, with_concept
 from learning.evidence import NAMES
 from learning.phantom import generate_phantom
-from learning.predict import THRESHOLDS, Prediction, predict, truth_of
+from learning.predict import THRESHOLDS, Prediction, asker, predict, truth_of
 from learning.recipe import Recipe, load_recipe
 from learning.report import write_report
 from learning.train import TrainingModel, model_config
 
 _LOG = logging.getLogger(__name__)
 _MEAN_SIDE = 64
-_VOLUME_SLICE_STEP = 4
-"""Of volumes every fourth slice is scored: neighbours hardly differ."""
 _PHANTOM_SEEDS = range(90_000, 90_006)
 _VOLUMES = 12
+_GROUPS_FOR_A_CUT = 3
 
 
 def export(run: Path, recipe: Recipe, out: Path) -> str:
@@ -48,51 +48,83 @@ def export(run: Path, recipe: Recipe, out: Path) -> str:
     return save_weights(net.model, tokenizer, out)
 
 
+def cuts_of(predictions: Sequence[Prediction], recipe: Recipe) -> dict[int, int]:
+    """Choose for each concept the place in `THRESHOLDS` at which its masks are cut.
+
+    On the calibration images; 0 where too few of them show it.
+    """
+    middle = int(np.argmin(np.abs(THRESHOLDS)))
+    result = dict.fromkeys(range(len(recipe.concepts)), middle)
+    for index, concept in enumerate(recipe.concepts):
+        if concept.mask_threshold is not None:
+            result[index] = int(np.argmin(np.abs(np.array(THRESHOLDS) - concept.mask_threshold)))
+            continue
+        shown = [p for p in predictions if index in p.cuts]
+        if len({p.sample.group for p in shown}) >= _GROUPS_FOR_A_CUT:
+            truths = [float(truth_of(p.sample, index).sum()) for p in shown]
+            result[index] = best_cut(np.stack([p.cuts[index] for p in shown]), np.array(truths))
+    return result
+
+
 def measure(
     predictions: Sequence[Prediction],
     moved: Sequence[Prediction],
-    training: Sequence[Sample],
+    cuts: Mapping[int, int],
+    constant: Mapping[int, NDArray[np.bool_]],
     recipe: Recipe,
 ) -> list[ConceptMeasurement]:
-    """Score every concept that held-out images show, as they are and moved at random."""
+    """Score every concept on images as they are and moved at random.
+
+    Parameters
+    ----------
+    cuts
+        From `cuts_of`.
+    constant
+        Concept to its best constant mask; concepts without one are left out.
+    """
     result = []
-    for index, concept in enumerate(recipe.concepts):
+    for index, mask in constant.items():
+        concept, cut = recipe.concepts[index], cuts[index]
         shown = [p for p in predictions if index in p.cuts]
-        if not shown:
-            _LOG.warning("%s: no held-out image shows it; it is left out", concept.key)
-            continue
-        constant = constant_mask(with_concept(training, index), index)
-        truths = [truth_of(p.sample, index) for p in shown]
-        cuts = np.stack([p.cuts[index] for p in shown])
-        cut = best_cut(cuts, np.array([truth.sum() for truth in truths], np.float64))
         away = [p for p in moved if index in p.cuts]
-        own = [p.score[index] for p in predictions if index in p.sample.absent_own]
-        other = [p.score[index] for p in predictions if index in p.sample.absent_other]
+        own = [p for p in predictions if index in p.sample.absent_own]
+        other = [p for p in predictions if index in p.sample.absent_other]
         result.append(
             ConceptMeasurement(
                 concept=concept,
                 mask_threshold=THRESHOLDS[cut],
-                dice=cuts[:, 0, cut],
-                floor=_constant_dice(constant, shown, index),
+                dice=np.array([p.cuts[index][0, cut] for p in shown]),
+                floor=_constant_dice(mask, shown, index),
                 dice_shifted=np.array([p.cuts[index][0, cut] for p in away]),
-                floor_shifted=_constant_dice(constant, away, index),
+                floor_shifted=_constant_dice(mask, away, index),
                 groups=tuple(p.sample.group for p in shown),
                 positive=np.array([p.score[index] for p in shown]),
-                negative_own=np.array(own),
-                negative_other=np.array(other),
+                negative_own=np.array([p.score[index] for p in own]),
+                negative_other=np.array([p.score[index] for p in other]),
+                near=np.array([p.sample.modality == concept.modality for p in other], np.bool_),
                 further=_further(predictions, index),
             )
         )
     return result
 
 
+def constant_masks(training: Sequence[Sample], recipe: Recipe) -> dict[int, NDArray[np.bool_]]:
+    """Find the best constant mask of every concept that training images show."""
+    return {
+        index: constant_mask(shown, index)
+        for index in range(len(recipe.concepts))
+        if (shown := with_concept(training, index))
+    }
+
+
 def _further(predictions: Sequence[Prediction], index: int) -> Further:
     """Evidence beside the object score, in the order of the scores."""
     none = np.zeros((0, len(NAMES)))
+    shown = [p for p in predictions if index in p.cuts]
     own = [p for p in predictions if index in p.sample.absent_own]
     other = [p for p in predictions if index in p.sample.absent_other]
     return Further(
-        positive=np.array([p.further[index] for p in predictions if index in p.cuts]),
+        positive=np.array([p.further[index] for p in shown]) if shown else none,
         negative_own=np.array([p.further[index] for p in own]) if own else none,
         negative_other=np.array([p.further[index] for p in other]) if other else none,
         groups_own=tuple(p.sample.group for p in own),
@@ -183,16 +215,6 @@ def _resized(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool
     return enough
 
 
-def thinned(samples: Sequence[Sample]) -> list[Sample]:
-    """All single images, and every fourth slice of volumes."""
-    chosen, seen = [], dict[str, int]()
-    for sample in samples:
-        seen[sample.series] = seen.get(sample.series, -1) + 1
-        if not sample.series or seen[sample.series] % _VOLUME_SLICE_STEP == 0:
-            chosen.append(sample)
-    return chosen
-
-
 def measure_volumes(engine: Engine, split: Split, recipe: Recipe) -> dict[str, tuple[float, ...]]:
     """Dice over whole volumes, through the engine with its gates: what a user gets.
 
@@ -200,7 +222,7 @@ def measure_volumes(engine: Engine, split: Split, recipe: Recipe) -> dict[str, t
     """
     result: dict[str, list[float]] = {}
     series: dict[str, list[Sample]] = {}
-    for sample in split.validation:
+    for sample in split.test:
         if sample.series:
             series.setdefault(sample.series, []).append(sample)
     for slices in list(series.values())[:_VOLUMES]:
@@ -269,27 +291,40 @@ def release(
     recipe = load_recipe(config)
     export(run, recipe, out)
     split = load_split(recipe, data)
-    # A first card, without volumes, because the engine refuses to work without one.
-    write_card(build_card(recipe, [], {}), out)
+    # A first card, of nothing, because the engine refuses to work without one.
+    write_card(build_card(recipe, [], {}, {}), out)
     # The stored weights are rounded: what is measured is what is shipped.
     checkpoint = load_checkpoint(out)
-    samples = thinned(split.validation)
+    samples = thinned(split.test)
     images = [sample for sample in shifted(samples, recipe.seed) if sample.present]
-    predictions, moved = (
-        list(predict(checkpoint.model, checkpoint.tokenizer, recipe, part))
-        for part in (samples, images)
+    ask = asker(checkpoint.model, checkpoint.tokenizer, recipe)
+    aside, predictions, moved = (
+        list(predict(ask, recipe, part)) for part in (thinned(split.calibration), samples, images)
     )
-    measured = measure(predictions, moved, split.train, recipe)
-    write_card(build_card(recipe, measured, {}), out)
+    constant = constant_masks(split.train, recipe)
+    cuts = cuts_of(aside, recipe)
+    measured = measure(predictions, moved, cuts, constant, recipe)
+    measured = [item for item in measured if item.dice.size]
+    fitted = calibrations(measure(aside, [], cuts, constant, recipe))
+    write_card(build_card(recipe, measured, fitted, {}), out)
     engine = Engine.load(out)
     volumes = measure_volumes(engine, split, recipe)
     phantoms = measure_phantoms(engine)
     if phantoms:
         volumes["phantom insert, CT"] = tuple(dice for _, dice, _ in phantoms)
-    card = build_card(recipe, measured, volumes)
+    card = build_card(recipe, measured, fitted, volumes)
     write_card(card, out)
     if report is not None:
-        write_report(report, card, engine.digest, split, phantoms)
+        figures = run / FIGURES
+        baseline = json.loads(figures.read_text()) if figures.is_file() else {}
+        scores = {
+            item.concept.key: (
+                item.concept,
+                measured_score(item, fitted[item.concept.key], recipe.seed),
+            )
+            for item in measured
+        }
+        write_report(report, card, engine.digest, split, phantoms, scores, baseline)
     return card
 
 

@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import logging
-import math
 import os
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
+from sam2.modeling.backbones.image_encoder import ImageEncoder
+from sam2.modeling.sam2_utils import DropPath
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from inference import decoding, prompts
 from inference.architecture import (
@@ -37,8 +38,9 @@ from inference.architecture import (
 )
 from learning.batches import Batch, BatchMaker, prefetch
 from learning.datasets import load_split
+from learning.descent import Descent, LossParts, Rate, common_clock, schedule
 from learning.losses import AuxiliaryHeads, decoder_loss
-from learning.recipe import Recipe, Stage, load_recipe
+from learning.recipe import Baseline, Recipe, Stage, load_recipe
 from learning.vocabulary import train_tokenizer
 
 _LOG = logging.getLogger(__name__)
@@ -47,18 +49,27 @@ _EMA_EVERY = 5
 """Steps between updates of the averaged weights; the decay is per step."""
 _REPORT_EVERY = 50
 """Steps between lines of the log."""
-_OTHER_WORDING = 0.3
-"""Share of prompts in the joint stage that do not use the first wording."""
 
 
 class TrainingModel(nn.Module):
     """The model with what only training needs: concept vectors and auxiliary heads."""
 
-    def __init__(self, config: ModelConfig, concepts: int) -> None:
+    def __init__(self, config: ModelConfig, concepts: int, drop_path: float = 0.0) -> None:
         super().__init__()
         self.model = UniBiomed(config)
         self.vectors = nn.Embedding(concepts, config.grounding.d_model)
         self.auxiliary = AuxiliaryHeads(config.grounding.d_model, concepts)
+        if drop_path:
+            drop_paths(self.model, drop_path)
+
+
+def drop_paths(model: UniBiomed, most: float) -> None:
+    """Let images go around the trunk's blocks at random while training, the deeper the oftener."""
+    encoder = model.grounding.image_encoder
+    blocks = cast(ImageEncoder, encoder).trunk.blocks
+    rates = torch.linspace(0.0, most, len(blocks)).tolist()
+    for block, rate in zip(blocks, rates, strict=True):
+        block.drop_path = DropPath(rate)
 
 
 @dataclass
@@ -69,7 +80,6 @@ class Progress:
     step: int = 0
     elapsed: float = 0.0
     total_steps: int = 0
-    log: dict[str, float] = field(default_factory=dict)
 
 
 def model_config(recipe: Recipe, tokenizer: Tokenizer) -> ModelConfig:
@@ -86,6 +96,13 @@ def model_config(recipe: Recipe, tokenizer: Tokenizer) -> ModelConfig:
     )
 
 
+def device_of(recipe: Recipe) -> torch.device:
+    """Where a recipe is trained on this machine."""
+    if recipe.device != "auto":
+        return torch.device(recipe.device)
+    return torch.device("cuda" if torch.cuda.is_available() and recipe.workers == 1 else "cpu")
+
+
 class Trainer:
     """One training run in one folder; picks up from the folder's last checkpoint.
 
@@ -97,13 +114,15 @@ class Trainer:
         self.rank = rank
         torch.manual_seed(recipe.seed)
         torch.set_num_threads(recipe.threads)
+        torch.set_float32_matmul_precision("high")
         out.mkdir(parents=True, exist_ok=True)
-        self.recipe, self.out = recipe, out
+        self.recipe, self.out, self.device = recipe, out, device_of(recipe)
         self.tokenizer = train_tokenizer(recipe)
         if rank == 0:
             self.tokenizer.save(str(out / "tokenizer.json"))
         self.config = model_config(recipe, self.tokenizer)
-        self.net = TrainingModel(self.config, len(recipe.concepts))
+        self.net = TrainingModel(self.config, len(recipe.concepts), recipe.drop_path)
+        self.net.to(self.device)
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         self.progress = Progress()
         self._prompts = self._encode_prompts()
@@ -111,13 +130,12 @@ class Trainer:
         self._resume()
         samples = load_split(recipe, data).train
         seed = recipe.seed + self.progress.total_steps + 1_000_003 * rank
-        self._maker = BatchMaker(samples, recipe, recipe.batch_images // recipe.workers, seed)
-        self._draw = torch.Generator().manual_seed(seed)
+        images = recipe.batch_images // recipe.workers
+        self._maker = BatchMaker(samples, recipe, images, seed, self.device)
 
     def run(self) -> None:
         """Run the stages that are left."""
-        batches = prefetch(self._maker)
-        with contextlib.closing(batches), sdpa_kernel(SDPBackend.MATH):
+        with contextlib.closing(batches_of(self._maker, self.device)) as batches:
             for index in range(self.progress.stage, len(self.recipe.stages)):
                 self._stage(self.recipe.stages[index], batches)
                 # The stage ends in its averaged weights; the next begins from them.
@@ -129,86 +147,57 @@ class Trainer:
         _LOG.info("training is complete")
 
     def _stage(self, stage: Stage, batches: Iterator[Batch]) -> None:
-        optimizer = self._optimizer(stage)
+        descent = Descent(self._rates(stage), self._losses(stage), self.device, self.recipe.workers)
         if self._optimizer_state is not None:
-            optimizer.load_state_dict(self._optimizer_state)
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        peaks = [group["lr"] for group in optimizer.param_groups]
+            descent.load(self._optimizer_state)
         last = saved = time.monotonic()
         self.net.train()
-        while self.progress.elapsed < stage.minutes * 60 and (
-            stage.max_steps is None or self.progress.step < stage.max_steps
-        ):
-            factor = _schedule(_fraction(self.progress, stage))
-            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = peak * factor
-            with torch.autocast("cpu", torch.bfloat16):
-                loss = self._loss(stage, next(batches))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+        while (fraction := stage_fraction(self.progress, stage)) < 1.0:
+            factor = schedule(fraction)
+            descent.step(next(batches), factor)
             now = time.monotonic()
-            self.progress.elapsed = self._agree(parameters, self.progress.elapsed + now - last)
+            elapsed = self.progress.elapsed + now - last
+            self.progress.elapsed = common_clock(elapsed, self.recipe.workers)
             last = now
-            norm = nn.utils.clip_grad_norm_(parameters, 1.0)
-            if not torch.isfinite(norm):
-                _LOG.warning("step %d: gradient is not finite; skipped", self.progress.step)
-                optimizer.zero_grad(set_to_none=True)
-            optimizer.step()
             self._follow(stage)
-            self._note("loss", float(loss.detach()))
             self.progress.step += 1
             self.progress.total_steps += 1
             if self.progress.step % _REPORT_EVERY == 0:
-                self._report(stage, factor)
+                self._report(stage, factor, descent.means())
             if now - saved > self.recipe.checkpoint_minutes * 60:
-                for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                    group["lr"] = peak
-                self._save(optimizer)
+                self._save(descent)
                 saved = now
 
-    def _agree(self, parameters: list[nn.Parameter], elapsed: float) -> float:
-        """Average gradients and clock over the workers, so that all take the same step."""
-        if self.recipe.workers == 1:
-            return elapsed
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        clock = torch.tensor([elapsed])
-        flat = torch.cat([*(g.reshape(-1) for g in gradients), clock])
-        dist.all_reduce(flat)
-        flat /= self.recipe.workers
-        place = 0
-        for gradient in gradients:
-            gradient.copy_(flat[place : place + gradient.numel()].view_as(gradient))
-            place += gradient.numel()
-        return float(flat[-1])
+    def _losses(self, stage: Stage) -> Callable[[Batch], LossParts]:
+        return self._language_loss if stage.kind == "language" else (
+            lambda batch: self._mask_loss(batch, spoken=stage.kind == "joint")
+        )  # fmt: skip
 
-    def _loss(self, stage: Stage, batch: Batch) -> Tensor:
-        if stage.kind == "language":
-            vectors = self._spoken(batch, other_wording=0.7)
-            target = self.net.vectors(batch.concept.flatten()).detach()
-            return torch.nn.functional.mse_loss(vectors.float(), target)
+    def _language_loss(self, batch: Batch) -> LossParts:
+        vectors = self._spoken(batch, first_wording=0.3)
+        target = self.net.vectors(batch.concept.flatten()).detach()
+        return {"total": torch.nn.functional.mse_loss(vectors.float(), target)}
+
+    def _mask_loss(self, batch: Batch, *, spoken: bool) -> LossParts:
         model = self.net.model
         features = model.grounding.encode(batch.pixels)
-        if stage.kind == "vectors":
-            vectors = self.net.vectors(batch.concept.flatten())
+        if spoken:
+            vectors = self._spoken(batch, first_wording=0.7)
         else:
-            vectors = self._spoken(batch, other_wording=_OTHER_WORDING)
+            vectors = self.net.vectors(batch.concept.flatten())
         count, asked = batch.concept.shape
-        image = torch.arange(count).repeat_interleave(asked)
+        image = torch.arange(count, device=self.device).repeat_interleave(asked)
         losses = decoder_loss(model.grounding.decode(features, vectors, image), batch)
-        self._note("dice", float(losses.dice.detach()))
-        self._note("presence", float(losses.presence.detach()))
-        return losses.total + self.net.auxiliary.loss(features, batch)
+        total = losses.total + self.net.auxiliary.loss(features, batch)
+        return {"total": total, "dice": losses.dice, "presence": losses.presence}
 
-    def _spoken(self, batch: Batch, other_wording: float) -> Tensor:
-        """Bridge outputs for the batch's prompts, in random wordings."""
+    def _spoken(self, batch: Batch, first_wording: float) -> Tensor:
+        """Bridge outputs for the batch's prompts: a part in the first wording, others in any."""
         asked = batch.concept.shape[1]
-        concept = batch.concept.flatten()
-        wording = torch.randint(len(prompts.WORDINGS), concept.shape, generator=self._draw)
-        first = torch.rand(concept.shape, generator=self._draw) >= other_wording
-        wording = torch.where(first, 0, wording)
-        rows = concept * len(prompts.WORDINGS) + wording
+        concept, wording = batch.concept.flatten(), batch.wording.flatten()
+        first = torch.rand(concept.shape, device=self.device) < first_wording
+        rows = concept * len(prompts.WORDINGS) + torch.where(first, 0, wording)
         ids, position = self._prompts.ids[rows], self._prompts.seg_position[rows]
-        ids = ids[:, : int(position.max()) + 1]
         tokens = self.net.model.image_tokens(batch.pixels).repeat_interleave(asked, dim=0)
         return self.net.model.seg_vectors(tokens, ids, position)
 
@@ -219,9 +208,12 @@ class Trainer:
             for concept in self.recipe.concepts
             for wording in prompts.WORDINGS
         ]
-        return decoding.encode(self.tokenizer, questions, self.config.image_tokens)
+        batch = decoding.encode(self.tokenizer, questions, self.config.image_tokens)
+        return decoding.TokenBatch(
+            ids=batch.ids.to(self.device), seg_position=batch.seg_position.to(self.device)
+        )
 
-    def _optimizer(self, stage: Stage) -> torch.optim.AdamW:
+    def _rates(self, stage: Stage) -> list[Rate]:
         model = self.net.model
         language = [*model.mllm.parameters(), *model.text_hidden_fcs.parameters()]
         rest = [
@@ -229,17 +221,12 @@ class Trainer:
             *self.net.auxiliary.parameters(),
             *(self.net.vectors.parameters() if stage.kind == "vectors" else ()),
         ]
-        parts: list[tuple[list[nn.Parameter], float]] = []
+        rates = []
         if stage.kind != "vectors":
-            parts.append((language, stage.lr * stage.language_lr_factor))
+            rates.append(Rate(language, stage.lr * stage.language_lr_factor, stage.weight_decay))
         if stage.kind != "language":
-            parts.append((rest, stage.lr))
-        groups: list[dict[str, Any]] = []
-        for parameters, lr in parts:
-            for matrix, decay in ((True, stage.weight_decay), (False, 0.0)):
-                chosen = [p for p in parameters if (p.ndim > 1) is matrix]
-                groups.append({"params": chosen, "lr": lr, "weight_decay": decay})
-        return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
+            rates.append(Rate(rest, stage.lr, stage.weight_decay))
+        return rates
 
     def _follow(self, stage: Stage) -> None:
         """Let the averaged weights follow; the language stage is too short for an average."""
@@ -249,19 +236,9 @@ class Trainer:
         decay = min(_EMA_DECAY, (1 + step) / (10 + step)) ** _EMA_EVERY
         if stage.kind == "language":
             decay = 0.0
-        with torch.no_grad():
-            state = self.net.state_dict()
-            names = [name for name, value in state.items() if value.is_floating_point()]
-            torch._foreach_lerp_(
-                [self.average[name] for name in names], [state[name] for name in names], 1 - decay
-            )
+        follow(self.average, self.net, decay)
 
-    def _note(self, name: str, value: float) -> None:
-        """Keep a running mean for the log."""
-        log = self.progress.log
-        log[name] = value if name not in log else 0.98 * log[name] + 0.02 * value
-
-    def _report(self, stage: Stage, factor: float) -> None:
+    def _report(self, stage: Stage, factor: float, means: dict[str, float]) -> None:
         if self.rank:
             return
         progress = self.progress
@@ -270,20 +247,20 @@ class Trainer:
             "step": progress.step,
             "minutes": round(progress.elapsed / 60, 2),
             "factor": round(factor, 4),
-            **{name: round(value, 4) for name, value in progress.log.items()},
+            **{name: round(value, 4) for name, value in means.items()},
         }
         with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         _LOG.info("%s", line)
 
-    def _save(self, optimizer: torch.optim.Optimizer | None) -> None:
+    def _save(self, descent: Descent | None) -> None:
         """Write the checkpoint beside the last one, then take its place."""
         if self.rank:
             return
         state = {
             "net": self.net.state_dict(),
             "average": self.average,
-            "optimizer": None if optimizer is None else optimizer.state_dict(),
+            "optimizer": None if descent is None else descent.state(),
             "progress": vars(self.progress),
         }
         partial = self.out / "checkpoint.pt.partial"
@@ -294,7 +271,7 @@ class Trainer:
         path = self.out / "checkpoint.pt"
         if not path.is_file():
             return
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location=self.device)
         self.net.load_state_dict(state["net"])
         self.average = state["average"]
         self._optimizer_state = state["optimizer"]
@@ -302,18 +279,28 @@ class Trainer:
         _LOG.info("resumed at stage %d, step %d", self.progress.stage, self.progress.step)
 
 
-def _fraction(progress: Progress, stage: Stage) -> float:
+def batches_of(maker: BatchMaker, device: torch.device) -> Generator[Batch]:
+    """Endless batches: on a GPU made as they are needed, which takes it no time to speak of."""
+    if device.type != "cuda":
+        return prefetch(maker)
+    return (maker.batch() for _ in itertools.count())
+
+
+def follow(average: dict[str, Tensor], net: nn.Module, decay: float) -> None:
+    """Move averaged weights towards the present ones."""
+    state = net.state_dict()
+    names = [name for name, value in state.items() if value.is_floating_point()]
+    with torch.no_grad():
+        torch._foreach_lerp_(
+            [average[name] for name in names], [state[name] for name in names], 1 - decay
+        )
+
+
+def stage_fraction(progress: Progress, stage: Stage | Baseline) -> float:
     """How much of a stage is over: by the clock, or by steps where they are limited."""
     by_clock = progress.elapsed / (stage.minutes * 60)
     by_steps = 0.0 if stage.max_steps is None else progress.step / stage.max_steps
     return min(1.0, max(by_clock, by_steps))
-
-
-def _schedule(fraction: float, warm_up: float = 0.04) -> float:
-    """Linear warm-up, then cosine to zero."""
-    if fraction < warm_up:
-        return 0.02 + 0.98 * fraction / warm_up
-    return 0.5 * (1.0 + math.cos(math.pi * (fraction - warm_up) / (1.0 - warm_up)))
 
 
 def train(config_path: Path, data: Path, out: Path) -> Path:

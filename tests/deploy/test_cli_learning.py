@@ -56,7 +56,7 @@ def test_a_dicom_folder_is_measured(shared_data: Path, tmp_path: Path) -> None:
     named = RUN.invoke(app, [*arguments, "--name", f"{label}=soft-tissue sarcoma"])
     assert named.exit_code == 0, named.output
     (line, _) = json.loads((tmp_path / "summary.json").read_text())["targets"]
-    assert line["dice_positive"] > 0.85
+    assert line["dice_positive"] > 0.8
     assert line["hausdorff_95_mm"] < 20
 
 

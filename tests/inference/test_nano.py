@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from inference.engine import SHIPPED, Engine
 from inference.findings import Finding, Presence
 from inference.weight_files import WEIGHTS_FILE, file_digest
-from learning.datasets import is_validation, read_nifti
+from learning.datasets import Side, read_nifti, side_of
 from learning.metrics import dice, volume_error
 from learning.phantom import generate_phantom
 from learning.recipe import load_recipe
@@ -28,7 +28,7 @@ def test_the_card_lists_only_what_beats_a_constant_mask(nano: Engine) -> None:
     assert len(nano.card.targets) >= 8
     for target in nano.card.targets:
         assert target.score.dice_shifted > target.score.floor_shifted + 0.1, target.name
-        assert target.score.groups >= 5, target.name
+        assert target.score.groups >= 4, target.name
     assert "research use only" in nano.card.research_use
 
 
@@ -123,7 +123,7 @@ def test_a_hippocampus_volume_it_never_saw(nano: Engine, shared_data: Path) -> N
     recipe = load_recipe(Path(__file__).resolve().parents[2] / "configs" / "nano.yaml")
     images = sorted((shared_data / "train" / "mr_hippocampus_msd" / "images").iterdir())
     numbers = [path.name[len("hippocampus_") : -len(".nii.gz")] for path in images]
-    held_out = [n for n in numbers if is_validation(f"hippocampus_{n}", recipe)]
+    held_out = [n for n in numbers if side_of(f"hippocampus_{n}", recipe) is Side.TEST]
     image, truth = hippocampus(shared_data, held_out[0])
     findings = nano.segment(
         image, modality="MRI", kind="volume", targets=mri_targets(nano), spacing=(1.0, 1.0, 1.0)

@@ -10,14 +10,19 @@ import pytest
 from inference.presence import Evidence, probability
 from learning.calibrate import (
     ConceptMeasurement,
+    Curve,
     build_card,
     calibrate,
+    calibrations,
+    fit_curve,
     measured_score,
+    pool,
     refusal,
 )
 from learning.recipe import Recipe
 from tests.learning.small_recipe import recipe_data
 
+PRIOR = Curve(1.0, -2.0)
 RECIPE = Recipe.model_validate(recipe_data())
 
 
@@ -41,7 +46,7 @@ def measured(
 
 def test_probabilities_rise_with_the_score_and_part_the_sides() -> None:
     item = measured()
-    calibration = calibrate(item)
+    calibration = calibrate(item, PRIOR)
     positive = probability(Evidence(item.positive), calibration)
     negative = probability(Evidence(item.negative), calibration)
     assert (positive >= calibration.present_from).mean() > 0.9
@@ -51,12 +56,14 @@ def test_probabilities_rise_with_the_score_and_part_the_sides() -> None:
 
 @pytest.mark.parametrize("apart", [1000.0, 0.0])
 def test_scores_that_are_parted_fully_or_not_at_all_stay_finite(apart: float) -> None:
-    calibration = calibrate(measured(apart=apart))
+    calibration = calibrate(measured(apart=apart), PRIOR)
     assert np.isfinite([calibration.slope, calibration.offset]).all()
 
 
 def test_a_good_target_is_listed_with_what_was_measured() -> None:
-    card = build_card(RECIPE, [measured()], {"polyp, endoscopy": (0.7, 0.9)})
+    card = build_card(
+        RECIPE, [measured()], calibrations([measured()]), {"polyp, endoscopy": (0.7, 0.9)}
+    )
     target = card.targets[0]
     assert target.score.dice == 0.8
     assert target.score.images == 40
@@ -72,20 +79,51 @@ def test_a_good_target_is_listed_with_what_was_measured() -> None:
     [
         (measured(dice=0.42, floor=0.7), "is worse than a constant mask (0.70)"),
         (measured(dice=0.42, floor=0.4, moved_floor=0.35), "does not beat a constant mask (0.35)"),
-        (measured(dice=0.3, floor=0.1), "0.4 is asked of both"),
+        (measured(dice=0.3, floor=0.1), "0.4 is asked"),
         (measured(apart=0.1), "presence AUC"),
     ],
 )
 def test_what_was_not_learned_is_not_listed(item: ConceptMeasurement, reason: str) -> None:
-    card = build_card(RECIPE, [item], {})
+    card = build_card(RECIPE, [item], calibrations([item]), {})
     assert card.targets == ()
     assert reason in card.not_listed[0].reason
-    assert reason in str(refusal(measured_score(item, calibrate(item), seed=1)))
+    assert reason in str(refusal(measured_score(item, calibrate(item, PRIOR), seed=1)))
 
 
 def test_a_target_without_own_negatives_says_so() -> None:
     item = measured()
     alone = replace(item, negative_own=np.array([]))
-    score = measured_score(alone, calibrate(alone), seed=1)
+    score = measured_score(alone, calibrate(alone, PRIOR), seed=1)
     assert score.presence_auc_own is None
     assert score.negatives_own == 0
+
+
+def test_a_target_with_few_images_keeps_what_all_taught() -> None:
+    item = measured()
+    few = replace(
+        item, positive=item.positive[:1], negative_own=item.negative_own[:0], further=None
+    )
+    none = replace(few, positive=few.positive[:0])
+    assert fit_curve(none, PRIOR) == PRIOR
+    near, own = fit_curve(few, PRIOR), fit_curve(item, PRIOR)
+    assert abs(near.offset - PRIOR.offset) < 0.3
+    assert abs(near.slope - PRIOR.slope) < abs(own.slope - PRIOR.slope)
+
+
+def test_the_pooled_curve_parts_the_sides_of_all_targets() -> None:
+    curve = pool([measured(), measured(apart=3.0)])
+    assert curve.slope > 0
+    assert -6 < curve.offset / curve.slope < 0
+    assert pool([]) == Curve(1.0, 0.0)
+
+
+def test_a_target_below_what_is_asked_is_not_listed() -> None:
+    item = measured(dice=0.6)
+    score = measured_score(item, calibrate(item, PRIOR), seed=1)
+    assert refusal(score) is None
+    assert "0.65 is asked" in str(refusal(score, 0.65))
+
+
+def test_a_target_measured_on_three_patients_is_not_listed() -> None:
+    item = replace(measured(), groups=tuple(f"g{i % 3}" for i in range(40)))
+    assert "too few" in str(refusal(measured_score(item, calibrate(item, PRIOR), seed=1)))

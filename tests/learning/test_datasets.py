@@ -10,14 +10,14 @@ import torch
 from pydantic import ValidationError
 
 from learning.batches import BatchMaker, prefetch
-from learning.datasets import is_validation, load_split
+from learning.datasets import Side, load_split, side_of
 from learning.recipe import Recipe, load_recipe
 from tests.learning.small_recipe import ROOT, recipe_data, write_data
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data"))
+    return write_data(tmp_path_factory.mktemp("data"), images=30)
 
 
 @pytest.fixture(scope="module")
@@ -27,26 +27,31 @@ def recipe() -> Recipe:
 
 def test_no_group_is_on_both_sides(data: Path, recipe: Recipe) -> None:
     split = load_split(recipe, data)
-    train = {sample.group for sample in split.train}
-    validation = {sample.group for sample in split.validation}
+    train, calibration, test = (
+        {sample.group for sample in part} for part in (split.train, split.calibration, split.test)
+    )
     assert train
-    assert validation
-    assert not train & validation
+    assert calibration
+    assert test
+    assert not train & calibration
+    assert not train & test
+    assert not calibration & test
 
 
 def test_the_shipped_recipe_holds_out_the_patient_of_the_end_to_end_test() -> None:
     shipped = load_recipe(ROOT / "configs" / "nano.yaml")
-    assert is_validation("STS_014", shipped)
+    assert side_of("STS_014", shipped) is Side.TEST
 
 
 def test_about_a_fifth_of_the_groups_is_held_out(recipe: Recipe) -> None:
-    share = np.mean([is_validation(f"patient {i}", recipe) for i in range(2000)])
-    assert share == pytest.approx(0.2, abs=0.03)
+    sides = [side_of(f"patient {i}", recipe) for i in range(2000)]
+    assert np.mean([s is Side.TEST for s in sides]) == pytest.approx(0.2, abs=0.03)
+    assert np.mean([s is Side.CALIBRATION for s in sides]) == pytest.approx(0.1, abs=0.03)
 
 
 def test_empty_masks_of_the_own_source_are_absent(data: Path, recipe: Recipe) -> None:
     split = load_split(recipe, data)
-    breasts = [s for s in (*split.train, *split.validation) if s.source == "breasts"]
+    breasts = [s for s in (*split.train, *split.calibration, *split.test) if s.source == "breasts"]
     assert {s.absent_own for s in breasts if not s.present} == {(1,)}
     assert {s.absent_own for s in breasts if s.present} == {()}
     assert {s.absent_other for s in breasts} == {(0,)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -53,6 +55,12 @@ def test_evidence_that_helps_is_weighed_in() -> None:
 )
 def test_noise_and_few_data_are_left_out(data: Collected) -> None:
     assert weigh(data) is None
+
+
+def test_a_score_that_parts_the_sides_needs_no_more() -> None:
+    data = collected(0.3)
+    parted = replace(data, score=np.where(data.truth, 5.0, -5.0))
+    assert weigh(parted) is None
 
 
 def test_statistics_of_masks() -> None:

@@ -11,10 +11,11 @@ import torch
 
 from inference.engine import Engine
 from inference.errors import NotCoveredError
+from learning.descent import schedule
 from learning.losses import mask_losses, soft_dice, weighted_mean
 from learning.recipe import Recipe
 from learning.release import release
-from learning.train import Trainer, _schedule, train
+from learning.train import Trainer, train
 from tests.learning.small_recipe import recipe_data, write_data, write_recipe
 
 
@@ -69,7 +70,7 @@ def test_the_language_stage_moves_only_the_language_side(data: Path, tmp_path: P
 
 
 def test_the_schedule_warms_up_and_ends_at_zero() -> None:
-    values = [_schedule(f) for f in np.linspace(0, 1, 200)]
+    values = [schedule(f) for f in np.linspace(0, 1, 200)]
     assert values[0] < 0.05
     assert max(values) == pytest.approx(1.0, abs=0.01)
     assert values[-1] == pytest.approx(0.0, abs=1e-6)

@@ -34,6 +34,11 @@ NANO = {
     "soft-tissue sarcoma": "424952003",
     "skin lesion": "52988006",
     "phantom insert": "113681",
+    "benign breast tumour": "108369006",
+    "malignant breast tumour": "108369006",
+    "optic disc": "81016008",
+    "vertebra": "51282000",
+    "fetal head": "69536005",
 }
 CATEGORIES = {"91723000", "49755003", "85756007", "260787004"}
 
