@@ -60,6 +60,17 @@ def test_our_own_objects_pass(kind: str, tmp_path: Path) -> None:
 
 
 @needs_tools
+@pytest.mark.parametrize("kind", ["CT", "US", "CR"])
+def test_a_label_map_passes_with_the_reports_that_refer_to_its_segments(
+    kind: str, tmp_path: Path
+) -> None:
+    results = build(make_source(kind, tmp_path), encoding="labelmap")
+    assert results.segmentation is not None
+    assert results.segmentation.SegmentationType == "LABELMAP"
+    assert check(results.objects, results.source.headers) == []
+
+
+@needs_tools
 def test_files_and_reports_of_nothing_pass(tmp_path: Path) -> None:
     source = make_source("CT", tmp_path / "source")
     results = build(source, interpretation([finding("polyp", None)]))
