@@ -15,15 +15,17 @@ from __future__ import annotations
 import csv
 import enum
 import functools
+import hashlib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 
+from highdicom.color import CIELabColor
 from highdicom.sr import CodedConcept
 
 TABLE = "terminology.csv"
-NEUTRAL_COLOUR = (255, 0, 255)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +72,13 @@ class Term:
         The table's name, or the prompt itself where the table has none.
     category, type
         Segmented Property Category and Type (PS3.3 C.8.20.4).
+    colour
+        Display colour, sRGB, 0..255 each: the table's, or one of its own for words without a code.
     type_modifiers, region_modifiers
         Side, place or nature; a side belongs to the region where the type has no side of its own
         (a cyst), else to the type (a kidney).
     region
         Anatomic region, for findings that are not anatomy themselves.
-    colour
-        Display colour, sRGB, 0..255 each.
     source
         Where the code was read.
     exact
@@ -88,10 +90,10 @@ class Term:
     name: str
     category: Concept
     type: Concept
+    colour: tuple[int, int, int]
     type_modifiers: tuple[Concept, ...] = ()
     region: Concept | None = None
     region_modifiers: tuple[Concept, ...] = ()
-    colour: tuple[int, int, int] = NEUTRAL_COLOUR
     source: str = ""
     exact: bool = True
     in_dicom: bool = True
@@ -191,6 +193,20 @@ def _colour(text: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def _colour_of_words(words: str) -> tuple[int, int, int]:
+    """Draw a colour from the words themselves: the same in every job, seldom near another's.
+
+    Hue, chroma (40..70) and lightness (50..80) in CIELab, in which equal steps look equally far,
+    so that a mask is seen on dark and on light tissue.
+    """
+    digest = hashlib.sha256(words.encode("utf-8", "replace")).digest()
+    hue = int.from_bytes(digest[:2]) / 65536 * 2 * math.pi
+    chroma, lightness = 40 + 30 * digest[2] / 255, 50 + 30 * digest[3] / 255
+    lab = CIELabColor(lightness, chroma * math.cos(hue), chroma * math.sin(hue))
+    red, green, blue = lab.to_rgb(clip=True)  # screens show less of cyan
+    return round(red), round(green), round(blue)
+
+
 def _normal(words: str) -> str:
     return re.sub(r"[\s_]+", " ", words).strip().lower()
 
@@ -204,7 +220,7 @@ def _described(target: str) -> Term:
     term = _table().find(kind) if kind != _normal(target) else None
     region = _table().find(place) if place else None
     if term is None:
-        term = _fallback(kind, region)
+        term = _fallback(kind, region, _colour_of_words(_normal(target)))
     if region is not None and region.is_anatomy and not term.is_anatomy:
         term = replace(
             term,
@@ -247,7 +263,7 @@ _FINDING = re.compile(
 )
 
 
-def _fallback(words: str, region: Term | None) -> Term:
+def _fallback(words: str, region: Term | None, colour: tuple[int, int, int]) -> Term:
     """Return the broad type for words without a code of their own.
 
     Lesion for what is said to be abnormal or to lie *in* a structure, else Tissue: to call a
@@ -260,6 +276,7 @@ def _fallback(words: str, region: Term | None) -> Term:
         name="",
         category=MORPHOLOGICALLY_ABNORMAL if abnormal else TISSUE,
         type=broad,
+        colour=colour,
         exact=False,
         in_dicom=in_dicom,
         source=f"no code for these words: the broad code {broad.meaning}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from highdicom.color import CIELabColor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.sr._concepts_dict import concepts  # the arbiter of what PS3.16 lists
@@ -151,3 +152,20 @@ def test_no_code_is_ever_invented(words: str) -> None:
 def test_every_name_is_found_with_any_case_and_side(name: str, side: str) -> None:
     assert describe(f"{side}{name}".upper()).type.value
     assert describe(name.title()).type == table()[name].type
+
+
+def test_targets_without_a_code_are_told_apart_by_stable_colours() -> None:
+    names = [f"target {number}" for number in range(1, 61)] + ["unicorn", "thing in the lung"]
+    colours = [describe(name).colour for name in names]
+    assert len(set(colours)) == len(names)
+    assert describe("  Target_7 ").colour == describe("target 7").colour == (0, 147, 145)
+    for colour in colours:
+        # As a Segmentation keeps it, and the viewer reads it.
+        kept = CIELabColor.from_rgb(*colour)
+        assert CIELabColor.from_dicom_value(kept.value).to_rgb() == colour
+        # Seen on a black and on a white picture.
+        assert 40 < kept.l_star < 90 and max(abs(kept.a_star), abs(kept.b_star)) > 15
+
+
+def test_a_name_of_the_table_keeps_the_table_s_colour() -> None:
+    assert describe("left liver").colour == table()["liver"].colour
