@@ -95,6 +95,12 @@ def write_rules(request: Request, node: Node, text: str, before: str, comment: s
     return True
 
 
+@router.get("/rules/try")
+def tried_rules(actor: Viewer) -> Response:
+    """Lead back to the editor: the address of a trial, opened again, has no text to try."""
+    return RedirectResponse("/rules", 303)
+
+
 @router.get("/rules/{number}")
 def version_page(
     request: Request, node: NodeOf, actor: Viewer, number: Annotated[int, InPath(ge=0, le=2**53)]

@@ -30,6 +30,8 @@ function put(old, fresh) {
 }
 
 async function refresh() {
+  // Without such parts there is nothing to ask for, and a page that answers a form has no address.
+  if (!document.querySelector("[data-live]")) return;
   if (busy) return later();
   busy = true;
   last = Date.now();
@@ -81,7 +83,10 @@ source.addEventListener("error", () => {
   show("bad", "the node does not answer");
 });
 source.addEventListener("away", () => show("bad", "the database is away"));
-source.addEventListener("back", later);
+source.addEventListener("back", () => {
+  show("good", "live");
+  later();
+});
 source.addEventListener("jobs", (event) => {
   const { jobs } = JSON.parse(event.data);
   document.dispatchEvent(new CustomEvent("node:jobs", { detail: jobs }));
@@ -89,6 +94,6 @@ source.addEventListener("jobs", (event) => {
 });
 // Ages grow and clocks go on without any event.
 setInterval(() => {
-  if (!document.hidden && document.querySelector("[data-live]")) later();
+  if (!document.hidden) later();
 }, 15000);
 addEventListener("pagehide", () => source.close());

@@ -167,6 +167,8 @@ def test_rules_are_tried_on_a_file_and_on_the_past(
     encoded_job(node, [])
     past = client.post("/rules/try", data=fields)
     assert "of 1 studies of the last 7 days" in past.text
+    # The page now stands under this address: opened again, it is the editor.
+    assert client.get("/rules/try").headers["location"] == "/rules"
     assert node.home.rules_yaml.read_text() != RULES
 
 
