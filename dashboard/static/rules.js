@@ -47,4 +47,5 @@ if (drop) {
     input.files = event.dataTransfer.files;
     look();
   });
+  drop.dataset.ready = "";
 }

@@ -109,6 +109,12 @@ def test_jobs_are_walked_by_keyboard(admin: Pages, failed: int) -> None:
     assert admin.page.evaluate("document.activeElement.id") == "find"
 
 
+def drop_file(admin: Pages, path: Path) -> None:
+    """Choose a file to try rules on, once the page's script listens to it."""
+    admin.page.locator("[data-drop][data-ready]").wait_for()
+    admin.page.set_input_files("#file", path)
+
+
 def test_rules_are_edited_tried_and_saved(
     admin: Pages, node: Node, series: Path, tmp_path: Path
 ) -> None:
@@ -124,9 +130,9 @@ def test_rules_are_edited_tried_and_saved(
     large = tmp_path / "large.dcm"
     with large.open("wb") as file:
         file.truncate(2 * 2**30)
-    admin.page.set_input_files("#file", large)
+    drop_file(admin, large)
     admin.page.locator("[data-drop-said]", has_text="larger than 64 MiB").wait_for()
-    admin.page.set_input_files("#file", next(iter(series.glob("*.dcm"))))
+    drop_file(admin, next(iter(series.glob("*.dcm"))))
     admin.page.locator("#trial", has_text="takes it").wait_for()
     admin.page.get_by_role("button", name="Check and try").click()
     admin.page.locator("#trial .big").wait_for()
