@@ -5,7 +5,6 @@ Everything that goes into a template is escaped; nothing marks a text of DICOM a
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
 from functools import cache
@@ -22,11 +21,11 @@ from starlette.responses import HTMLResponse, Response
 from dashboard.access import Role, find_actor, node_of
 from dashboard.assets import folder_address
 from db.states import END_STATES, JobState
+from dicom_node.plain_text import one_line
 
 ResponseT = TypeVar("ResponseT", bound=Response)
 _FOLDER: Final = Path(__file__).parent
 _LONGEST_TEXT: Final = 400
-_BIDI: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
 TONES: Final[Mapping[str, str]] = {
     "received": "wait",
     "waiting": "wait",
@@ -51,12 +50,7 @@ def plain(value: object, longest: int = _LONGEST_TEXT) -> str:
 
     Markup needs nothing here, since templates escape it.
     """
-    text = str(value)
-    cut = text[: longest + 1]
-    shown = "".join(
-        "\ufffd" if character in _BIDI or unicodedata.category(character) == "Cc" else character
-        for character in cut.replace("\r\n", " ").replace("\n", " ").replace("\t", " ")
-    )
+    shown = one_line(str(value)[: longest + 1])
     return shown[:longest] + "…" if len(shown) > longest else shown
 
 

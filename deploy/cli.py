@@ -26,6 +26,7 @@ from deploy.cli_peers import reload
 from deploy.cli_probe import probe
 from deploy.cli_reviews import export_reviews
 from deploy.cli_worklists import worklists
+from dicom_node.plain_text import one_line
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -64,7 +65,7 @@ def main() -> None:
 
 
 def _fail(sentence: str, code: int = 1) -> NoReturn:
-    typer.echo(sentence, err=True)
+    _say(sentence, err=True)
     raise typer.Exit(code)
 
 
@@ -197,7 +198,7 @@ def interpret(
     from deploy.job_display import findings_table, results_table
 
     for report in reports:
-        typer.echo(report["source"])
+        _say(report["source"])
         _print_rich(findings_table(report["findings"]), results_table(report["results"]))
 
 
@@ -249,8 +250,9 @@ def show_version() -> None:
     typer.echo(version())
 
 
-def _say(sentence: str) -> None:
-    typer.echo(sentence)
+def _say(sentence: str, *, err: bool = False) -> None:
+    # Sentences quote what strangers wrote: a series' description must not command the terminal.
+    typer.echo("\n".join(one_line(line) for line in sentence.split("\n")), err=err)
 
 
 def _print_json(value: Any) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from dicom_node.plain_text import one_line
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -61,11 +63,11 @@ def jobs_table(jobs: Iterable[dict[str, Any]]) -> Table:
         table.add_row(
             str(job["id"]),
             state_text(job["state"]),
-            Text(job["modality"]),
-            Text(job["rule"]),
+            Text(one_line(job["modality"])),
+            Text(one_line(job["rule"])),
             _clock(job["received_at"]),
             _took(job["received_at"], job["finished_at"]),
-            Text(job["error"] or job["wait_reason"]),
+            Text(one_line(job["error"] or job["wait_reason"])),
         )
     return table
 
@@ -87,13 +89,17 @@ def job_page(report: dict[str, Any]) -> Sequence[RenderableType]:
     }
     for name, fact in facts.items():
         if fact:
-            head.add_row(Text(name, style="dim"), fact if isinstance(fact, Text) else Text(fact))
+            head.add_row(Text(name, style="dim"), fact if isinstance(fact, Text) else _lines(fact))
     parts: list[RenderableType] = [head, Text(""), stages_table(report["stages"])]
     if report["findings"]:
         parts += [Text(""), findings_table(report["findings"])]
     if report["results"]:
         parts += [Text(""), results_table(report["results"])]
     return parts
+
+
+def _lines(text: str) -> Text:
+    return Text("\n".join(one_line(line) for line in text.split("\n")))
 
 
 def _conflicts(count: int) -> str:
@@ -120,7 +126,7 @@ def stages_table(stages: Iterable[dict[str, Any]]) -> Table:
             state_text(stage["stage"]),
             "" if seconds is None else f"{seconds:.2f}",
             str(stage["attempt"]),
-            Text(stage["note"]),
+            Text(one_line(stage["note"])),
         )
     return table
 
@@ -134,10 +140,10 @@ def findings_table(findings: Iterable[dict[str, Any]]) -> Table:
     table.add_column("measurements", overflow="fold", ratio=2)
     for finding in findings:
         table.add_row(
-            Text(finding["text"]),
+            Text(one_line(finding["text"])),
             Text(str(finding["presence"])),
             f"{finding['confidence']:.2f}",
-            Text(measured(finding["measurements"])),
+            Text(one_line(measured(finding["measurements"]))),
         )
     return table
 

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field
 from pydicom import Dataset
 
 from dicom_node.objects.series import SetAside, Source
+from dicom_node.plain_text import one_line
 from workflows.conditions import AnyCondition, Keyword, matches, shown, values_of
 from workflows.hours import Hours
 from workflows.rules_checks import problems_of
@@ -355,8 +356,8 @@ def series_words(source: Source) -> str:
     header = source.headers[0]
     number = values_of(header, "SeriesNumber")
     description = values_of(header, "SeriesDescription")
-    words = [number[0]] if number else []
-    words += [f"'{description[0]}'"] if description else []
+    words = [one_line(number[0])] if number else []
+    words += [f"'{one_line(description[0])}'"] if description else []
     return f"series {' '.join(words) or source.series_instance_uid}"
 
 

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pydicom
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from db.session import Database
 from deploy.cli import app
+from deploy.job_display import jobs_table
+from deploy.phantom_study import demo_phantom, write_phantom_study
 from workflows.settings import Home
 
 
@@ -85,6 +90,37 @@ def test_mistakes_are_sentences(
     ended, _, errors = call(*arguments)
     assert ended == code
     assert sentence in errors
+
+
+def test_what_a_stranger_wrote_commands_no_terminal(tmp_path: Path) -> None:
+    paths = write_phantom_study(demo_phantom(), tmp_path / "study")
+    for path in paths[3:]:
+        path.unlink()
+    hostile = "a\x1b[2J\x9b31mb\u202egnp.exe\nForged: all is well"
+    for path in paths[:3]:
+        image = pydicom.dcmread(path)
+        image.SpecificCharacterSet = "ISO_IR 192"
+        image.SeriesDescription = hostile
+        image.save_as(path)
+    code, output, errors = call(
+        "interpret", tmp_path / "study", "--out", tmp_path / "out", "--target", "unicorn"
+    )
+    assert code == 1
+    (line,) = [one for one in output.splitlines() if one.startswith("Left out series")]
+    assert "gnp.exe Forged: all is well'" in line
+    for one in "\x1b\x9b\u202e":
+        assert one not in output + errors
+
+
+def test_what_a_stranger_wrote_commands_no_terminal_from_a_table() -> None:
+    job = {
+        "id": 1, "state": "failed", "modality": "CT\x1b[2J", "rule": "r", "received_at": None,
+        "finished_at": None, "wait_reason": "", "error": "series 'a\x1b[31m\u202eb' is wrong",
+    }  # fmt: skip
+    console = Console(file=io.StringIO(), width=200)
+    console.print(jobs_table([job]))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "is wrong" in shown and "\x1b" not in shown and "\u202e" not in shown
 
 
 def test_a_folder_that_is_no_home_says_how_to_make_one(tmp_path: Path) -> None:
