@@ -232,13 +232,14 @@ def single_line(text: str, limit: int) -> str:
     """Return `text` as the string value representations take it.
 
     Control characters become spaces, the backslash (which would part the value in two) a slash, and
-    what is longer than `limit` characters ends in an ellipsis.
+    what is longer than `limit` characters ends in three dots. An ellipsis would be one character,
+    but receivers that count bytes, as dciodvfy does, would find two too many.
     """
     cleaned = re.sub(r"\s+", " ", re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text)).strip()
     cleaned = cleaned.replace("\\", "/")
     if len(cleaned) <= limit:
         return cleaned
-    return cleaned[: limit - 1].rstrip() + "…"
+    return cleaned[: limit - 3].rstrip() + "..."
 
 
 def complete_header(
