@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dashboard import (
@@ -30,7 +32,7 @@ from dashboard import (
     trail,
     viewer_api,
 )
-from dashboard.errors import answer_errors
+from dashboard.errors import answer_errors, unexpected
 from dashboard.images import Images
 from dashboard.limits import BodyLimit
 from dashboard.live import Changes
@@ -100,9 +102,17 @@ def create_app(node: Node) -> FastAPI:
         app.include_router(router, responses=api.REFUSALS)
     app.mount(assets.folder_address(), assets.Assets(), name="static")
     answer_errors(app)
+    app.add_exception_handler(Exception, _unexpected)
     app.add_middleware(BodyLimit)
     app.add_middleware(SecurityHeaders, secure=_is_secure(node))
     return app
+
+
+def _unexpected(request: Request, error: Exception) -> Response:
+    # Starlette answers these outside of all middleware, `SecurityHeaders` included.
+    response = unexpected(request, error)
+    response.headers.update({**_SECURITY_HEADERS, "Cache-Control": "no-store"})
+    return response
 
 
 def _is_secure(node: Node) -> bool:

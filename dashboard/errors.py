@@ -48,6 +48,17 @@ def problem(request: Request, status: int, title: str, sentence: str) -> Respons
     return render(request, "problem.html", status_code=status, title=title, sentence=sentence)
 
 
+def unexpected(request: Request, error: Exception) -> Response:
+    """Answer what nobody foresaw; the log has the rest, which may name patients."""
+    return problem(
+        request,
+        500,
+        "The node made a mistake",
+        "This could not be shown or done; log/dashboard.log has more. Receiving and interpreting "
+        "go on: try it again, and send that part of the log to who keeps the node if it stays.",
+    )
+
+
 def _not_logged_in(request: Request, error: Exception) -> Response:
     if request.url.path.startswith("/api/"):
         return JSONResponse(

@@ -126,6 +126,7 @@ def environment() -> Environment:
     made = Environment(
         loader=FileSystemLoader(_FOLDER / "templates"),
         autoescape=True,
+        auto_reload=False,  # an upgrade under a running node must not mix old code and new pages
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from pydicom import Dataset
 from starlette.testclient import TestClient
 
@@ -204,6 +205,25 @@ def test_the_audit_trail_shows_when_a_record_was_changed(browser: Browser, node:
     with node.database.session() as session:
         session.execute(text("UPDATE audit SET account = 'nobody' WHERE id = 1"))
     assert "Record 1 does not fit" in post(client, "/audit/check")
+
+
+@pytest.mark.parametrize("address", ["/failures", "/api/failures"])
+def test_a_mistake_of_the_node_itself_is_said(
+    app: FastAPI, browser: Browser, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    def broken(session: object) -> None:
+        raise RuntimeError("John Doe")
+
+    cookies = browser(Role.VIEWER).cookies
+    monkeypatch.setattr("dashboard.intake.causes", broken)
+    monkeypatch.setattr("dashboard.api.causes", broken)
+    client = TestClient(app, raise_server_exceptions=False, cookies=cookies)
+    answer = client.get(address)
+    assert answer.status_code == 500
+    assert "log/dashboard.log has more" in answer.text
+    assert "John Doe" not in answer.text
+    assert "'unsafe-inline'" not in answer.headers["content-security-policy"]
+    assert answer.headers["cache-control"] == "no-store"
 
 
 def test_the_database_gone_for_a_while_is_said_and_recovers(
