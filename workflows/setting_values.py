@@ -99,6 +99,14 @@ def _time_zone(value: str) -> str:
     return value
 
 
+def _uid_root(value: str) -> str:
+    if value == "2.25" or value.startswith("2.25."):
+        text = "is where everybody's UUIDs lie"
+        mend = "leave results.uid_root out for UIDs under 2.25, or name an arc of your own"
+        raise PydanticCustomError("uid_root", text, {"mend": mend})
+    return value
+
+
 def _url(*schemes: str) -> AfterValidator:
     def check(value: str) -> str:
         if not re.match(rf"({'|'.join(re.escape(scheme) for scheme in schemes)})://", value):
@@ -123,9 +131,9 @@ Days = Annotated[int, Field(strict=True, ge=1, le=36500)]
 Size = Annotated[int, BeforeValidator(_bytes), Field(strict=True, ge=0)]
 UidRoot = Annotated[
     # With a UUID's 39 digits and a point it must stay within 64 characters (PS3.5 9.1).
-    str, Field(max_length=24, pattern=r"^[0-2](\.(0|[1-9][0-9]*))+$")
+    str, Field(max_length=24, pattern=r"^[0-2](\.(0|[1-9][0-9]*))+$"), AfterValidator(_uid_root)
 ]
-"""The beginning of UIDs that a site may give, such as 1.2.276.0.7230010.3."""
+"""The beginning of UIDs that nobody but this node gives, such as 1.2.276.0.99.7."""
 Flag = Annotated[bool, Field(strict=True)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Secret = Annotated[str, AfterValidator(_expanded), Field(min_length=1)]

@@ -186,7 +186,8 @@ class ResultSettings(Settings):
 
     `codes` is for sites in countries without a SNOMED CT licence: DICOM lists codes that it may use
     everywhere (``dicom``); for others a broader one of these stands, the words stay.
-    `uid_root` is for sites that give UIDs under a root of their own; without, they lie under 2.25.
+    `uid_root` is for sites that give UIDs under a root of their own: an arc of it for this node
+    alone, as what comes in under it counts as the node's own; without, they lie under 2.25.
     `say_not_applicable` sends reports that a series was not interpreted, and why, where a rule had
     chosen it and the model turned it down; else only the job says so. `without_validator` says what
     becomes of objects where dciodvfy or dcentvfy is missing, which only a broken install is.

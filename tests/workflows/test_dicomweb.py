@@ -313,12 +313,14 @@ def test_bad_bodies(running: Running, kind: str, body: bytes, status: int) -> No
     # One line in the log, and a count.
     assert f"answered {status}: {sentence[:60]}" in running.log.read_text()
 
-    def counted() -> bool:
-        with running.node.database.reading() as session:
-            found = session.scalars(select(Refusal).where(Refusal.reason == f"1/0/{status}"))
-            return any(one.count for one in found)
+    wait_for("it is counted", lambda: counted(running, status))
 
-    wait_for("it is counted", counted)
+
+def counted(running: Running, status: int, said: str = "") -> bool:
+    """Whether bad input that was answered so is counted, with this in its sentence."""
+    with running.node.database.reading() as session:
+        found = session.scalars(select(Refusal).where(Refusal.reason == f"1/0/{status}"))
+        return any(one.count and said in one.sentence for one in found)
 
 
 def test_a_part_that_is_cut_off_is_not_kept(running: Running) -> None:
@@ -329,6 +331,8 @@ def test_a_part_that_is_cut_off_is_not_kept(running: Running) -> None:
     body = multipart("b", running.paths[0].read_bytes(), out.getvalue(), closed=False)[:-500]
     answer = post(running, body)
     assert answer.status_code == 202
+    wait_for("it is counted", lambda: counted(running, 202, "cut off"))
+    lines = running.log.read_text().count("cut off before its closing boundary")
     # And one whose connection ends: only what was whole is there.
     host, port = running.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
@@ -337,7 +341,8 @@ def test_a_part_that_is_cut_off_is_not_kept(running: Running) -> None:
             "Content-Type: multipart/related; boundary=b\r\nContent-Length: 9999999\r\n\r\n"
         )
         connection.sendall(head.encode() + body)
-    wait_for("it is noted", lambda: "cut off after" in running.log.read_text())
+    said = "cut off before its closing boundary"
+    wait_for("it is noted", lambda: running.log.read_text().count(said) > lines)
     with running.node.database.reading() as session:
         statement = select(func.count()).where(Instance.sop_instance_uid == "1.2.3.4.5.6")
         assert session.scalar(statement) == 0

@@ -160,6 +160,13 @@ def test_what_others_made_of_own_results_does_not_trigger_either(tmp_path: Path)
     assert "written by this node" in own.sentence
 
 
+def test_what_has_a_uid_of_this_node_does_not_trigger(tmp_path: Path) -> None:
+    source = a_source(tmp_path)
+    arc = source.series_instance_uid.rpartition(".")[0] + "."
+    assert made("rules: [{name: all}]", source, own_root="1.2.276.0.99.7.").pairs
+    assert "written by this node" in made("rules: [{name: all}]", source, own_root=arc).sentence
+
+
 def test_each_rule_makes_its_own_pair(tmp_path: Path) -> None:
     text = """
     rules:

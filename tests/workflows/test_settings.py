@@ -59,6 +59,7 @@ def test_an_empty_file_means_the_defaults() -> None:
         ),
         ("broker: {url: amqp://x}\n", ["begin it with redis://"]),
         ("database: {url: 'postgresql://${NOT_SET_ANYWHERE}@x/y'}\n", ["NOT_SET_ANYWHERE"]),
+        ("results: {uid_root: '2.25'}\n", ["everybody's UUIDs", "an arc of your own"]),
         ("peers:\n- {name: a}\n", ["node.yaml:2:", "peers[0].ae_title", "missing"]),
         (
             "peers:\n- {name: a, ae_title: A}\n- {name: a, ae_title: B}\n",

@@ -303,6 +303,9 @@ class DicomWeb:
                 record.quarantined,
                 "" if whole else "; the body was cut off",
             )
+        if not whole:
+            sentence = "the body was cut off before its closing boundary"
+            await run_in_threadpool(self.note_bad_input, request, storing.status, sentence)
         headers = dict(RETRY_LATER) if storing.status == 503 else {}
         return JSONResponse(
             storing.response(self._services.settings.url),
@@ -322,7 +325,7 @@ class DicomWeb:
                     raise HttpError(413, too_long(most), CLOSE)
                 await run_in_threadpool(reader.feed, piece)
         except ClientDisconnect:
-            LOGGER.warning("a STOW-RS request was cut off after %d bytes", taken)
+            pass  # What was whole is kept; the caller of this notes the rest.
         except MultipartError as error:
             raise HttpError(400, error.sentence, CLOSE) from error
         finally:
