@@ -13,6 +13,7 @@ from workflows.node import Node
 
 _LOG = logging.getLogger(__name__)
 _GROWTH_DAYS: Final = 7
+_IN_SIGHT_DAYS: Final = 36_500
 _SOON_DAYS: Final = 14.0
 
 
@@ -64,6 +65,9 @@ def forecast_disk(node: Node, per_day: float | None) -> Disk:
     keep = node.settings.retention.studies_days
     if keep is not None and days > keep:
         text = f"Not in sight: images are deleted after {keep} days, before it is full."
+        return Disk(usage.total, free, per_day, None, text)
+    if days > _IN_SIGHT_DAYS:
+        text = "Not in sight: at this rate it takes more than a hundred years."
         return Disk(usage.total, free, per_day, None, text)
     return Disk(usage.total, free, per_day, days, "")
 

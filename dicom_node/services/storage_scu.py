@@ -56,6 +56,10 @@ STATUS_RANGES: Final[Mapping[tuple[int, int], tuple[Verdict, str]]] = {
 }
 
 
+# Names that pydicom's dictionary does not have yet.
+_NEW_CLASSES: Final = {"1.2.840.10008.5.1.4.1.1.66.7": "Label Map Segmentation Storage"}
+
+
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
     """What became of one file.
@@ -321,7 +325,7 @@ def store(
     """
     syntax = _agreed_syntax(association, item)
     if syntax is None:
-        name = UID(item.sop_class_uid).name
+        name = _NEW_CLASSES.get(item.sop_class_uid) or UID(item.sop_class_uid).name
         how = UID(item.transfer_syntax_uid).name
         return _unsent(item, "final", f"{destination} does not take {name} in {how}")
     exact = syntax == item.transfer_syntax_uid and item.has_meta
