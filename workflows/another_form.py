@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pydicom.uid import UID, Comprehensive3DSRStorage, EnhancedSRStorage, SegmentationStorage
+from pydicom.uid import Comprehensive3DSRStorage, EnhancedSRStorage, SegmentationStorage
 from sqlalchemy.orm import Session
 
 from db.jobs import JobState, Lease, advance, note_event
@@ -20,6 +20,7 @@ from db.probes import accepted_by, record_refusal
 from db.results import redraw_identifiers, results_of
 from dicom_node.objects.identifiers import ResultIdentifiers
 from dicom_node.objects.segmentation_encoding import LABEL_MAP_SEGMENTATION_STORAGE
+from dicom_node.uid_names import name_of_uid
 from workflows.dispatch import Dispatch
 from workflows.node import Node
 
@@ -68,8 +69,8 @@ def write_in_another_form(
         identifiers = ResultIdentifiers.from_json(dict(job.identifiers))
         redraw_identifiers(session, lease, identifiers.anew(*kinds).as_json())
         words = "; ".join(
-            f"{one.destination} takes no {UID(one.sop_class_uid).name}: written anew as "
-            f"{UID(_OTHER[one.sop_class_uid]).name}, if what was found fits into it"
+            f"{one.destination} takes no {name_of_uid(one.sop_class_uid)}: written anew as "
+            f"{name_of_uid(_OTHER[one.sop_class_uid])}, if what was found fits into it"
             for one in chosen
         )
         note_event(session, lease.job_id, words, node.now(), level="warning")

@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
 
-from pydicom.uid import UID
-
-# Younger than pydicom's dictionary.
-_NAMES: Final = {
-    "1.2.840.10008.5.1.4.1.1.66.7": "Label Map Segmentation Storage",
-    "1.2.840.10008.5.1.4.1.1.66.8": "Height Map Segmentation Storage",
-}
+from dicom_node.uid_names import name_of_uid
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -27,7 +20,7 @@ def code(text: object) -> str:
 
 def name_of(uid: str, otherwise: str = "") -> str:
     """Return the standard's name of a UID."""
-    name = _NAMES.get(uid) or str(UID(uid).name)
+    name = name_of_uid(uid)
     return otherwise if name == uid else name.removesuffix(" SOP Class")
 
 

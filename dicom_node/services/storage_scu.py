@@ -26,6 +26,7 @@ from dicom_node.services.association import (
     Destination,
 )
 from dicom_node.services.dialling import dial
+from dicom_node.uid_names import name_of_uid
 
 Verdict = Literal["stored", "warning", "retry", "final"]
 
@@ -54,10 +55,6 @@ STATUS_RANGES: Final[Mapping[tuple[int, int], tuple[Verdict, str]]] = {
     (0xA900, 0xA9FF): ("final", "it finds that the object does not match its SOP class"),
     (0xC000, 0xCFFF): ("final", "it cannot understand the object"),
 }
-
-
-# Names that pydicom's dictionary does not have yet.
-_NEW_CLASSES: Final = {"1.2.840.10008.5.1.4.1.1.66.7": "Label Map Segmentation Storage"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,8 +322,7 @@ def store(
     """
     syntax = _agreed_syntax(association, item)
     if syntax is None:
-        name = _NEW_CLASSES.get(item.sop_class_uid) or UID(item.sop_class_uid).name
-        how = UID(item.transfer_syntax_uid).name
+        name, how = name_of_uid(item.sop_class_uid), name_of_uid(item.transfer_syntax_uid)
         return _unsent(item, "final", f"{destination} does not take {name} in {how}")
     exact = syntax == item.transfer_syntax_uid and item.has_meta
     if not association.is_established:
