@@ -28,9 +28,6 @@ from pydicom.sequence import Sequence as DicomSequence
 from dicom_node.objects.identifiers import ObjectIdentifiers, ResultIdentifiers, uid_from_uuid
 from inference.findings import Interpretation
 
-IMPLEMENTATION_CLASS_UID = uid_from_uuid(uuid.uuid5(uuid.NAMESPACE_DNS, "unibiomed-node"))
-IMPLEMENTATION_VERSION_NAME = "UNIBIOMED_NODE"
-
 SHORT_STRING = 16
 LONG_STRING = 64
 

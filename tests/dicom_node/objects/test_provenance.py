@@ -16,13 +16,13 @@ from pydicom.sequence import Sequence
 
 from dicom_node.objects.encoding import encode
 from dicom_node.objects.provenance import (
-    IMPLEMENTATION_CLASS_UID,
     REQUIRED_KEYWORDS,
     AlgorithmIdentity,
     local_time,
     single_line,
 )
 from dicom_node.objects.series import Source, read_sources
+from dicom_node.part10 import IMPLEMENTATION_CLASS_UID
 from tests.dicom_node.objects.example_results import (
     IDENTIFIERS,
     NODE,
