@@ -88,7 +88,7 @@ class WebProcess:
         self._database = Database(node.database.url, flush_commits=False)
         self._registrar = Registrar(
             self._database,
-            listener=f"{socket.gethostname()}:{node.home.root.resolve()}:dicomweb"[-128:],
+            listener=node.receiver(":dicomweb"),
             on_released=self._announcer.released,
             archive=node.archive,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import uuid
 from collections.abc import Mapping
 from typing import Any, Final
@@ -49,7 +48,7 @@ def fetch_study(
     database = Database(node.database.url)
     registrar = Registrar(
         database,
-        listener=f"{socket.gethostname()}:{node.home.root.resolve()}:fetch-{os.getpid()}"[-128:],
+        listener=node.receiver(f":fetch-{os.getpid()}"),
         archive=node.archive,
     )
     ae_title = node.settings.node.ae_title

@@ -14,7 +14,6 @@ import logging
 import os
 import queue as queues
 import signal
-import socket
 import ssl
 import sys
 import threading
@@ -209,7 +208,7 @@ class Listener:
         self._database = Database(node.database.url, flush_commits=False)
         self._registrar = Registrar(
             self._database,
-            listener=f"{socket.gethostname()}:{node.home.root.resolve()}"[-128:],
+            listener=node.receiver(),
             on_released=self._announcer.released,
             archive=node.archive,
         )

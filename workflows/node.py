@@ -65,6 +65,10 @@ class Node:
         """Name of this process among all workers; stands in its leases."""
         return f"{self.role}@{socket.gethostname()}:{os.getpid()}"
 
+    def receiver(self, part: str = "") -> str:
+        """Name of a part of the node that takes instances in, the same at each start of it."""
+        return f"{socket.gethostname()}:{self.home.root.resolve()}{part}"[-128:]
+
     @cached_property
     def model(self) -> KnownModel:
         """What the model knows; read once, without torch."""
