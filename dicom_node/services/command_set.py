@@ -119,6 +119,12 @@ def store_response(
     return _pdus(context_id, body, b"", max_pdu)
 
 
+def error_comment(reason: str) -> str:
+    """Return the beginning of a reason as an Error Comment: LO, 64 characters, no backslash."""
+    plain = "".join(c if " " <= c <= "~" and c != "\\" else "?" for c in reason)
+    return plain if len(plain) <= 64 else plain[:61] + "..."
+
+
 def find_response(
     command: FindCommand,
     context_id: int,

@@ -10,15 +10,13 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
-from pydicom.dataset import Dataset
 from pynetdicom.dimse_primitives import C_FIND
-from pynetdicom.dsutils import decode
 from pynetdicom.presentation import PresentationContext
 
 from dicom_node.errors import DicomNodeError, FinalError
 from dicom_node.services.answers import AnswerWriter
-from dicom_node.services.command_set import FindCommand, find_response
-from dicom_node.services.identifiers import Asked, asked_for
+from dicom_node.services.command_set import FindCommand, error_comment, find_response
+from dicom_node.services.identifiers import Asked, asked_for, read_identifier
 from dicom_node.services.query import Catalog, Level
 from dicom_node.services.reactor import DirectAssociation
 from dicom_node.services.reception import OUT_OF_RESOURCES
@@ -95,7 +93,8 @@ class Finding:
         """
         comment = ""
         try:
-            asked = asked_for(self._identifier(), self._levels, catalog, combined=combined)
+            identifier = read_identifier(self._request.Identifier, self._syntax)
+            asked = asked_for(identifier, self._levels, catalog, combined=combined)
             status = self._tell_matches(catalog, asked, ae_title)
         except DicomNodeError as error:
             LOGGER.warning("C-FIND failed: %s", error.sentence)
@@ -107,19 +106,8 @@ class Finding:
                 "C-FIND failed: its identifier cannot be read (%s)", type(error).__name__
             )
             status, comment = CANNOT_PROCESS, "the identifier cannot be read"
-        self._tell(status, comment=_plain(comment))
+        self._tell(status, comment=error_comment(comment))
         self._send()
-
-    def _identifier(self) -> Dataset:
-        syntax = self._syntax
-        if self._request.Identifier is None:
-            raise FinalError("the request has no identifier")
-        return decode(
-            self._request.Identifier,
-            syntax.is_implicit_VR,
-            syntax.is_little_endian,
-            syntax.is_deflated,
-        )
 
     def _tell_matches(self, catalog: Catalog, asked: Asked, ae_title: str) -> int:
         writer = AnswerWriter(asked, ae_title, is_implicit=self._syntax.is_implicit_VR)
@@ -149,9 +137,3 @@ class Finding:
         if not self._association.is_over:
             self._association.connection.send(bytes(self._unsent))
         self._unsent.clear()
-
-
-def _plain(sentence: str) -> str:
-    """Return a reason as an Error Comment takes it: LO, 64 characters, no backslash."""
-    plain = "".join(c if " " <= c <= "~" and c != "\\" else "?" for c in sentence)
-    return plain if len(plain) <= 64 else plain[:61] + "..."

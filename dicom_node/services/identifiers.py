@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,8 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as DicomSequence
+from pydicom.uid import UID
+from pynetdicom.dsutils import decode
 
 from dicom_node.errors import FinalError
 from dicom_node.services.query import (
@@ -63,6 +66,19 @@ _READ_ERRORS: Final = (
     InvalidDicomError, OSError, ValueError, KeyError, AttributeError, TypeError, EOFError,
     NotImplementedError,
 )  # fmt: skip
+
+
+def read_identifier(encoded: BytesIO | None, syntax: UID) -> Dataset:
+    """Return a request's identifier. Its values are decoded when they are looked at.
+
+    Raises
+    ------
+    FinalError
+        The request has none.
+    """
+    if encoded is None:
+        raise FinalError("the request has no identifier")
+    return decode(encoded, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from dicom_node.durable import ByteSource
 from dicom_node.errors import DicomNodeError, RetriableError
 from dicom_node.incoming import Incoming, valid_uid
 from dicom_node.peers import Peer
+from dicom_node.services.command_set import error_comment
 from dicom_node.services.events import AssociationEnded, Quarantined, ReceivedInstance
 from dicom_node.services.header import MalformedDataSetError, read_header
 
@@ -301,14 +302,8 @@ class Reception:
             )
         )
         record.quarantined += 1
-        return Answer(status, _comment(reason))
+        return Answer(status, error_comment(reason))
 
 
 def _differ(keyword: str, there: str, said: str) -> str:
     return f"The data set's {keyword} is {there[:80]!r}, that of the command set {said[:80]!r}"
-
-
-def _comment(reason: str) -> str:
-    """Return the beginning of a reason as an Error Comment: LO, 64 characters, no backslash."""
-    plain = "".join(c if " " <= c <= "~" and c != "\\" else "?" for c in reason)
-    return plain if len(plain) <= 64 else plain[:61] + "..."

@@ -15,12 +15,12 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 from pynetdicom.dimse_primitives import C_GET, C_MOVE
-from pynetdicom.dsutils import decode, encode
+from pynetdicom.dsutils import encode
 from pynetdicom.presentation import PresentationContext
 
 from dicom_node.errors import DicomNodeError, FinalError, RetriableError
 from dicom_node.services.association import Destination
-from dicom_node.services.identifiers import retrieve_query
+from dicom_node.services.identifiers import read_identifier, retrieve_query
 from dicom_node.services.query import Catalog, Level, Match
 from dicom_node.services.reactor import DirectAssociation
 from dicom_node.services.storage_scu import (
@@ -227,15 +227,7 @@ class Retrieval:
         )
 
     def _matches(self, catalog: Catalog) -> list[Match]:
-        syntax = self._context.transfer_syntax[0]
-        if self._request.Identifier is None:
-            raise FinalError("the request has no identifier")
-        identifier = decode(
-            self._request.Identifier,
-            syntax.is_implicit_VR,
-            syntax.is_little_endian,
-            syntax.is_deflated,
-        )
+        identifier = read_identifier(self._request.Identifier, self._context.transfer_syntax[0])
         query = retrieve_query(identifier, self._levels)
         if catalog.count(query) > _MOST:
             raise RetriableError(f"more than {_MOST} instances match; retrieve less at a time")
