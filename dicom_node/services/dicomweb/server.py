@@ -317,7 +317,7 @@ class DicomWeb:
     async def _take_body(self, request: Request, reader: MultipartReader) -> bool:
         """Read the body; returns whether it came to its closing delimiter."""
         most, taken = self._services.settings.most_bytes, 0
-        ended = False
+        ended = is_gone = False
         try:
             async for piece in pieces_of(request, self._services.settings.read_timeout):
                 taken += len(piece)
@@ -325,12 +325,13 @@ class DicomWeb:
                     raise HttpError(413, too_long(most), CLOSE)
                 await run_in_threadpool(reader.feed, piece)
         except ClientDisconnect:
-            pass  # What was whole is kept; the caller of this notes the rest.
+            # What was whole is kept; the caller of this notes the rest.
+            is_gone = True
         except MultipartError as error:
             raise HttpError(400, error.sentence, CLOSE) from error
         finally:
             ended = await run_in_threadpool(reader.finish)
-        if reader.parts <= 0:
+        if reader.parts <= 0 and not is_gone:
             raise HttpError(400, "the body holds no part between the boundaries of its type")
         return ended
 
