@@ -63,7 +63,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	@bash tests/outside_peers.sh
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest --quiet
+	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile
 
 .PHONY: lint
 lint: $(VENV)/.installed-dev
