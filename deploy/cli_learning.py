@@ -11,7 +11,9 @@ import typer
 
 __all__ = ["evaluate", "train"]
 
-_PACKAGES = ("accelerate", "matplotlib", "monai", "peft", "rouge_score", "sacrebleu", "sklearn")
+_PACKAGES = (
+    "accelerate", "matplotlib", "monai", "nltk", "peft", "rouge_score", "sacrebleu", "sklearn",
+)  # fmt: skip
 
 
 def _fail(sentence: str, code: int = 1) -> NoReturn:

@@ -50,7 +50,8 @@ def measure_words(engine: Engine, cases: Iterable[Case]) -> list[dict[str, Any]]
     -------
     list of dict
         ``task``, ``items``, ``groups``, ``accuracy``, ``accuracy_of_majority``, ``ROUGE-L``,
-        ``ROUGE-L_of_majority``, BLEU-1 to BLEU-4, ``contains`` (the reference's rule).
+        ``ROUGE-L_of_majority``, ``METEOR`` and ``METEOR_of_majority`` (``None`` without WordNet),
+        BLEU-1 to BLEU-4, ``contains`` (the reference's rule).
     """
     said = {name: Said() for name in ("region", "present or not", "modality", "size", "report")}
     for case in cases:
@@ -158,6 +159,8 @@ def _line(name: str, said: Said) -> dict[str, Any]:
         "accuracy_of_majority": floor["exact"],
         "ROUGE-L": scores["ROUGE-L"],
         "ROUGE-L_of_majority": floor["ROUGE-L"],
+        "METEOR": scores.get("METEOR"),
+        "METEOR_of_majority": floor.get("METEOR"),
         **{name: value for name, value in scores.items() if name.startswith("BLEU")},
         "contains": scores["contains"],
     }

@@ -1,7 +1,4 @@
-"""How near a sentence comes to the one that was expected: BLEU and ROUGE-L by their libraries.
-
-METEOR is left out: its implementations look words up in WordNet, which would have to be downloaded.
-"""
+"""How near a sentence comes to the one that was expected: BLEU, METEOR, ROUGE-L by libraries."""
 
 from __future__ import annotations
 
@@ -9,6 +6,8 @@ from collections.abc import Sequence
 
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.bleu import BLEU
+
+from learning.meteor import meteor
 
 
 def bleu(found: Sequence[str], expected: Sequence[str]) -> dict[str, float]:
@@ -36,14 +35,17 @@ def text_scores(found: Sequence[str], expected: Sequence[str]) -> dict[str, floa
     """All measures of a set of answers.
 
     ``exact`` is the share of answers that equal the expected one but for case and stops;
-    ``contains`` the reference's rule: the expected words stand somewhere in the answer.
+    ``contains`` the reference's rule: the expected words stand somewhere in the answer. ``METEOR``
+    is among them where WordNet is on the machine.
     """
+    synonyms = meteor(found, expected)
     plain = [(_plain(said), _plain(truth)) for said, truth in zip(found, expected, strict=True)]
     count = max(1, len(plain))
     return {
         "exact": sum(said == truth for said, truth in plain) / count,
         "contains": sum(truth in said for said, truth in plain) / count,
         **bleu(found, expected),
+        **({} if synonyms is None else {"METEOR": synonyms}),
         "ROUGE-L": rouge_l(found, expected),
     }
 

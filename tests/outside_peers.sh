@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the programs of other authors that the tests talk to: DCMTK (senders), Orthanc (PACS),
-# chromium (a person at the dashboard), axe-core (its judge), nginx and OHIF (a radiologist's viewer).
+# chromium (a person at the dashboard), axe-core (its judge), nginx and OHIF (a radiologist's viewer);
+# and WordNet, whose synonyms METEOR counts.
 # Only as root on Debian or Ubuntu, OHIF and axe-core wherever npm is; elsewhere it says which tests
 # are left out.
 # Never fails: each test that needs a peer looks for it and skips with the reason.
@@ -44,12 +45,13 @@ command -v Orthanc >/dev/null || [ -x /usr/sbin/Orthanc ] || missing+=(orthanc)
 [ -x /usr/bin/chromium ] || missing+=(chromium)
 [ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || missing+=(orthanc-dicomweb)
 [ -x /usr/sbin/nginx ] || missing+=(nginx-light)
+[ -e /usr/share/wordnet/data.noun ] || missing+=(wordnet-base)
 [ "${#missing[@]}" -eq 0 ] && exit 0
 
 say_left_out() {
-  echo "Left out: the end-to-end tests against ${missing[*]} ($1)."
+  echo "Left out: the tests that need ${missing[*]} ($1)."
   echo "They run where DCMTK is at /usr/bin/storescu, Orthanc at /usr/sbin/Orthanc, chromium at"
-  echo "/usr/bin/chromium and nginx at /usr/sbin/nginx."
+  echo "/usr/bin/chromium, nginx at /usr/sbin/nginx and WordNet in /usr/share/wordnet."
 }
 
 if [ "$(id -u)" -ne 0 ]; then
