@@ -18,13 +18,14 @@ from dashboard.overview import glance
 from dashboard.rendering import zone_of
 from db.figures import ended_since
 from db.operation import quarantine_count
+from workflows.counting import totals
 from workflows.node import Node
 
 router = APIRouter(include_in_schema=False)
 
 
 class NodeFigures(Collector):
-    """Reads the node's figures when it is scraped; nothing is counted in this process."""
+    """Reads the node's figures when it is scraped; what processes count is in the database."""
 
     def __init__(self, node: Node, request: Request) -> None:
         self._node = node
@@ -37,6 +38,7 @@ class NodeFigures(Collector):
         with self._node.database.reading() as session:
             ended = ended_since(session, now - timedelta(hours=1))
             quarantined = quarantine_count(session)
+            counters = list(totals(session))
         yield _by("unibiomed_jobs", "Jobs under way, by state", "state", found["counts"])
         yield _by("unibiomed_jobs_ended_last_hour", "Jobs that ended", "state", ended)
         text = "Failed jobs that wait for a person"
@@ -71,6 +73,7 @@ class NodeFigures(Collector):
         answers = {name: float(echo.answers) for name, echo in found["echoes"].items()}
         text = "Whether a destination answered its last C-ECHO"
         yield _by("unibiomed_destination_up", text, "destination", answers)
+        yield from counters
 
 
 def _one(name: str, text: str, value: float) -> Metric:

@@ -97,6 +97,19 @@ class Notice(Base):
     sentence: Mapped[str] = mapped_column(Text, default="")
 
 
+class CountRecord(Base):
+    """What all processes of the node counted under one name and its labels, since the first day.
+
+    `labels` are a JSON object with its keys in order.
+    """
+
+    __tablename__ = "count"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    labels: Mapped[str] = mapped_column(String(256), primary_key=True)
+    value: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
 class WorkItem(Base):
     """What somebody asked of the node by UPS-RS: the data set as it came, in DICOM JSON.
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from dicom_node.counters import ASSOCIATIONS_REFUSED, MALFORMED_PDUS
+
 Service = Literal["echo", "store", "query", "retrieve", "commit", "notify"]
 ALL_SERVICES: Final[frozenset[Service]] = frozenset(
     {"echo", "store", "query", "retrieve", "commit", "notify"}
@@ -30,6 +32,16 @@ LOCAL_LIMIT_EXCEEDED: Final = 2
 SOURCE_TRANSPORT: Final = 0
 TLS_FAILED: Final = 0
 MALFORMED: Final = 1
+
+Cause = Literal[
+    "unknown_ae_title", "address_not_allowed", "tls_required", "certificate_not_pinned",
+    "called_ae_title", "too_many_associations",
+]  # fmt: skip
+"""Why an association is refused, in the words of the counter."""
+_CAUSES: Final[dict[tuple[int, int], Cause]] = {
+    (SOURCE_USER, CALLED_NOT_RECOGNIZED): "called_ae_title",
+    (SOURCE_PRESENTATION, LOCAL_LIMIT_EXCEEDED): "too_many_associations",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +119,8 @@ class Refusal:
         Of the A-ASSOCIATE-RJ (PS3.8 Table 9-21).
     sentence : str
         Why, and what an administrator does to allow it.
+    cause : str or None
+        Where one reason of PS3.8 stands for several.
     """
 
     calling_ae_title: str
@@ -116,6 +130,15 @@ class Refusal:
     source: int
     reason: int
     sentence: str
+    cause: Cause | None = None
+
+    def count(self) -> None:
+        """Count it, as an association that was refused or a connection that sent no PDUs."""
+        cause = self.cause or _CAUSES.get((self.source, self.reason))
+        if cause is not None:
+            ASSOCIATIONS_REFUSED.labels(cause).inc()
+        elif (self.source, self.reason) == (SOURCE_TRANSPORT, MALFORMED):
+            MALFORMED_PDUS.inc()
 
 
 class Peers:
@@ -156,9 +179,10 @@ class Peers:
             How it is connected.
         """
         peer = self.find(calling, host)
-        sentence = self._unlisted(calling, host) if peer is None else _insecure(peer, host, channel)
-        if not sentence:
+        found = self._unlisted(calling, host) if peer is None else _insecure(peer, host, channel)
+        if found is None:
             return None
+        cause, sentence = found
         return Refusal(
             printable_ae_title(calling),
             printable_ae_title(called),
@@ -167,37 +191,42 @@ class Peers:
             SOURCE_USER,
             CALLING_NOT_RECOGNIZED,
             sentence,
+            cause,
         )
 
-    def _unlisted(self, calling: str, host: str) -> str:
+    def _unlisted(self, calling: str, host: str) -> tuple[Cause, str]:
         shown = printable_ae_title(calling)
         if any(peer.ae_title == calling for peer in self.entries):
             return (
+                "address_not_allowed",
                 f"AE title {shown} is listed, but not for {host}. If the call is legitimate, set "
-                f"the host of that peer in node.yaml to {host}, or to the network it calls from."
+                f"the host of that peer in node.yaml to {host}, or to the network it calls from.",
             )
         return (
+            "unknown_ae_title",
             f"AE title {shown} at {host} is not listed. "
             "To allow it, add to peers in node.yaml: "
-            f'{{name: "{shown}", ae_title: "{shown}", host: "{host}"}}'
+            f'{{name: "{shown}", ae_title: "{shown}", host: "{host}"}}',
         )
 
 
-def _insecure(peer: Peer, host: str, channel: Channel) -> str:
-    """Say what a listed peer's connection lacks, or return an empty text."""
+def _insecure(peer: Peer, host: str, channel: Channel) -> tuple[Cause, str] | None:
+    """Say what a listed peer's connection lacks, if anything."""
     if (peer.requires_tls or peer.certificates) and not channel.is_tls:
         return (
+            "tls_required",
             f"{peer.name} ({peer.ae_title} at {host}) may call with TLS only, and called without. "
-            "Let it call the port under tls.port in node.yaml."
+            "Let it call the port under tls.port in node.yaml.",
         )
     if peer.certificates and channel.certificate not in peer.certificates:
         showed = f"the one with SHA-256 {channel.certificate}" if channel.certificate else "none"
         return (
+            "certificate_not_pinned",
             f"{peer.name} ({peer.ae_title} at {host}) must show its pinned certificate, and showed "
             f"{showed}. If its certificate was renewed, replace the file under certificate of that "
-            "peer in node.yaml."
+            "peer in node.yaml.",
         )
-    return ""
+    return None
 
 
 def printable_ae_title(title: str) -> str:

@@ -28,6 +28,7 @@ from dicom_node.services.tls import fingerprints
 from workflows import queue
 from workflows.catalog import NodeCatalog
 from workflows.configuration import Configuration
+from workflows.counting import Counting
 from workflows.dicomweb_settings import WebUserSettings
 from workflows.intake import Registrar
 from workflows.listener import Announcer
@@ -112,6 +113,7 @@ class WebProcess:
         tls = web_tls_of(node.settings)
         self._server = WebServer(create_app(services), self._taken, tls, self._write_ready)
         self._reloading = Reloading(node.home)
+        self._counting = Counting(node.database)
         self._stopping = threading.Event()
         self._watch = threading.Thread(target=self._look, name="watch", daemon=True)
 
@@ -128,6 +130,7 @@ class WebProcess:
             self._stopping.set()
             self._watch.join(_STOP_SECONDS)
             self._registrar.stop()
+            self._counting.write()
             self._announcer.stop(_STOP_SECONDS)
             self._taken.close()
             self._database.dispose()
@@ -137,6 +140,7 @@ class WebProcess:
     def _look(self) -> None:
         """Read the users again when asked, and end when nothing can be registered any more."""
         while not self._stopping.wait(_LOOK_SECONDS):
+            self._counting.write()
             if self._reloading.is_asked():
                 self._access = self._reloading.read(access_of) or self._access
             if not self._registrar.alive:

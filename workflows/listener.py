@@ -42,6 +42,7 @@ from workflows.callers import Callers
 from workflows.catalog import NodeCatalog
 from workflows.committing import NodeLedger
 from workflows.configuration import Configuration
+from workflows.counting import Counting
 from workflows.dispatch import Dispatch
 from workflows.intake import Registrar
 from workflows.network import admitted_by, known_entity, listener_settings_of, server_tls_of
@@ -216,6 +217,7 @@ class Listener:
         self.admission = AdmissionInForce(Admission.by(node.configuration))
         self._catalog = NodeCatalog(node.database, node.archive)
         self._callers = Callers(node.home.callers_json, node.now)
+        self._counting = Counting(node.database)
         self._scp = StorageScp(
             listener_settings_of(settings),
             node.archive,
@@ -224,7 +226,7 @@ class Listener:
             on_stored=self._registrar.on_stored,
             on_quarantined=self._registrar.on_quarantined,
             on_released=self._ended,
-            on_refused=self._registrar.on_refused,
+            on_refused=self._refused,
             services=self._services(),
             held_syntaxes=self._catalog.held_syntaxes,
         )
@@ -247,6 +249,7 @@ class Listener:
         """Take no more, let running associations end within their time, and write the rest."""
         self._node.home.listener_json.unlink(missing_ok=True)
         self._scp.stop(self._stop_seconds)
+        self._counting.write()
         self._registrar.stop()
         self._announcer.stop(self._stop_seconds)
         self._reconciliation.stop(self._stop_seconds)
@@ -285,9 +288,14 @@ class Listener:
         """The port with TLS, if any."""
         return self._scp.tls_port
 
-    def note_callers(self) -> None:
-        """Write down who called since the last time."""
+    def note_calls(self) -> None:
+        """Write down who called since the last time, and what was counted."""
         self._callers.write()
+        self._counting.write()
+
+    def _refused(self, refusal: Refusal) -> None:
+        refusal.count()
+        self._registrar.on_refused(refusal)
 
     def _ended(self, ended: AssociationEnded) -> None:
         self._callers.note(ended)
@@ -318,6 +326,8 @@ def main() -> int:
     )
     # At level info it writes several lines for each association, and some name what was asked for.
     logging.getLogger("pynetdicom").setLevel(logging.WARNING)
+    # What is no PDU aborts the association, which the listener tells in a line of its own.
+    logging.getLogger("pynetdicom.dul").setLevel(logging.CRITICAL)
     # It remarks on values that break the standard, and quotes them: a patient's name may be one.
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="pydicom")
@@ -356,7 +366,7 @@ def main() -> int:
             _LOG.critical("what is received cannot be registered any more; starting anew")
             listener.stop()
             return BROKEN
-        listener.note_callers()
+        listener.note_calls()
         if reload_word.is_asked() or reloading.is_set():
             reloading.clear()
             admission = reload_word.read(Admission.by)

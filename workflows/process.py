@@ -11,6 +11,7 @@ from typing import Final
 
 from workflows.answering import Answering
 from workflows.configuration import Configuration, load_configuration
+from workflows.counting import Counting
 from workflows.engine_thread import EngineThread
 from workflows.loading import load_engine
 from workflows.node import Node, open_node
@@ -36,6 +37,7 @@ class WorkerProcess:
         self._guard = threading.Lock()
         self._nodes: dict[int, Node] = {}
         self._reloading: Reloading | None = None
+        self._counting: Counting | None = None
 
     @property
     def home(self) -> Home:
@@ -66,10 +68,16 @@ class WorkerProcess:
             if pid not in self._nodes:
                 self._reloading = Reloading(self.home)
                 self._nodes = {pid: open_node(self.home)}
+                self._counting = Counting(self._nodes[pid].database)
             elif self._reloading is not None and self._reloading.is_asked():
                 before = self._nodes[pid]
                 self._nodes[pid] = self._reloading.read(before.with_configuration) or before
             return self._nodes[pid]
+
+    def write_counts(self) -> None:
+        """Write down what this process counted since the last time."""
+        if self._counting is not None:
+            self._counting.write()
 
     @cached_property
     def engine(self) -> EngineThread:

@@ -19,6 +19,7 @@ from celery import Celery
 from celery.signals import (
     after_setup_logger,
     celeryd_after_setup,
+    task_postrun,
     worker_ready,
     worker_shutting_down,
 )
@@ -153,6 +154,12 @@ def load_model_early(instance: Any, **_: object) -> None:
     if "gpu" in instance.app.amqp.queues.consume_from:
         process.engine.start()
         process.answering.start()
+
+
+@task_postrun.connect(weak=False)
+def write_counts(**_: object) -> None:
+    """Write down what the task counted, in the process that did it."""
+    process.write_counts()
 
 
 @worker_ready.connect(weak=False)

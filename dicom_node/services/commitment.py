@@ -21,6 +21,7 @@ from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.events import Event
 from pynetdicom.presentation import PresentationContext
 
+from dicom_node.counters import COMMITMENTS_REFUSED, UNKNOWN_REPORTS
 from dicom_node.errors import DicomNodeError, FinalError, RetriableError
 from dicom_node.incoming import valid_uid
 from dicom_node.services.association import COMMITMENT, UNCOMPRESSED, Destination
@@ -246,20 +247,26 @@ class CommitmentScp:
         return {}
 
     def _requested(self, event: Event) -> tuple[int, None]:
+        status = self._take_request(event)
+        if status != _SUCCESS:
+            COMMITMENTS_REFUSED.labels(f"{status:04X}").inc()
+        return status, None
+
+    def _take_request(self, event: Event) -> int:
         calling = str(event.assoc.requestor.ae_title).strip()
         if event.action_type != _REQUEST:
-            return _NO_SUCH_ACTION, None
+            return _NO_SUCH_ACTION
         try:
             transaction, references = _read(event.action_information)
             fresh = self._ledger.requested(calling, transaction, references)
         except FinalError as error:
             LOGGER.warning("storage commitment for %s refused: %s", calling, error.sentence)
-            return _INVALID_ARGUMENT, None
+            return _INVALID_ARGUMENT
         except DicomNodeError as error:
             LOGGER.warning("storage commitment for %s failed: %s", calling, error.sentence)
-            return _PROCESSING_FAILURE, None
+            return _PROCESSING_FAILURE
         LOGGER.info("%s asks for the commitment of %d instances", calling, len(references))
-        return (_SUCCESS if fresh else _DUPLICATE_TRANSACTION), None
+        return _SUCCESS if fresh else _DUPLICATE_TRANSACTION
 
     def _reported(self, event: Event) -> tuple[int, None]:
         calling = str(event.assoc.requestor.ae_title).strip()
@@ -283,7 +290,10 @@ def _take_report(event: Event, on_report: Callable[[Report], bool]) -> tuple[int
         transaction, committed = _read(information, may_be_empty=True)
         failed = _references(information, "FailedSOPSequence", failed=True)
         answer = Report(transaction, (*committed, *failed))
-        return (_SUCCESS if on_report(answer) else _INVALID_ARGUMENT), answer
+        if on_report(answer):
+            return _SUCCESS, answer
+        UNKNOWN_REPORTS.inc()
+        return _INVALID_ARGUMENT, answer
     except FinalError as error:
         LOGGER.warning("a report of a storage commitment is refused: %s", error.sentence)
         return _INVALID_ARGUMENT, None

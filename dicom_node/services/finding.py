@@ -13,6 +13,7 @@ from typing import Final
 from pynetdicom.dimse_primitives import C_FIND
 from pynetdicom.presentation import PresentationContext
 
+from dicom_node.counters import QUERIES_FAILED
 from dicom_node.errors import DicomNodeError, FinalError
 from dicom_node.services.answers import AnswerWriter
 from dicom_node.services.command_set import FindCommand, error_comment, find_response
@@ -106,6 +107,8 @@ class Finding:
                 "C-FIND failed: its identifier cannot be read (%s)", type(error).__name__
             )
             status, comment = CANNOT_PROCESS, "the identifier cannot be read"
+        if status not in (SUCCESS, CANCELLED):
+            QUERIES_FAILED.labels("c_find", f"{status:04X}").inc()
         self._tell(status, comment=error_comment(comment))
         self._send()
 

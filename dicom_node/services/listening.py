@@ -16,10 +16,12 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from dicom_node.counters import TLS_HANDSHAKES_FAILED
 from dicom_node.services.association import ListenerSettings
 from dicom_node.services.messages import StoreSink
 from dicom_node.services.reactor import DirectAssociation
 from dicom_node.services.reception import StoreRequest
+from dicom_node.services.tls import handshake_cause
 
 # Connections beyond the associations allowed: enough to refuse them politely, not enough to hurt.
 _WAITING_ROOM: Final = 32
@@ -143,6 +145,7 @@ class DirectServer(ThreadedAssociationServer):
             return secure
         except OSError as error:
             (secure or connection).close()
+            TLS_HANDSHAKES_FAILED.labels("dicom", handshake_cause(error)).inc()
             self.on_handshake_failed(host, error)
             return None
         finally:

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 
 from pynetdicom.pdu_primitives import P_DATA
 
+from dicom_node.counters import OBJECTS_REFUSED
 from dicom_node.durable import ByteSource
 from dicom_node.services.command_set import (
     C_STORE_RQ,
@@ -25,6 +26,7 @@ from dicom_node.services.connection import DirectSocket
 from dicom_node.services.reception import Answer, StoreRequest
 
 LOGGER = logging.getLogger(__name__)
+# Those above tell of a connection that sends what is no message, in one line.
 
 _PDV: Final = struct.Struct(">IBB")
 # The data set of any message but C-STORE: an identifier of a query.
@@ -142,12 +144,12 @@ class StoreMessages:
             if field == C_STORE_RQ and has_data and self._assoc.takes_instances:
                 self._store = store_command(values)
         except MalformedCommandError as error:
-            LOGGER.error("Invalid command set: %s", error)
+            LOGGER.debug("Invalid command set: %s", error)
             return False
         if self._store is not None:
             context = self._assoc._accepted_cx.get(self._context_id)
             if context is None:
-                LOGGER.error("A C-STORE came on context %d, never agreed", self._context_id)
+                LOGGER.debug("A C-STORE came on context %d, never agreed", self._context_id)
                 self._store = None
                 return False
             self._sink = self._assoc.open_sink(
@@ -169,6 +171,8 @@ class StoreMessages:
         if command is None or sink is None:
             return
         answer = sink.finish()
+        if answer.status:
+            OBJECTS_REFUSED.labels("c_store", f"{answer.status:04X}").inc()
         self._assoc.connection.send(
             store_response(
                 command,
@@ -186,6 +190,6 @@ class StoreMessages:
         try:
             self._assoc.dimse.receive_primitive(primitive)
         except (ValueError, KeyError, TypeError, AttributeError, struct.error, EOFError) as error:
-            LOGGER.error("Invalid message: %s", error)
+            LOGGER.debug("Invalid message: %s", error)
             return False
         return True

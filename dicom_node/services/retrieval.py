@@ -18,6 +18,7 @@ from pynetdicom.dimse_primitives import C_GET, C_MOVE
 from pynetdicom.dsutils import encode
 from pynetdicom.presentation import PresentationContext
 
+from dicom_node.counters import QUERIES_FAILED
 from dicom_node.errors import DicomNodeError, FinalError, RetriableError
 from dicom_node.services.association import Destination
 from dicom_node.services.identifiers import read_identifier, retrieve_query
@@ -257,6 +258,9 @@ class Retrieval:
 
     def _respond(self, status: int, operations: SubOperations) -> None:
         request = self._request
+        if status not in (SUCCESS, PENDING, CANCELLED):
+            operation = "c_move" if isinstance(request, C_MOVE) else "c_get"
+            QUERIES_FAILED.labels(operation, f"{status:04X}").inc()
         response = type(request)()
         response.MessageIDBeingRespondedTo = request.MessageID
         response.AffectedSOPClassUID = request.AffectedSOPClassUID

@@ -17,6 +17,7 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 
 from dicom_node.byte_order import is_big_endian, turn_to_little_endian
+from dicom_node.counters import OBJECTS_SENT
 from dicom_node.errors import FinalError, RetriableError
 from dicom_node.part10 import read_file_meta
 from dicom_node.services.association import (
@@ -372,6 +373,7 @@ def _judge(item: Item, answer: Dataset, destination: Destination) -> StoreStatus
     code = int(answer.Status)
     comment = str(answer.get("ErrorComment", ""))[:64]
     verdict, meaning = judge_status(code)
+    OBJECTS_SENT.labels(verdict).inc()
     said = f", comment {comment!r}" if comment and code else ""
     return StoreStatus(
         item.path,

@@ -217,22 +217,52 @@ def days_left(certificate: x509.Certificate, now: datetime | None = None) -> flo
     return left.total_seconds() / 86400
 
 
-def handshake_failure(error: OSError) -> str:
-    """Say in words why a handshake failed, as seen by the server, and what to do."""
+HandshakeCause = Literal[
+    "certificate_expired", "certificate_not_trusted", "no_certificate", "node_certificate_refused",
+    "version_or_cipher", "no_tls", "timeout", "other",
+]  # fmt: skip
+"""Why a handshake failed, in the words of the counter."""
+# X509_V_ERR_CERT_HAS_EXPIRED and X509_V_ERR_CERT_NOT_YET_VALID of OpenSSL.
+_OUT_OF_DATE: Final = frozenset({9, 10})
+
+
+def handshake_cause(error: OSError) -> HandshakeCause:
+    """Say in a word why a handshake failed, as seen by the server."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return (
-            f"its certificate is not accepted ({error.verify_message}); give it a valid one, or "
-            "add its authority to tls.authorities"
-        )
+        expired = error.verify_code in _OUT_OF_DATE
+        return "certificate_expired" if expired else "certificate_not_trusted"
     if isinstance(error, TimeoutError):
-        return "it did not finish the TLS handshake in time"
+        return "timeout"
     reason = getattr(error, "reason", None) or ""
     if reason in ("HTTP_REQUEST", "WRONG_VERSION_NUMBER", "HTTPS_PROXY_REQUEST"):
-        return "it does not speak TLS; this port takes TLS only (tls.port in node.yaml)"
+        return "no_tls"
     if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
-        return "it shows no certificate, but this node asks for one (tls.mutual in node.yaml)"
+        return "no_certificate"
     if reason in ("NO_SHARED_CIPHER", "UNSUPPORTED_PROTOCOL", "VERSION_TOO_LOW"):
-        return f"it offers no version or cipher suite of the node's TLS profile ({reason})"
+        return "version_or_cipher"
     if "ALERT" in reason or "UNKNOWN_CA" in reason:
-        return f"it does not accept this node's certificate ({reason})"
+        return "node_certificate_refused"
+    return "other"
+
+
+def handshake_failure(error: OSError) -> str:
+    """Say in a sentence why a handshake failed, as seen by the server, and what to do."""
+    reason = getattr(error, "reason", None) or ""
+    match handshake_cause(error):
+        case "certificate_expired" | "certificate_not_trusted":
+            why = getattr(error, "verify_message", "")
+            return (
+                f"its certificate is not accepted ({why}); give it a valid one, or add its "
+                "authority to tls.authorities"
+            )
+        case "timeout":
+            return "it did not finish the TLS handshake in time"
+        case "no_tls":
+            return "it does not speak TLS; this port takes TLS only (tls.port in node.yaml)"
+        case "no_certificate":
+            return "it shows no certificate, but this node asks for one (tls.mutual in node.yaml)"
+        case "version_or_cipher":
+            return f"it offers no version or cipher suite of the node's TLS profile ({reason})"
+        case "node_certificate_refused":
+            return f"it does not accept this node's certificate ({reason})"
     return f"the TLS handshake failed ({reason or error})"

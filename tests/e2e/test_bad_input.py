@@ -7,6 +7,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from db.counts import Series, counted, labels_text
 from db.reports import intake_report
 from deploy.node_database import open_database
 from deploy.sending import send_folder
@@ -34,6 +35,14 @@ def test_unknown_ae_title_is_rejected_with_the_right_reason(
 
     (sentence,) = node.wait(refused, "the refusal is in the database", 20)
     assert "peers" in sentence, "it says where to allow the caller"
+    series = Series("unibiomed_associations_refused", labels_text({"cause": "unknown_ae_title"}))
+    node.wait(lambda: counts(node).get(series), "the refusal is counted", 20)
+
+
+def counts(node: Node) -> dict[Series, int]:
+    """Return what all processes of the node counted."""
+    with open_database(node.home) as session:
+        return counted(session)
 
 
 def test_pacs_that_refuses_the_class(
@@ -58,6 +67,9 @@ def test_pacs_that_drops_the_association_half_way(
     expected = {result["sop_instance_uid"] for result in job["results"]}
     assert set(misbehaving.dropper.stored) == expected
     assert all(result["confirmed"] for result in job["results"])
+    # The worker that delivers counts what it is answered, as listener and web server do.
+    sent = Series("unibiomed_objects_sent", labels_text({"verdict": "stored"}))
+    node.wait(lambda: counts(node).get(sent, 0) >= len(expected), "what was sent is counted", 20)
 
 
 def test_pacs_that_is_down_and_comes_up(

@@ -48,7 +48,7 @@ def boundary_of(request: Request, most_bytes: int) -> str:
         raise HttpError(415, f"the parts must be {DICOM}: metadata and bulk data apart", CLOSE)
     boundary = said.parameters.get("boundary", "")
     if not boundary:
-        raise HttpError(400, "the Content-Type names no boundary", CLOSE)
+        raise HttpError(400, "the Content-Type names no boundary", CLOSE, "no_boundary")
     return boundary
 
 

@@ -21,7 +21,7 @@ from dicom_node.peers import REJECTED_PERMANENT, Refusal
 from dicom_node.services.dicomweb.access import CHALLENGE, Denied, WebAccess, WebService, WebUser
 from dicom_node.services.dicomweb.addresses import ADDRESSES
 from dicom_node.services.dicomweb.bodies import CLOSE, boundary_of, pieces_of, too_long
-from dicom_node.services.dicomweb.errors import RETRY_LATER, HttpError, answer_errors
+from dicom_node.services.dicomweb.errors import RETRY_LATER, HttpError, answer_errors, count
 from dicom_node.services.dicomweb.files import (
     EXPLICIT,
     bulk_value,
@@ -304,6 +304,7 @@ class DicomWeb:
                 "" if whole else "; the body was cut off",
             )
         if not whole:
+            count(request, "cut_off")
             sentence = "the body was cut off before its closing boundary"
             await run_in_threadpool(self.note_bad_input, request, storing.status, sentence)
         headers = dict(RETRY_LATER) if storing.status == 503 else {}
@@ -328,11 +329,12 @@ class DicomWeb:
             # What was whole is kept; the caller of this notes the rest.
             is_gone = True
         except MultipartError as error:
-            raise HttpError(400, error.sentence, CLOSE) from error
+            raise HttpError(400, error.sentence, CLOSE, "malformed_body") from error
         finally:
             ended = await run_in_threadpool(reader.finish)
         if reader.parts <= 0 and not is_gone:
-            raise HttpError(400, "the body holds no part between the boundaries of its type")
+            sentence = "the body holds no part between the boundaries of its type"
+            raise HttpError(400, sentence, cause="no_part")
         return ended
 
     def admit(self, request: Request, service: WebService) -> WebUser:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import socket
 import ssl
 from collections.abc import Callable
@@ -13,9 +14,31 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from dicom_node.counters import NOT_HTTP, TLS_HANDSHAKES_FAILED
+from dicom_node.services.tls import handshake_cause, handshake_failure
+
+LOGGER = logging.getLogger(__name__)
 _STOP_SECONDS: Final = 5
 _KEEP_ALIVE_SECONDS: Final = 30
 _CONNECTIONS: Final = 200
+
+
+class _Handshake(ssl.SSLObject):
+    """The server's side of a TLS handshake: one that fails is counted, and told in a line.
+
+    asyncio lets such a connection go without a word.
+    """
+
+    def do_handshake(self) -> None:
+        """Go on with the handshake."""
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            TLS_HANDSHAKES_FAILED.labels("dicomweb", handshake_cause(error)).inc()
+            LOGGER.warning("A call of the DICOMweb port was closed: %s.", handshake_failure(error))
+            raise
 
 
 class _Protocol(H11Protocol):
@@ -28,6 +51,11 @@ class _Protocol(H11Protocol):
         certificate = None if secure is None else secure.getpeercert(binary_form=True)
         shown = hashlib.sha256(certificate).hexdigest() if certificate else ""
         self.app_state: dict[str, Any] = {**self.app_state, "certificate": shown}
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP; uvicorn writes the line."""
+        NOT_HTTP.inc()
+        super().send_400_response(msg)
 
 
 class WebServer(uvicorn.Server):
@@ -65,6 +93,8 @@ class WebServer(uvicorn.Server):
             ssl_context_factory=None if tls is None else lambda *_: tls,
         )
         super().__init__(config)
+        if tls is not None:
+            tls.sslobject_class = _Handshake
         self._taken = taken
         self._on_ready = on_ready
 

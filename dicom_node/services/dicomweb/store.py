@@ -10,6 +10,7 @@ from typing import Any, Final
 from pydicom.dataset import Dataset
 
 from dicom_node.archive import Archive
+from dicom_node.counters import OBJECTS_REFUSED
 from dicom_node.errors import FinalError
 from dicom_node.part10 import FileMeta, read_file_meta
 from dicom_node.services.association import STORAGE_CLASSES, TRANSFER_SYNTAXES
@@ -225,6 +226,8 @@ class Part10Sink:
         self._head.clear()
 
     def _note(self, answer: Answer) -> None:
+        if answer.status:
+            OBJECTS_REFUSED.labels("stow", f"{answer.status:04X}").inc()
         meta, reception = self._meta, self._reception
         self._storing.outcomes.append(
             Outcome(

@@ -1,0 +1,108 @@
+"""What goes wrong at the node's doors, counted in this process.
+
+Each is a Prometheus counter. Processes write what they counted to the database, where that of all
+is added up (`workflows.counting`). Label values are those listed here and no others: nothing that
+a caller chooses becomes a label, so there is a bound to how many time series there can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import product
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter
+
+COUNTERS: Final = CollectorRegistry()
+
+
+def _counter(name: str, text: str, **labels: Iterable[str]) -> Counter:
+    """Make a counter with all its time series: one that is not there yet raises no alarm."""
+    counter = Counter(name, text, list(labels), registry=COUNTERS)
+    if labels:
+        for values in product(*labels.values()):
+            counter.labels(*values)
+    return counter
+
+
+ASSOCIATIONS_REFUSED: Final = _counter(
+    "unibiomed_associations_refused",
+    "Associations that were rejected",
+    cause=(
+        "unknown_ae_title",
+        "address_not_allowed",
+        "tls_required",
+        "certificate_not_pinned",
+        "called_ae_title",
+        "too_many_associations",
+    ),
+)
+TLS_HANDSHAKES_FAILED: Final = _counter(
+    "unibiomed_tls_handshakes_failed",
+    "TLS handshakes that failed, by the port that was called",
+    port=("dicom", "dicomweb"),
+    cause=(
+        "certificate_expired",
+        "certificate_not_trusted",
+        "no_certificate",
+        "node_certificate_refused",
+        "version_or_cipher",
+        "no_tls",
+        "timeout",
+        "other",
+    ),
+)
+MALFORMED_PDUS: Final = _counter(
+    "unibiomed_malformed_pdus", "Connections aborted because of a PDU that is none (PS3.8 9.2)"
+)
+OBJECTS_REFUSED: Final = _counter(
+    "unibiomed_objects_refused",
+    "Objects that were answered with a failure, by status (PS3.4 Table B.2-1, PS3.18 10.5.3)",
+    way=("c_store", "stow"),
+    status=("A700", "A900", "C000", "0122", "C122"),
+)
+QUERIES_FAILED: Final = _counter(
+    "unibiomed_queries_failed",
+    "Queries and retrievals that were answered with a failure, by status (PS3.4 C.4)",
+    operation=("c_find", "c_move", "c_get"),
+    status=("A700", "A701", "A702", "A801", "A900", "B000", "C000"),
+)
+COMMITMENTS_REFUSED: Final = _counter(
+    "unibiomed_commitment_requests_refused",
+    "Requests for storage commitment that were answered with a failure, by status",
+    status=("0110", "0115", "0123", "0131"),
+)
+UNKNOWN_REPORTS: Final = _counter(
+    "unibiomed_commitment_reports_unknown",
+    "Reports of storage commitment (N-EVENT-REPORT) that answer nothing the node asked for",
+)
+WEB_CAUSES: Final = (
+    "no_credentials",
+    "not_allowed",
+    "bad_request",
+    "no_boundary",
+    "no_part",
+    "malformed_body",
+    "cut_off",
+    "too_long",
+    "silent",
+    "media_type",
+    "not_found",
+    "not_acceptable",
+    "conflict",
+    "unavailable",
+)
+WEB_REQUESTS_REFUSED: Final = _counter(
+    "unibiomed_dicomweb_requests_refused",
+    "DICOMweb requests that were answered with a failure",
+    service=("QIDO-RS", "WADO-RS", "STOW-RS", "UPS-RS"),
+    cause=WEB_CAUSES,
+)
+NOT_HTTP: Final = _counter(
+    "unibiomed_dicomweb_not_http", "Connections to the DICOMweb port that do not speak HTTP"
+)
+OBJECTS_SENT: Final = _counter(
+    "unibiomed_objects_sent",
+    "Objects that the node sent by C-STORE, by what the peer's status means",
+    verdict=("stored", "warning", "retry", "final"),
+)
