@@ -269,10 +269,10 @@ def _send_pending(
                 RefusedClass(destination.name, kind, failed.sop_class_uid)
             )
         if by_path[failed.path].kind == SEGMENTATION:
-            # The reports point to the segmentation; without it they would point to nothing.
-            sentence = f"{failed.sentence}; its reports are not sent without it"
+            # The reports point to the segmentation; without it they would point to nothing. Why it
+            # was refused stands with it, and is not said again; the next look finds both.
+            sentence = f"the reports are not sent to {destination.name} without the segmentation"
             _refuse(node, lease, destination, sentence, REPORTS)
-            outcome.never.append(sentence)
 
 
 def _record(node: Node, lease: Lease, parcel: Parcel, status: StoreStatus) -> None:

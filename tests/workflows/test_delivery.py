@@ -8,6 +8,7 @@ import pytest
 from pydicom import dcmread
 
 from db import jobs
+from db.figures import causes
 from db.jobs import JobState
 from db.session import Database
 from tests.workflows.nodes import Clock, destination, encoded_job, make_node, told
@@ -162,8 +163,17 @@ def test_reports_do_not_go_without_their_segmentation(node: Node, pacs: Pacs) ->
     deliver_job(node, job_id)
     job = told(node, job_id)
     assert job["state"] == "failed"
-    assert "its reports are not sent without it" in job["error"]
+    why, reports = job["error"].split("; ")
+    assert "answered C000" in why
+    assert reports == "the reports are not sent to pacs without the segmentation"
     assert pacs.received == []
+    # Another job of the same fate is the same dead letter.
+    pacs.statuses["2.25.21"] = [0xC000]
+    other = encoded_job(node, ["pacs"], study="1.2.4")
+    deliver_job(node, other)
+    with node.database.reading() as session:
+        [cause] = causes(session)
+    assert sorted(cause.jobs) == [job_id, other]
 
 
 def test_what_the_pacs_does_not_know_is_sent_again(
