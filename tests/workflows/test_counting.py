@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -92,9 +93,8 @@ class Doors:
     def web(self, who: str = "") -> httpx.Client:
         context = ssl.create_default_context(cafile=str(self.folder / "home/tls/ca.pem"))
         if who:
-            context.load_cert_chain(
-                *(self.folder / "home/tls" / f"{who}.{e}" for e in ("pem", "key"))
-            )
+            folder = self.folder / "home" / "tls"
+            context.load_cert_chain(folder / f"{who}.pem", folder / f"{who}.key")
         return httpx.Client(base_url=self.url, verify=context, timeout=30)
 
 
@@ -227,7 +227,7 @@ def store(doors: Doors, *, without: str = "", called: str = "") -> None:
         request.DataSet = BytesIO(encode(image, False, True) or b"")
         association.dimse.send_msg(request, context or 0)
         _, answer = association.dimse.get_msg(True)
-    assert answer.Status in (0xA900, 0xC000)
+    assert isinstance(answer, C_STORE) and answer.Status in (0xA900, 0xC000)
 
 
 def report_on_nothing(doors: Doors) -> None:
@@ -349,13 +349,17 @@ def cut_off(doors: Doors) -> None:
     post(doors, b"--b\r\nContent-Type: application/dicom\r\n\r\n" + bytes(200), 409)
 
 
+def is_longer(doors: Doors, lines: int) -> bool:
+    return len(doors.lines()) > lines
+
+
 def test_each_is_counted_once_and_told_in_one_line(doors: Doors) -> None:
     before = doors.counts()
     cut_off_series = f"{WEB}cause=cut_off,service=STOW-RS"
     for series, provoke in [*PROVOKED, (cut_off_series, cut_off)]:
         lines = doors.lines()
         provoke(doors)
-        wait_for(f"{series} is told", lambda lines=lines: len(doors.lines()) > len(lines))
+        wait_for(f"{series} is told", functools.partial(is_longer, doors, len(lines)))
         assert verify(doors.at(), "SCANNER").ok, "the service goes on"
         assert len(doors.lines()) == len(lines) + 1, (series, doors.lines()[len(lines) :])
     assert before == {}
