@@ -22,6 +22,7 @@ from dashboard.peers import certificates
 from dashboard.rendering import render, zone_of
 from dashboard.rulebook import check_rules, text_on_disk, write_rules
 from dashboard.site import sections_of
+from dashboard.trail import collectors_of
 from db.accounts import change_user, invite, list_users
 from db.audit import audit_page, first_broken
 from db.figures import causes
@@ -464,6 +465,7 @@ def change_person(
 
 @router.get("/audit", tags=["audit"])
 def audit(
+    request: Request,
     node: NodeOf,
     actor: Admin,
     account: Word = None,
@@ -474,6 +476,8 @@ def audit(
     """List the audit trail, newest first."""
     with node.database.reading() as session:
         page = audit_page(session, account=account, action=action, before=before, limit=limit)
+    with node.database.session() as session:
+        note(session, request, "audit.list")
     return {
         "records": [
             {"id": one.id, "at": as_text(one.at), "account": one.account, "host": one.host,
@@ -490,6 +494,20 @@ def audit_chain(node: NodeOf, actor: Admin) -> dict[str, int | None]:
     """Follow the whole chain; names the first record that does not fit."""
     with node.database.reading() as session:
         return {"first_broken": first_broken(session)}
+
+
+@router.get("/audit/collectors", tags=["audit"])
+def audit_collectors(node: NodeOf, actor: Admin) -> dict[str, list[dict[str, Any]]]:
+    """List the collectors of syslog, with what they have of the trail and what went wrong."""
+    return {
+        "collectors": [
+            {"name": one.name, "place": one.place, "unsent": state.unsent,
+             "last_record": state.record_id, "sent_at": as_text(state.sent_at),
+             "failures": state.failures, "problem": state.sentence,
+             "next_attempt_at": as_text(state.next_attempt_at)}
+            for one, state in collectors_of(node)
+        ]
+    }  # fmt: skip
 
 
 # ---------------------------------------------------------------------- description

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Request
 
 from dashboard.access import client_host, node_of
-from dashboard.audit_messages import append_message
 from db.audit import record
+from workflows.audit_messages import into_file
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -33,13 +33,12 @@ def note(
     request
         Says who asks and from where.
     action, target, outcome, details
-        As `db.audit.record` has them; details name no patient, they point to a study or job.
+        As `db.audit.record` has them; what is looked for by name is not written down.
     account
         Where nobody is logged in yet: the name that was given.
     """
     actor = getattr(request.state, "actor", None)
     node = node_of(request)
-    title, path = node.settings.node.ae_title, node.home.log / "audit.log"
     record(
         session,
         at=node.now(),
@@ -49,5 +48,5 @@ def note(
         target=target,
         outcome=outcome,
         details=details,
-        on_kept=lambda entry: append_message(entry, title, path),
+        on_kept=into_file(node),
     )

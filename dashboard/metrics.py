@@ -71,6 +71,13 @@ class NodeFigures(Collector):
         }
         yield _by("unibiomed_gpu_utilisation_percent", "As the driver tells it", "worker", busy)
         answers = {name: float(echo.answers) for name, echo in found["echoes"].items()}
+        collectors = found["collectors"]
+        unsent = {one.name: float(one.unsent) for one in collectors}
+        text = "Audit records that a collector does not have yet"
+        yield _by("unibiomed_audit_unsent_records", text, "collector", unsent)
+        reached = {one.name: 0.0 if one.failures else 1.0 for one in collectors}
+        text = "Whether a collector took the audit trail the last time"
+        yield _by("unibiomed_audit_collector_up", text, "collector", reached)
         text = "Whether a destination answered its last C-ECHO"
         yield _by("unibiomed_destination_up", text, "destination", answers)
         yield from counters

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from dashboard.access import NodeOf, Viewer
 from dashboard.rendering import render, zone_of
+from db.audit_positions import collector_states
 from db.figures import (
     Hour,
     echoes,
@@ -116,6 +117,7 @@ def glance(node: Node, zone: Any, growth: Growth) -> dict[str, Any]:
             "oldest": oldest_waiting(session),
             "echoes": echoes(session),
             "images": last_images(session, titles),
+            "collectors": collector_states(session, [one.name for one in node.settings.audit]),
         }
         tiles = worker_tiles(workers(session), jobs_in_hand(session), now)
     waiting = sum(counts[state] for state in _WAITING)

@@ -11,6 +11,9 @@ from dashboard.access import Admin, NodeOf
 from dashboard.auditing import note
 from dashboard.rendering import render, say
 from db.audit import audit_page, first_broken
+from db.audit_positions import CollectorState, collector_states
+from workflows.audit_settings import CollectorSettings
+from workflows.node import Node
 
 router = APIRouter(include_in_schema=False)
 Word = Annotated[str, Query(max_length=64)]
@@ -28,7 +31,25 @@ def trail(
     """List the trail, newest first."""
     with node.database.reading() as session:
         page = audit_page(session, account=account, action=action, before=before)
-    return render(request, "audit.html", page=page, account=account, action=action, before=before)
+    with node.database.session() as session:
+        note(session, request, "audit.list")
+    return render(
+        request,
+        "audit.html",
+        page=page,
+        account=account,
+        action=action,
+        before=before,
+        collectors=collectors_of(node),
+    )
+
+
+def collectors_of(node: Node) -> list[tuple[CollectorSettings, CollectorState]]:
+    """Return the collectors of ``node.yaml``, each with what it has of the trail."""
+    collectors = node.settings.audit
+    with node.database.reading() as session:
+        states = collector_states(session, [one.name for one in collectors])
+    return list(zip(collectors, states, strict=True))
 
 
 @router.post("/audit/check")

@@ -1,15 +1,16 @@
 """Who did what, in a chain that shows when it was changed.
 
 Every record carries the SHA-256 of itself and of the record before it. Whoever can write to the
-database could compute the whole chain anew, so each digest also goes out with a message to a file
-that the site collects (`dashboard.audit_messages`): compare it there.
+database could compute the whole chain anew, so each digest also goes out with a message: to a file,
+and to the site's collectors (`workflows.audit_sending`): compare it there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,9 +18,12 @@ from typing import Any
 from sqlalchemy import event, select, text
 from sqlalchemy.orm import Session
 
+from db.models import Job, Series, Study
 from db.models_access import AuditRecord
 
 FIRST_DIGEST = "0" * 64
+_SUBJECT = re.compile(r"(?P<kind>job|series|study) (?P<number>\d+)\b", re.ASCII)
+_MOST_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,9 @@ def record(
     outcome
         ``success`` or ``refused``.
     details
-        What else should be known; values that JSON can hold.
+        What else should be known; values that JSON can hold. Of the target's study its UID and the
+        Patient ID are added (``study``, ``patient``): they tell whom somebody looked at, also when
+        the job was deleted long ago.
     on_kept
         Called with the record once the transaction is committed, and never otherwise.
     """
@@ -74,7 +80,7 @@ def record(
         action=action[:64],
         target=target[:256],
         outcome=outcome[:16],
-        details=details or {},
+        details={**_subject_of(session, target), **(details or {})},
     )
     entry.digest = _digest(entry, before or FIRST_DIGEST)
     session.add(entry)
@@ -82,6 +88,27 @@ def record(
     if on_kept is not None:
         event.listen(session, "after_commit", lambda _: on_kept(entry), once=True)
     return entry
+
+
+def _subject_of(session: Session, target: str) -> dict[str, str]:
+    """Return whom a target is about, as far as it is a job, a series or a study."""
+    named = _SUBJECT.match(target)
+    if named is None or len(named["number"]) > _MOST_DIGITS:
+        return {}
+    query = select(Study.study_instance_uid, Study.patient_id)
+    number = int(named["number"])
+    match named["kind"]:
+        case "job":
+            query = query.join(Job, Job.study_id == Study.id).where(Job.id == number)
+        case "series":
+            query = query.join(Series, Series.study_id == Study.id).where(Series.id == number)
+        case _:
+            query = query.where(Study.id == number)
+    found = session.execute(query).first()
+    if found is None:
+        return {}
+    patient = {"patient": found.patient_id} if found.patient_id else {}
+    return {"study": found.study_instance_uid, **patient}
 
 
 def audit_page(
@@ -107,10 +134,24 @@ def audit_page(
 
 def first_broken(session: Session) -> int | None:
     """Follow the whole chain; the number of the first record that does not fit, or ``None``."""
-    before = FIRST_DIGEST
-    for entry in session.scalars(
-        select(AuditRecord).order_by(AuditRecord.id).execution_options(yield_per=1000)
-    ):
+    return first_misfit(
+        session.scalars(
+            select(AuditRecord).order_by(AuditRecord.id).execution_options(yield_per=1000)
+        )
+    )
+
+
+def first_misfit(entries: Iterable[AuditRecord], before: str = FIRST_DIGEST) -> int | None:
+    """Return the number of the first of these records that does not fit the one before it.
+
+    Parameters
+    ----------
+    entries
+        Records in order.
+    before
+        Digest of the one before them.
+    """
+    for entry in entries:
         if entry.digest != _digest(entry, before):
             return entry.id
         before = entry.digest

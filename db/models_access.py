@@ -1,4 +1,4 @@
-"""The tables of the dashboard's people: accounts, sessions, tokens, and what they did."""
+"""The tables of the dashboard's people: accounts, sessions, tokens, what they did, who is told."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Boolean, ForeignKey, Index, Integer, String
+from sqlalchemy import Boolean, ForeignKey, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.base import Base
@@ -121,3 +121,23 @@ class AuditRecord(Base):
     outcome: Mapped[str] = mapped_column(String(16), default="success")
     details: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
     digest: Mapped[str] = mapped_column(DIGEST)
+
+
+class AuditPosition(Base):
+    """How far the trail has come to one collector: see `db.audit_positions`.
+
+    `record_id` with `digest` is the last record that it has; 0 before the first. `claimed_by` is
+    the token of who sends just now.
+    """
+
+    __tablename__ = "audit_position"
+
+    collector: Mapped[str] = mapped_column(String(128), primary_key=True)
+    record_id: Mapped[int] = mapped_column(BigId, default=0)
+    digest: Mapped[str] = mapped_column(DIGEST)
+    sent_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    failures: Mapped[int] = mapped_column(Integer, default=0)
+    sentence: Mapped[str] = mapped_column(Text, default="")
+    next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    claimed_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    claimed_by: Mapped[str] = mapped_column(String(32), default="")

@@ -160,10 +160,10 @@ def withdraw(
     The node does not give them out any more; each destination is sent a note that rejects them.
     Destinations without rejection_notes in node.yaml are named, with what to remove there by hand.
     """
-    from dashboard.audit_messages import append_message
     from deploy.node_database import database_url_of
     from dicom_node.errors import DicomNodeError
     from dicom_node.objects.fallback_key_objects import Rejection
+    from workflows.audit_messages import into_file
     from workflows.node import open_node
     from workflows.settings import Home
     from workflows.withdrawal import withdraw as withdraw_results
@@ -175,11 +175,9 @@ def withdraw(
     with _home_errors():
         database_url_of(home)
         node = open_node(Home(home.expanduser().resolve()), role="operator")
-        title, trail = node.settings.node.ae_title, node.home.log / "audit.log"
         try:
             outcomes = withdraw_results(
-                node, number, Rejection(reason), because.strip(), _who(),
-                lambda entry: append_message(entry, title, trail),
+                node, number, Rejection(reason), because.strip(), _who(), into_file(node)
             )  # fmt: skip
         except DicomNodeError as error:
             _fail(f"{error.sentence[:1].upper()}{error.sentence[1:]}.")

@@ -22,6 +22,7 @@ def export_reviews(
     """
     from db.audit import record
     from deploy.node_database import changing
+    from workflows.audit_messages import into_file
     from workflows.node import open_node
     from workflows.settings import Home
     from workflows.training_export import export_reviews as export
@@ -41,6 +42,7 @@ def export_reviews(
                 account="command line",
                 action="reviews.export",
                 details={"findings": told.written.total()},
+                on_kept=into_file(node),
             )
         node.database.dispose()
     except (ConfigurationError, OSError) as error:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the programs of other authors that the tests talk to: DCMTK (senders), Orthanc (PACS),
 # chromium (a person at the dashboard), axe-core (its judge), nginx and OHIF (a radiologist's viewer);
-# and WordNet, whose synonyms METEOR counts.
+# and WordNet, whose synonyms METEOR counts, and rsyslog (who collects the audit trail).
 # Only as root on Debian or Ubuntu, OHIF and axe-core wherever npm is; elsewhere it says which tests
 # are left out.
 # Never fails: each test that needs a peer looks for it and skips with the reason.
@@ -46,12 +46,15 @@ command -v Orthanc >/dev/null || [ -x /usr/sbin/Orthanc ] || missing+=(orthanc)
 [ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || missing+=(orthanc-dicomweb)
 [ -x /usr/sbin/nginx ] || missing+=(nginx-light)
 [ -e /usr/share/wordnet/data.noun ] || missing+=(wordnet-base)
+[ -x /usr/sbin/rsyslogd ] || missing+=(rsyslog)
+ls /usr/lib/*/rsyslog/lmnsd_gtls.so >/dev/null 2>&1 || missing+=(rsyslog-gnutls)
 [ "${#missing[@]}" -eq 0 ] && exit 0
 
 say_left_out() {
   echo "Left out: the tests that need ${missing[*]} ($1)."
   echo "They run where DCMTK is at /usr/bin/storescu, Orthanc at /usr/sbin/Orthanc, chromium at"
-  echo "/usr/bin/chromium, nginx at /usr/sbin/nginx and WordNet in /usr/share/wordnet."
+  echo "/usr/bin/chromium, nginx at /usr/sbin/nginx, rsyslog at /usr/sbin/rsyslogd and WordNet in"
+  echo "/usr/share/wordnet."
 }
 
 if [ "$(id -u)" -ne 0 ]; then

@@ -26,6 +26,7 @@ SWEEP_TASK: Final = "unibiomed.sweep"
 RETENTION_TASK: Final = "unibiomed.clean_up"
 ECHO_TASK: Final = "unibiomed.echo_destinations"
 NOTICE_TASK: Final = "unibiomed.send_notices"
+AUDIT_TASK: Final = "unibiomed.send_audit"
 COMMITMENT_TASK: Final = "unibiomed.report_commitments"
 WORKLIST_TASK: Final = "unibiomed.perform_worklists"
 
@@ -39,6 +40,7 @@ QUEUES: Final[Mapping[str, str]] = MappingProxyType(
         RETENTION_TASK: "io",
         ECHO_TASK: "deliver",
         NOTICE_TASK: "io",
+        AUDIT_TASK: "io",
         COMMITMENT_TASK: "deliver",
         WORKLIST_TASK: "deliver",
     }

@@ -7,8 +7,15 @@ from pathlib import Path
 
 from dicom_node.peers import Peer, Peers
 from dicom_node.services.association import Destination, ListenerSettings, Timeouts
-from dicom_node.services.tls import ProfileName, Tls, fingerprints, server_context
+from dicom_node.services.tls import (
+    ProfileName,
+    Tls,
+    client_context,
+    fingerprints,
+    server_context,
+)
 from dicom_node.services.web_connection import OAuth2, WebDestination
+from workflows.audit_settings import CollectorSettings
 from workflows.configuration import Configuration
 from workflows.destination_settings import (
     AeDestinationSettings,
@@ -90,6 +97,21 @@ def web_tls_of(settings: NodeSettings) -> ssl.SSLContext | None:
     if pinned or tls.authorities is not None:
         context.verify_mode = ssl.CERT_OPTIONAL
     return context
+
+
+def collector_tls_of(settings: NodeSettings, collector: CollectorSettings) -> ssl.SSLContext | None:
+    """Return the context for a collector of the audit trail; None where it is without TLS.
+
+    Raises
+    ------
+    dicom_node.errors.FinalError
+        A file cannot be used; the sentence names it.
+    """
+    if collector.transport != "tls":
+        return None
+    tls = settings.tls
+    pinned = (Path(collector.certificate),) if collector.certificate else ()
+    return client_context(_tls(tls, pinned, collector.tls_profile or tls.profile))
 
 
 def _tls(tls: TlsSettings, pinned: tuple[Path, ...], profile: ProfileName) -> Tls:

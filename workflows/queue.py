@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from workflows.configuration import Configuration
 from workflows.dispatch import (
+    AUDIT_TASK,
     COMMITMENT_TASK,
     ECHO_TASK,
     NOTICE_TASK,
@@ -40,6 +41,7 @@ _DEPTH: Final = 100
 _RETENTION_SECONDS: Final = 3600.0
 _ECHO_SECONDS: Final = 120.0
 _NOTICE_SECONDS: Final = 10.0
+_AUDIT_SECONDS: Final = 5.0
 
 
 def silence_of(configuration: Configuration) -> str | None:
@@ -164,6 +166,11 @@ def _schedule(configuration: Configuration) -> dict[str, Any]:
             "task": NOTICE_TASK,
             "schedule": _NOTICE_SECONDS,
             "options": {"expires": _NOTICE_SECONDS, "priority": 9},
+        },
+        "audit": {
+            "task": AUDIT_TASK,
+            "schedule": _AUDIT_SECONDS,
+            "options": {"expires": _AUDIT_SECONDS, "priority": 9},
         },
     }
 

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from dicom_node.peers import Service
 from dicom_node.services.tls import ProfileName
+from workflows.audit_settings import CollectorSettings
 from workflows.dashboard_settings import DashboardSettings
 from workflows.destination_settings import (
     AnyDestination,
@@ -252,6 +253,7 @@ class NodeSettings(Settings):
     retention: RetentionSettings = RetentionSettings()
     dashboard: DashboardSettings = DashboardSettings()
     notices: tuple[NoticeSettings, ...] = ()
+    audit: tuple[CollectorSettings, ...] = ()
     peers: tuple[PeerSettings, ...] = ()
     destinations: tuple[AnyDestination, ...] = ()
     worklists: tuple[WorklistSettings, ...] = ()
@@ -277,6 +279,7 @@ class NodeSettings(Settings):
                         "users": tuple(beside(one, "certificate") for one in self.dicomweb.users)
                     }
                 ),
+                "audit": tuple(beside(one, "certificate") for one in self.audit),
                 "peers": tuple(beside(peer, "certificate") for peer in self.peers),
                 "destinations": tuple(beside(one, "certificate") for one in self.destinations),
                 "worklists": tuple(beside(one, "certificate") for one in self.worklists),

@@ -29,6 +29,8 @@ def _duplicates(settings: NodeSettings, marked: MarkedYaml) -> Iterable[Configur
         "peers": [peer.name for peer in settings.peers],
         "destinations": [destination.name for destination in settings.destinations],
         "worklists": [worklist.name for worklist in settings.worklists],
+        "notices": [channel.name for channel in settings.notices],
+        "audit": [collector.name for collector in settings.audit],
     }
     for section, section_names in names.items():
         seen: dict[str, int] = {}

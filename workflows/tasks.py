@@ -28,8 +28,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.jobs import JobState
 from db.session import is_passing
 from workflows import consider, delivery, queue, retention, stages
+from workflows.audit_sending import send_audit
 from workflows.committing import report_commitments
 from workflows.dispatch import (
+    AUDIT_TASK,
     COMMITMENT_TASK,
     ECHO_TASK,
     NOTICE_TASK,
@@ -139,6 +141,12 @@ def echo() -> None:
 def tell() -> None:
     """Send the notices about jobs that ended."""
     send_notices(process.node)
+
+
+@app.task(name=AUDIT_TASK)
+def send_trail() -> None:
+    """Send the audit trail to the site's collectors."""
+    send_audit(process.node)
 
 
 @after_setup_logger.connect(weak=False)

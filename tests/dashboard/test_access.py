@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 from xml.etree import ElementTree
 
 import pytest
@@ -13,6 +14,8 @@ from db.models_access import Role
 from tests.dashboard.conftest import PASSWORD, Browser, csrf_of
 from tests.workflows.nodes import Clock
 from workflows.node import Node
+
+DETAIL = "ParticipantObjectDetail"
 
 
 def test_without_login_a_page_leads_to_the_login_and_back(browser: Browser) -> None:
@@ -112,6 +115,10 @@ def test_audit_messages_are_written_as_dicom_words_them(browser: Browser, node: 
     assert codes == ["110114", "110114"]
     who = [one.find("ActiveParticipant").attrib["UserID"] for one in messages]  # type: ignore[union-attr]
     assert who == ["viewer", "<b>&"]
+    told = [
+        {base64.b64decode(detail.attrib["value"]).decode() for detail in one.iter(DETAIL)}
+        for one in messages
+    ]
     with node.database.reading() as session:
         kept = [one.digest for one in audit_page(session).records]
-    assert all(digest in line for digest, line in zip(reversed(kept), lines, strict=True))
+    assert all(digest in details for digest, details in zip(reversed(kept), told, strict=True))

@@ -50,6 +50,7 @@ ROLES_OF_THE_API = {
     "PUT /api/people/{number}": "admin",
     "GET /api/audit": "admin",
     "GET /api/audit/chain": "admin",
+    "GET /api/audit/collectors": "admin",
     "GET /api/openapi.json": "viewer",
     "GET /api/docs": "viewer",
     "GET /metrics": "viewer",
