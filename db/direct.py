@@ -10,13 +10,21 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import Any, Final, Protocol
 
-from sqlalchemy import Connection, Insert, Update
-from sqlalchemy.engine import Dialect
+from sqlalchemy import Column, Connection, Insert, Select, Update, bindparam, select, tuple_
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
+from db.columns import UtcDateTime
+
 Row = Mapping[str, Any]
+# The moment of a batch goes into several tables, and takes longer to write as text than to store.
+_MOMENTS: Final = 256
+_moment: Final = lru_cache(_MOMENTS)(
+    UtcDateTime().dialect_impl(sqlite.dialect()).bind_processor(sqlite.dialect()) or str
+)
 
 
 class Statement(Protocol):
@@ -38,31 +46,60 @@ class PlainStatement:
         return result.all() if result.returns_rows else ()
 
 
+class PlainLookup:
+    """Looks rows up by their keys, all at once, and locks them in the order of the keys.
+
+    Parameters
+    ----------
+    returned
+        What is asked for.
+    key
+        The columns of the key; a row of values names them in this order.
+    """
+
+    def __init__(self, returned: Sequence[Column[Any]], key: Sequence[Column[Any]]) -> None:
+        self._select = (
+            select(*returned)
+            .where(tuple_(*key).in_(bindparam("keys", expanding=True)))
+            .order_by(*key)
+            .with_for_update()
+        )
+
+    def run(self, connection: Connection, rows: Sequence[Row]) -> Sequence[Any]:
+        """Run it; see `Statement`."""
+        keys = [tuple(row.values()) for row in rows]
+        return connection.execute(self._select, {"keys": keys}).all()
+
+
 class DirectStatement:
     """A statement that SQLAlchemy wrote and SQLite's cursor runs.
 
     Parameters
     ----------
     statement
-        An INSERT of whole rows (what a row leaves out gets the column's default) or an UPDATE
-        with named parameters. Returned columns must be of types that need no conversion.
-    dialect
-        SQLite's.
+        An INSERT of whole rows (what a row leaves out gets the column's default), or an UPDATE or
+        SELECT with named parameters. Returned columns must be of types that need no conversion.
     """
 
-    def __init__(self, statement: Insert | Update, dialect: Dialect) -> None:
+    def __init__(self, statement: Insert | Update | Select[Any]) -> None:
+        dialect = sqlite.dialect()
         compiled: Any = statement.compile(dialect=dialect)
+        columns: Any = {} if isinstance(statement, Select) else statement.table.c
         self._sql = str(compiled)
-        self._places: list[tuple[str, Callable[[Any], Any] | None, Any]] = []
-        for name in compiled.positiontup:
+        self._defaults: list[Any] = []
+        self._places: dict[str, tuple[list[int], Callable[[Any], Any] | None]] = {}
+        for place, name in enumerate(compiled.positiontup):
             bind = compiled.binds[name]
-            column = statement.table.c.get(name)
+            column = columns.get(name)
             default: Any = column.default if column is not None else None
             value = bind.value
             if default is not None:
                 value = default.arg(None) if default.is_callable else default.arg
             process = bind.type.dialect_impl(dialect).bind_processor(dialect)
-            self._places.append((name, process, process(value) if process else value))
+            self._defaults.append(process(value) if process else value)
+            if isinstance(bind.type, UtcDateTime):
+                process = _moment
+            self._places.setdefault(name, ([], process))[0].append(place)
 
     def run(self, connection: Connection, rows: Sequence[Row]) -> Sequence[Any]:
         """Run it; see `Statement`. Errors are SQLAlchemy's, as everywhere."""
@@ -80,7 +117,9 @@ class DirectStatement:
         return returned
 
     def _values(self, row: Row) -> list[Any]:
-        return [
-            constant if name not in row else process(row[name]) if process else row[name]
-            for name, process, constant in self._places
-        ]
+        values = self._defaults.copy()
+        for name, value in row.items():
+            places, process = self._places[name]
+            for place in places:
+                values[place] = process(value) if process else value
+        return values

@@ -110,8 +110,8 @@ def register_arrivals(connection: Connection, arrivals: Sequence[Arrival]) -> li
     if not arrivals:
         return []
     statements = registration_statements(connection.dialect.name)
-    studies = _upsert_studies(connection, statements, arrivals)
-    series = _upsert_series(connection, statements, arrivals, studies)
+    studies = _studies(connection, statements, arrivals)
+    series = _series(connection, statements, arrivals, studies)
     new, back = _insert_instances(connection, statements, arrivals, studies, series)
     pairs = sorted({(one.sop_class_uid, one.transfer_syntax_uid) for one in arrivals})
     statements.syntaxes.run(
@@ -156,57 +156,69 @@ def _identity(arrival: Arrival, series: Mapping[tuple[str, str], int]) -> _Ident
     return series_id, arrival.sop_instance_uid, arrival.sha256
 
 
-def _upsert_studies(
+def _studies(
     connection: Connection, statements: Statements, arrivals: Sequence[Arrival]
 ) -> dict[str, int]:
-    rows: dict[str, dict[str, Any]] = {}
+    """Give the studies' numbers, each held until the commit; those that are new are inserted."""
+    first: dict[str, Arrival] = {}
     for arrival in arrivals:
-        row = rows.get(arrival.study_instance_uid)
-        if row is None:
-            rows[arrival.study_instance_uid] = {
-                "study_instance_uid": arrival.study_instance_uid,
-                **taken(arrival.attributes, STUDY_FIELDS),
-                **name_keys(arrival.attributes),
-                "first_received_at": arrival.received_at,
-                "last_received_at": arrival.received_at,
-                "arrivals": 1,
-                "number_of_instances": 0,
-                "conflicts": 0,
-            }
-        else:
-            row["last_received_at"] = max(row["last_received_at"], arrival.received_at)
-            row["arrivals"] += 1
+        first.setdefault(arrival.study_instance_uid, arrival)
     # In the order of their UIDs: two listeners that lock the same rows must not cross.
-    ordered = [rows[uid] for uid in sorted(rows)]
-    return {uid: id_ for id_, uid in statements.studies.run(connection, ordered)}
+    keys = [{"study_instance_uid": uid} for uid in sorted(first)]
+    numbers = {uid: id_ for id_, uid in statements.known_studies.run(connection, keys)}
+    rows = [
+        {
+            "study_instance_uid": uid,
+            **taken(first[uid].attributes, STUDY_FIELDS),
+            **name_keys(first[uid].attributes),
+            "first_received_at": first[uid].received_at,
+            "last_received_at": first[uid].received_at,
+            "arrivals": 0,
+            "number_of_instances": 0,
+            "conflicts": 0,
+        }
+        for uid in sorted(first.keys() - numbers.keys())
+    ]
+    if rows:
+        numbers |= {uid: id_ for id_, uid in statements.studies.run(connection, rows)}
+    return numbers
 
 
-def _upsert_series(
+def _series(
     connection: Connection,
     statements: Statements,
     arrivals: Sequence[Arrival],
     studies: Mapping[str, int],
 ) -> dict[tuple[str, str], int]:
-    rows: dict[tuple[int, str], dict[str, Any]] = {}
+    """Give the numbers of the series; those that are new are inserted."""
+    first: dict[tuple[int, str], Arrival] = {}
     for arrival in arrivals:
-        key = (studies[arrival.study_instance_uid], arrival.series_instance_uid)
-        if key not in rows:
-            rows[key] = {
-                "study_id": key[0],
-                "series_instance_uid": key[1],
-                **taken(arrival.attributes, SERIES_FIELDS),
-                "attributes": {
-                    keyword: plain_text(text)
-                    for keyword, text in arrival.attributes.items()
-                    if keyword not in NAMED
-                },
-                "number_of_instances": 0,
-            }
-    by_id = {id_: uid for uid, id_ in studies.items()}
-    ordered = [rows[key] for key in sorted(rows)]
+        first.setdefault(
+            (studies[arrival.study_instance_uid], arrival.series_instance_uid), arrival
+        )
+    keys = [{"study_id": study_id, "series_instance_uid": uid} for study_id, uid in sorted(first)]
+    found = statements.known_series.run(connection, keys)
+    numbers = {(study_id, uid): id_ for id_, study_id, uid in found}
+    rows = [
+        {
+            "study_id": key[0],
+            "series_instance_uid": key[1],
+            **taken(first[key].attributes, SERIES_FIELDS),
+            "attributes": {
+                keyword: plain_text(text)
+                for keyword, text in first[key].attributes.items()
+                if keyword not in NAMED
+            },
+            "number_of_instances": 0,
+        }
+        for key in sorted(first.keys() - numbers.keys())
+    ]
+    if rows:
+        made = statements.series.run(connection, rows)
+        numbers |= {(study_id, uid): id_ for id_, study_id, uid in made}
     return {
-        (by_id[study_id], uid): id_
-        for id_, study_id, uid in statements.series.run(connection, ordered)
+        (arrival.study_instance_uid, arrival.series_instance_uid): numbers[key]
+        for key, arrival in first.items()
     }
 
 
@@ -303,24 +315,29 @@ def _count(
     registered: Sequence[Registered],
     series: Mapping[tuple[str, str], int],
 ) -> None:
-    of_study: dict[int, list[int]] = {}
+    """Note of each study when its last instance came, and how many came; of each series, too."""
+    of_study: dict[int, dict[str, Any]] = {}
     of_series: dict[int, int] = {}
     for arrival, one in zip(arrivals, registered, strict=True):
-        if one.outcome == "same":
-            continue
-        counts = of_study.setdefault(one.study_id, [0, 0])
-        counts[one.outcome == "conflict"] += 1
+        row = of_study.setdefault(
+            one.study_id,
+            {
+                "of_id": one.study_id,
+                "last": arrival.received_at,
+                "arrived": 0,
+                "new": 0,
+                "beside": 0,
+            },
+        )
+        row["last"] = max(row["last"], arrival.received_at)
+        row["arrived"] += 1
         if one.outcome == "new":
+            row["new"] += 1
             key = series[arrival.study_instance_uid, arrival.series_instance_uid]
             of_series[key] = of_series.get(key, 0) + 1
-    if of_study:
-        statements.study_counts.run(
-            connection,
-            [
-                {"of_id": study_id, "new": new, "beside": beside}
-                for study_id, (new, beside) in sorted(of_study.items())
-            ],
-        )
+        elif one.outcome == "conflict":
+            row["beside"] += 1
+    statements.study_clocks.run(connection, [of_study[key] for key in sorted(of_study)])
     if of_series:
         statements.series_counts.run(
             connection,
