@@ -72,7 +72,7 @@ class Archive:
         self.sync_directory = DirectorySync()
         self.fsync_covers_names = fsync_covers_names(self.root)
         self._guard = threading.Lock()
-        self._made: dict[Path, None] = {}
+        self._made: dict[str, None] = {}
         self._rooms: deque[memoryview] = deque(maxlen=_ROOMS_KEPT)
         for directory in (self.incoming, self.studies, self._quarantine, self._results):
             directory.mkdir(parents=True, exist_ok=True)
@@ -150,7 +150,7 @@ class Archive:
         path = directory / name
         digest = hashlib.sha256(data).hexdigest()
         with full_disk_named(self.root):
-            self._make_directory(directory)
+            self._make_directory(str(directory))
             same = path.exists() and path.read_bytes() == data
             if not same:
                 self._replace(path, data)
@@ -239,32 +239,33 @@ class Archive:
             for series in sorted(study.iterdir()):
                 yield from sorted(series.glob("*.dcm"))
 
-    def series_directory(self, study_instance_uid: str, series_instance_uid: str) -> Path:
+    def series_directory(self, study_instance_uid: str, series_instance_uid: str) -> str:
         """Return the series' folder, made durable with its parents if new. UIDs must be valid."""
-        directory = self.studies / study_instance_uid / series_instance_uid
+        directory = f"{self.studies}/{study_instance_uid}/{series_instance_uid}"
         self._make_directory(directory)
         return directory
 
-    def forget_directory(self, directory: Path) -> None:
+    def forget_directory(self, directory: str) -> None:
         """Forget that ``directory`` was made durable: someone removed it."""
         with self._guard:
             self._made.pop(directory, None)
 
-    def _make_directory(self, directory: Path) -> None:
-        """Make ``directory`` and its parent, and return when both entries are durable.
+    def _make_directory(self, name: str) -> None:
+        """Make a folder and its parent, and return when both entries are durable.
 
         That a folder is there does not say that it is durable: another thread may be on its way to
         the fsync. So only what this process has synced itself is believed.
         """
         with self._guard:
-            if directory in self._made:
+            if name in self._made:
                 return
+        directory = Path(name)
         directory.parent.mkdir(exist_ok=True)
         directory.mkdir(exist_ok=True)
         self.sync_directory(directory.parent)
         self.sync_directory(directory.parent.parent)
         with self._guard:
-            self._made[directory] = None
+            self._made[name] = None
             if len(self._made) > _REMEMBERED:
                 self._made.pop(next(iter(self._made)))
 
@@ -277,4 +278,5 @@ class Archive:
             os.replace(temporary, path)
         finally:
             os.close(descriptor)
-            temporary.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)

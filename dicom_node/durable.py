@@ -90,7 +90,7 @@ def fsync_covers_names(directory: Path) -> bool:
     return kind in _JOURNALED
 
 
-def fsync_file(path: Path) -> None:
+def fsync_file(path: str) -> None:
     """Make the content of a file durable that someone else wrote."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -121,10 +121,10 @@ def full_disk_named(where: Path) -> Iterator[None]:
         raise
 
 
-def open_temporary(directory: Path) -> tuple[int, Path]:
+def open_temporary(directory: Path) -> tuple[int, str]:
     """Open a new file that ``Archive.sweep_incoming`` leaves alone as long as it is open."""
     while True:
-        path = directory / f"{secrets.token_hex(10)}.part"
+        path = f"{directory}/{secrets.token_hex(10)}.part"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.fstat(descriptor).st_nlink:
@@ -192,7 +192,7 @@ def write_past_cache(descriptor: int, data: memoryview, is_direct: bool) -> bool
     return False
 
 
-def link_if_absent(source: Path, target: Path) -> bool:
+def link_if_absent(source: str | Path, target: str | Path) -> bool:
     """Give a file the name ``target`` unless that is taken; whether it was given.
 
     The name ``source`` stays, but on a file system without hard links, where the file is renamed.
@@ -205,7 +205,7 @@ def link_if_absent(source: Path, target: Path) -> bool:
         if error.errno not in _NO_LINKS:
             raise
         # No atomic "only if absent" here, so look first.
-        if target.exists():
+        if os.path.exists(target):
             return False
         os.rename(source, target)
     return True

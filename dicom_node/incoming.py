@@ -209,12 +209,12 @@ class Incoming:
         with full_disk_named(archive.root):
             series = archive.series_directory(study_instance_uid, series_instance_uid)
             try:
-                target, outcome = self._place(series, sop_instance_uid)
+                name, outcome = self._place(series, sop_instance_uid)
             except FileNotFoundError:
                 # Retention took the emptied folder away since it was made: make it again, once.
                 archive.forget_directory(series)
                 archive.series_directory(study_instance_uid, series_instance_uid)
-                target, outcome = self._place(series, sop_instance_uid)
+                name, outcome = self._place(series, sop_instance_uid)
             # Named first, then synced: on a journaling file system one commit makes bytes and name
             # durable, where syncing the bytes before the name would cost two. A power cut between
             # may leave a torn file under its name; nobody was told that it is kept, and the
@@ -225,10 +225,11 @@ class Incoming:
             # Also for "same": who linked the first copy may not have come to its fsync yet.
             if outcome == "same" or not archive.fsync_covers_names:
                 if outcome == "same":
-                    fsync_file(target)
-                archive.sync_directory(series)
+                    fsync_file(f"{series}/{name}")
+                archive.sync_directory(Path(series))
         self.discard()
-        return StoredFile(archive.relative(target), self.size, self.sha256, outcome)
+        path = f"studies/{study_instance_uid}/{series_instance_uid}/{name}"
+        return StoredFile(path, self.size, self._digest.hexdigest(), outcome)
 
     def quarantine(self, reason: str, origin: dict[str, str]) -> Path:
         """Keep the object aside, with the reason, durable; returns the file's path."""
@@ -251,17 +252,18 @@ class Incoming:
             self._held = 0
             self._archive.take_room_back(room)
             with suppress(FileNotFoundError):
-                self.temporary.unlink()
+                os.unlink(self.temporary)
 
-    def _place(self, series: Path, sop_instance_uid: str) -> tuple[Path, Outcome]:
+    def _place(self, series: str, sop_instance_uid: str) -> tuple[str, Outcome]:
         """Give the file its name in the series' folder, if need be beside another of its UID."""
-        target = series / f"{sop_instance_uid}.dcm"
-        if link_if_absent(self.temporary, target):
-            return target, "new"
-        if self._same_data_set(target):
-            return target, "same"
-        target = series / f"{sop_instance_uid}~{self.sha256[:16]}.dcm"
-        return target, "conflict" if link_if_absent(self.temporary, target) else "same"
+        name = f"{sop_instance_uid}.dcm"
+        if link_if_absent(self.temporary, f"{series}/{name}"):
+            return name, "new"
+        if self._same_data_set(Path(series, name)):
+            return name, "same"
+        name = f"{sop_instance_uid}~{self.sha256[:16]}.dcm"
+        is_new = link_if_absent(self.temporary, f"{series}/{name}")
+        return name, "conflict" if is_new else "same"
 
     def _same_data_set(self, path: Path) -> bool:
         """Whether the file at ``path`` has this data set in this transfer syntax."""

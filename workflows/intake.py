@@ -18,6 +18,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -35,6 +36,8 @@ LOGGER = logging.getLogger(__name__)
 _GATHER_SECONDS: Final = 0.002
 # An association in full flow hands in an instance each few milliseconds.
 _SENDING_SECONDS: Final = 0.02
+# Many more than associations may be open: then refusals have piled up while the database was away.
+_LONGEST_QUEUE: Final = 4096
 
 Entry = Arrival | Quarantined | Refusal | AssociationEnded
 
@@ -124,7 +127,10 @@ class Registrar:
         self._batch = batch
         self._deadline_seconds = deadline_seconds
         self._now = now
-        self._queue: queue.Queue[_Waiting | None] = queue.Queue(maxsize=4096)
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        # The writer's alone, from its first batch on: to take one from the pool for each batch and
+        # give it back takes longer than to write the batch.
+        self._connection: Connection | None = None
         self._sent_at: dict[str, float] = {}
         self._thread = threading.Thread(target=self._run, name="registrar", daemon=True)
         self._stopping = threading.Event()
@@ -195,12 +201,11 @@ class Registrar:
         waiting = _Waiting(entry, time.monotonic() + self._deadline_seconds)
         if self._stopping.is_set():
             raise RetriableError("the node is stopping; send again when it is back")
-        try:
-            self._queue.put(waiting, timeout=self._deadline_seconds)
-        except queue.Full as error:
+        if self._queue.qsize() >= _LONGEST_QUEUE:
             raise RetriableError(
                 "the node's database does not keep up with what is received; send again later"
-            ) from error
+            )
+        self._queue.put(waiting)
         return waiting
 
     def _submit_unwatched(self, entry: AssociationEnded | Refusal) -> None:
@@ -226,6 +231,7 @@ class Registrar:
             # sees that it is gone, and is started anew.
             self._stopping.set()
             self._turn_away()
+            self._disconnect()
 
     def _turn_away(self) -> None:
         """Answer what nobody will write any more."""
@@ -270,6 +276,7 @@ class Registrar:
             try:
                 released = self._commit(entries)
             except SQLAlchemyError as error:
+                self._disconnect()
                 if not is_passing(error):
                     self._write_one_by_one(entries, error)
                     return
@@ -279,6 +286,7 @@ class Registrar:
             # The writer's boundary: values that the driver cannot take (it raises errors of its
             # own, as UnicodeEncodeError) fail their entry, and not the thread all senders need.
             except Exception as error:
+                self._disconnect()
                 self._write_one_by_one(entries, error)
                 return
             else:
@@ -297,13 +305,22 @@ class Registrar:
         arrivals = [one.entry for one in entries if isinstance(one.entry, Arrival)]
         others = [one.entry for one in entries if not isinstance(one.entry, Arrival)]
         released: list[int] = []
-        with self._database.transaction() as connection:
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = self._database.engine.connect()
+        with connection.begin():
             register_arrivals(connection, arrivals)
             if others:
                 # Its commit is only a flush: the transaction is the connection's.
                 with Session(bind=connection) as session, session.begin():
                     released = self._record(session, others)
         return released
+
+    def _disconnect(self) -> None:
+        """Let go of the connection: the next batch takes one that was looked at."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _write_one_by_one(self, entries: Sequence[_Waiting], error: Exception) -> None:
         """Find the entry that the database will never take; the others get in."""

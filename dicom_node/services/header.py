@@ -79,6 +79,9 @@ _NUMBERS: Final = frozenset({"Rows", "Columns"})
 _LONG_LENGTH: Final = frozenset(
     {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 )
+_SHORT_LENGTH: Final = frozenset(
+    b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
+)
 _UNDEFINED: Final = 0xFFFFFFFF
 _ITEM: Final = 0xFFFEE000
 _ITEM_END: Final = 0xFFFEE00D
@@ -111,6 +114,7 @@ class _Walk:
         self._tag = struct.Struct(order + "HH")
         self._short = struct.Struct(order + "H")
         self._long = struct.Struct(order + "I")
+        self._plain = struct.Struct(order + ("HHI" if implicit else "HH2sH"))
         self._start = 0
         self._window = b""
         self._elements = 0
@@ -151,13 +155,25 @@ class _Walk:
         (length,) = self._short.unpack_from(head, 6)
         return tag, vr, length, offset + 8
 
+    def _plain_header(self, offset: int) -> tuple[int, bytes, int, int]:
+        """Do what :meth:`_header` does, at once for an element that is nothing special."""
+        start = offset - self._start
+        if 0 <= start <= len(self._window) - 8:
+            if self._implicit:
+                group, element, length = self._plain.unpack_from(self._window, start)
+                return group << 16 | element, b"", length, offset + 8
+            group, element, vr, length = self._plain.unpack_from(self._window, start)
+            if vr in _SHORT_LENGTH:
+                return group << 16 | element, vr, length, offset + 8
+        return self._header(offset, self._implicit)
+
     def run(self) -> None:
         """Walk the whole data set, gathering the wanted values."""
         offset = 0
         # Up to 7 odd bytes at the end are no element; writers that pad so exist, and readers pass
         # over it.
         while self._size - offset >= 8 and self._elements < _MAX_ELEMENTS:
-            tag, vr, length, value = self._header(offset, self._implicit)
+            tag, vr, length, value = self._plain_header(offset)
             if tag == 0 and self._is_padding(offset):
                 return
             if tag <= 0x0000FFFF or tag >> 16 == 0xFFFE:
@@ -323,7 +339,9 @@ def _text(value: bytes, charsets: list[str]) -> str:
             text = value.decode(encodings[0], "replace")
         else:
             text = decode_bytes(value, encodings, {0x5C, 0x5E, 0x3D})
-    return "".join(c for c in text if c.isprintable()).strip()
+    if not text.isprintable():
+        text = "".join(c for c in text if c.isprintable())
+    return text.strip()
 
 
 def _shown(tag: int) -> str:
