@@ -69,6 +69,11 @@ class DirectSocket(AssociationSocket):
         self._begin += count
         return piece
 
+    @property
+    def holds_more(self) -> bool:
+        """Whether more was read than was taken."""
+        return self._end > self._begin
+
     def forget(self) -> None:
         """Let go of what was read ahead, and of the room for it: the association is over.
 
@@ -121,7 +126,7 @@ class DirectSocket(AssociationSocket):
     def has_something(self) -> bool:
         """Whether there is something to read at once, be it the end of the connection."""
         connection = self.socket
-        if connection is None or self._end > self._begin:
+        if connection is None or self.holds_more:
             return True
         self._begin = self._end = 0
         if isinstance(connection, ssl.SSLSocket):

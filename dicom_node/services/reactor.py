@@ -160,27 +160,35 @@ class DirectUpperLayer(DULServiceProvider):
             self.state_machine.do_action(event)
 
     def _read_pdu_data(self) -> None:
-        """Read one PDU; P-DATA on an established association goes the short way."""
+        """Read a PDU, and what more of its message has come already."""
+        while self._read_pdu() and self.in_message and self._direct.connection.holds_more:
+            pass
+
+    def _read_pdu(self) -> bool:
+        """Read one PDU; True if it was P-DATA that went the short way, as it does in Sta6."""
         connection = self._direct.connection
         header = connection.take(_HEADER.size)
         if header is None:
             self.event_queue.put(_CONNECTION_CLOSED)
-            return
+            return False
         kind, length = _HEADER.unpack(header)
         is_data = kind == _P_DATA_TF and self.state_machine.current_state == "Sta6"
         if length > (_MAX_P_DATA_PDU if is_data else _MAX_OTHER_PDU):
             LOGGER.error("A PDU of type %02X with %d bytes is too long to be one", kind, length)
             self.event_queue.put(_INVALID_PDU)
-            return
+            return False
         if not is_data:
             connection.give_back(_HEADER.size)
             super()._read_pdu_data()
-            return
+            return False
         body = connection.take(length)
         if body is None:
             self.event_queue.put(_CONNECTION_CLOSED)
-        elif not self._messages.take(body):
+            return False
+        if not self._messages.take(body):
             self.event_queue.put(_INVALID_PDU)
+            return False
+        return True
 
 
 class DirectDimse(DIMSEServiceProvider):
