@@ -81,6 +81,12 @@ class Database:
         with Session(self._reading_engine, expire_on_commit=False) as session:
             yield session
 
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Give a connection for writing, without a session; commit or roll back as there."""
+        with self.engine.begin() as connection:
+            yield connection
+
     def upgrade(self, revision: str = "head") -> None:
         """Bring the schema to a revision, safely when several processes start at once."""
         with self.engine.connect() as connection:
