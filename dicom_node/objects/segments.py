@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dicom_node.errors import FinalError
+from dicom_node.objects.colours import told_apart
 from dicom_node.objects.terminology import Codes, Term, describe
 from inference.findings import Finding, Interpretation, Mask
 
@@ -23,6 +24,8 @@ class Segment:
         Segment Number, from 1 without gaps.
     index
         Index of the finding in the interpretation, from 0.
+    term
+        The target's; its colour is that of the segment, which no other one of the object has.
     """
 
     number: int
@@ -45,7 +48,11 @@ def segments_of(interpretation: Interpretation, codes: Codes = Codes.ALL) -> tup
         for index, finding in enumerate(interpretation.findings)
         if finding.mask is not None
     ]
+    terms = [describe(finding.target, codes) for _, finding in with_mask]
+    colours = told_apart([term.colour for term in terms])
     return tuple(
-        Segment(number, index, finding, describe(finding.target, codes))
-        for number, (index, finding) in enumerate(with_mask, start=1)
+        Segment(number, index, finding, replace(term, colour=colour))
+        for number, ((index, finding), term, colour) in enumerate(
+            zip(with_mask, terms, colours, strict=True), start=1
+        )
     )

@@ -15,15 +15,14 @@ from __future__ import annotations
 import csv
 import enum
 import functools
-import hashlib
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 
-from highdicom.color import CIELabColor
 from highdicom.sr import CodedConcept
+
+from dicom_node.objects.colours import colour_of_words
 
 TABLE = "terminology.csv"
 
@@ -193,20 +192,6 @@ def _colour(text: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _colour_of_words(words: str) -> tuple[int, int, int]:
-    """Draw a colour from the words themselves: the same in every job, seldom near another's.
-
-    Hue, chroma (40..70) and lightness (50..80) in CIELab, in which equal steps look equally far,
-    so that a mask is seen on dark and on light tissue.
-    """
-    digest = hashlib.sha256(words.encode("utf-8", "replace")).digest()
-    hue = int.from_bytes(digest[:2]) / 65536 * 2 * math.pi
-    chroma, lightness = 40 + 30 * digest[2] / 255, 50 + 30 * digest[3] / 255
-    lab = CIELabColor(lightness, chroma * math.cos(hue), chroma * math.sin(hue))
-    red, green, blue = lab.to_rgb(clip=True)  # screens show less of cyan
-    return round(red), round(green), round(blue)
-
-
 def _normal(words: str) -> str:
     return re.sub(r"[\s_]+", " ", words).strip().lower()
 
@@ -220,7 +205,7 @@ def _described(target: str) -> Term:
     term = _table().find(kind) if kind != _normal(target) else None
     region = _table().find(place) if place else None
     if term is None:
-        term = _fallback(kind, region, _colour_of_words(_normal(target)))
+        term = _fallback(kind, region, colour_of_words(_normal(target)))
     if region is not None and region.is_anatomy and not term.is_anatomy:
         term = replace(
             term,
