@@ -36,6 +36,7 @@ from dashboard.errors import answer_errors, unexpected
 from dashboard.images import Images
 from dashboard.limits import BodyLimit
 from dashboard.live import Changes
+from dashboard.rendering import load_templates
 from workflows.node import Node
 from workflows.reloading import Reloading
 
@@ -66,6 +67,7 @@ def create_app(node: Node) -> FastAPI:
 
     @asynccontextmanager
     async def run(app: FastAPI) -> AsyncIterator[None]:
+        load_templates()
         async with changes.watching():
             yield
 

@@ -16,10 +16,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-__all__ = ["Assets", "folder_address"]
+__all__ = ["KEPT_FOR_GOOD", "Assets", "files_under", "folder_address"]
 
 _FOLDER: Final = Path(__file__).parent / "static"
-_KEPT_FOR_GOOD: Final = "public, max-age=31536000, immutable"
+KEPT_FOR_GOOD: Final = "public, max-age=31536000, immutable"
 _METHODS: Final = ("GET", "HEAD")
 
 
@@ -42,6 +42,12 @@ def folder_address() -> str:
     return f"/static/{digest.hexdigest()[:16]}"
 
 
+def files_under(folder: str, suffix: str) -> list[str]:
+    """Return the names of the files in a folder with a suffix, as they stand in addresses."""
+    names = (name for name in _contents() if name.startswith(f"{folder}/"))
+    return [name for name in names if name.endswith(suffix)]
+
+
 class Assets:
     """Serves the files from memory; to be mounted at `folder_address`."""
 
@@ -50,7 +56,7 @@ class Assets:
             f"{folder_address()}/{name}": Response(
                 content,
                 media_type=mimetypes.guess_type(name)[0],
-                headers={"Cache-Control": _KEPT_FOR_GOOD},
+                headers={"Cache-Control": KEPT_FOR_GOOD},
             )
             for name, content in _contents().items()
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from fastapi import Request
@@ -16,6 +17,7 @@ from db.models import ResultRecord
 from db.questions import AskedQuestion
 from db.results import findings_of, results_of
 from db.reviews import edited_findings
+from dicom_node.errors import DicomNodeError
 from dicom_node.objects.segmentation_reading import FrameMask, read_segmentation
 from workflows.node import Node
 from workflows.questions import question_folder, segments_of_answer
@@ -104,6 +106,11 @@ class Images:
             return pack(first)
 
         return self._frames.get((place.path, place.etag), make)
+
+    def foresee(self, job_id: int, index: int) -> None:
+        """Have a frame ready for who asks for it in a moment; what is wrong is told then."""
+        with suppress(DicomNodeError):
+            self.frame(self.stack_of_job(job_id), index)
 
     def masks_of_job(self, job_id: int) -> PackedMasks:
         """Return all masks of a job's segmentation on the job's frames, and what people edited."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, HTTPException, Path, Query, Request
+from starlette.background import BackgroundTask
 from starlette.responses import RedirectResponse, Response
 
 from dashboard.access import NodeOf, Operator, Viewer
@@ -14,7 +15,7 @@ from dashboard.auditing import note
 from dashboard.entry import local_target
 from dashboard.images import images_of
 from dashboard.rendering import render, say
-from dashboard.scenes import first_slice, scene_of_page
+from dashboard.scenes import first_frame, scene_of_page
 from dashboard.timeline import timeline_of
 from db.figures import filter_values
 from db.jobs import JobState, job_as_json, jobs_of_study, list_jobs
@@ -132,8 +133,10 @@ def job_page(request: Request, node: NodeOf, actor: Viewer, job_id: Number) -> R
     if request.headers.get("x-live") is None:
         with node.database.session() as session:
             note(session, request, "job.view", target=f"job {job_id}")
-    scene = scene_of_page(node, images_of(request), job_id)
-    return render(
+    images = images_of(request)
+    scene = scene_of_page(node, images, job_id)
+    index = first_frame(scene, request.query_params.get("slice", ""))
+    page = render(
         request,
         "job.html",
         job=job,
@@ -142,8 +145,12 @@ def job_page(request: Request, node: NodeOf, actor: Viewer, job_id: Number) -> R
         timeline=timeline_of(job["stages"], node.now()),
         viewer_link=viewer_link(node, job),
         scene=scene,
-        first_slice=first_slice(scene, request.query_params.get("slice", "")),
+        first_slice=None if index is None else scene["frames_url"].format(frame=index),
     )
+    if index is not None and request.headers.get("x-live") is None:
+        # Decoded while the page is on its way; the browser asks for it as soon as it has its head.
+        page.background = BackgroundTask(images.foresee, job_id, index)
+    return page
 
 
 def viewer_link(node: Node, job: dict[str, Any]) -> str | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from dashboard.access import NodeOf, Viewer
+from dashboard.assets import KEPT_FOR_GOOD
 from dashboard.rendering import render, zone_of
 from db.audit_positions import collector_states
 from db.figures import (
@@ -167,11 +168,20 @@ def forecast(depth: int, per_hour: list[Hour], now: datetime) -> Forecast:
 
 
 @router.get("/site.css")
-def site_colour(node: NodeOf) -> Response:
-    """Give the site's colour, and black or white on it, whichever is read better (WCAG 2.2)."""
+def site_colour(
+    node: NodeOf, named: Annotated[str, Query(alias="colour", max_length=16)] = ""
+) -> Response:
+    """Give the site's colour, and black or white on it, whichever is read better (WCAG 2.2).
+
+    Pages name the colour in the address, so that browsers keep the answer until it is another one.
+    """
     colour = node.settings.dashboard.colour
     on_site = "#ffffff" if _luminance(colour) < 0.183 else "#10181d"
-    return Response(f":root {{ --site: {colour}; --on-site: {on_site}; }}\n", media_type="text/css")
+    return Response(
+        f":root {{ --site: {colour}; --on-site: {on_site}; }}\n",
+        media_type="text/css",
+        headers={"Cache-Control": KEPT_FOR_GOOD} if named == colour else None,
+    )
 
 
 def _luminance(colour: str) -> float:

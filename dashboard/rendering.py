@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
 from dashboard.access import Role, find_actor, node_of
-from dashboard.assets import folder_address
+from dashboard.assets import files_under, folder_address
 from db.states import END_STATES, JobState
 from dicom_node.plain_text import one_line
 
@@ -146,8 +146,16 @@ def environment() -> Environment:
         states=list(JobState),
         end_states={str(state) for state in END_STATES},
         static=folder_address(),
+        viewer_modules=files_under("viewer", ".js"),
+        viewer_styles=files_under("viewer", ".css"),
     )
     return made
+
+
+def load_templates() -> None:
+    """Compile all templates now: the first reader of a page would wait for it to be done."""
+    for name in environment().list_templates():
+        environment().get_template(name)
 
 
 MENU: Final = (
@@ -220,6 +228,7 @@ def render(
             node_address=f"{settings.node.ae_title}, port {settings.node.port}",
             version=_version(),
             site=settings.dashboard.site or settings.node.name,
+            colour=settings.dashboard.colour,
             theme=_chosen(request, "theme", ("light", "dark")),
             masked=_chosen(request, "masked", ("yes", "no")) == "yes",
             zone=local(now, "%Z"),
@@ -256,4 +265,14 @@ def _chosen(request: Request, cookie: str, known: tuple[str, ...]) -> str:
     return value if value in known else ""
 
 
-__all__ = ["as_time", "environment", "find_actor", "plain", "render", "say", "size", "zone_of"]
+__all__ = [
+    "as_time",
+    "environment",
+    "find_actor",
+    "load_templates",
+    "plain",
+    "render",
+    "say",
+    "size",
+    "zone_of",
+]

@@ -18,7 +18,7 @@ from workflows.node import Node
 
 __all__ = [
     "answer_scene",
-    "first_slice",
+    "first_frame",
     "job_scene",
     "measured_words",
     "scene_of_page",
@@ -66,8 +66,8 @@ def scene_of_page(node: Node, images: Images, job_id: int) -> dict[str, Any] | N
         return None
 
 
-def first_slice(scene: Mapping[str, Any] | None, asked: str) -> str | None:
-    """Return the address of the frame that the viewer shows first; None without images.
+def first_frame(scene: Mapping[str, Any] | None, asked: str) -> int | None:
+    """Return the index of the frame that the viewer shows first; None without images.
 
     Parameters
     ----------
@@ -78,11 +78,10 @@ def first_slice(scene: Mapping[str, Any] | None, asked: str) -> str | None:
     """
     if scene is None or not scene["frames"]:
         return None
-    index = scene["start"]
+    index: int = scene["start"]
     if asked.isascii() and asked.isdecimal():
         index = min(scene["frames"], max(1, int(asked[:9]))) - 1
-    address: str = scene["frames_url"].format(frame=index)
-    return address
+    return index
 
 
 def series_scene(stack: Stack, series_id: int, number: int) -> dict[str, Any]:

@@ -33,9 +33,9 @@ export class Frame {
 
 function measure(values) {
   const step = Math.max(1, Math.floor(values.length / 20000));
-  const some = [];
-  for (let i = 0; i < values.length; i += step) some.push(values[i]);
-  some.sort((a, b) => a - b);
+  const some = new values.constructor(Math.ceil(values.length / step));
+  for (let i = 0; i < some.length; i += 1) some[i] = values[i * step];
+  some.sort(); // by number, as typed arrays do
   const part = (share) => some[Math.min(some.length - 1, Math.floor(share * some.length))];
   return { low: some[0], high: some[some.length - 1], most: [part(0.005), part(0.995)] };
 }

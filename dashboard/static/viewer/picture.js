@@ -38,6 +38,12 @@ export class Picture {
     });
   }
 
+  /** Resolves when what was asked for is drawn. */
+  drawn() {
+    if (!this.pending) return Promise.resolve();
+    return new Promise((resolve) => this.canvas.addEventListener("drawn", resolve, { once: true }));
+  }
+
   /** Put the whole picture into the canvas. */
   fit() {
     this.zoom = 1;

@@ -35,13 +35,11 @@ export class Viewer extends EventTarget {
   /** Show the first frame, then the masks, then what the address asks for. */
   async start() {
     // The image comes first: the node would decode it and unpack the masks at the same time.
-    await this.frames.get(this.index).catch(() => {}); // Told by `show`.
-    const masks = this.scene.masks_url ? Masks.fetch(this.scene.masks_url) : null;
-    masks?.catch(() => {}); // Told below.
     await this.show(this.index);
-    if (masks) {
+    if (this.first) await this.picture.drawn();
+    if (this.scene.masks_url) {
       try {
-        const came = await masks;
+        const came = await Masks.fetch(this.scene.masks_url);
         came.asModel = new Set(this.asked.asModel);
         this.setMasks(came);
       } catch (error) {
@@ -111,8 +109,8 @@ export class Viewer extends EventTarget {
       }
       return;
     }
-    this.frames.prefetch(wanted, direction);
     this.draw();
+    this.picture.drawn().then(() => turn === this.turn && this.frames.prefetch(wanted, direction));
   }
 
   // What the first frame tells: window, planes.
