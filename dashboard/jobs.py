@@ -135,7 +135,7 @@ def job_page(request: Request, node: NodeOf, actor: Viewer, job_id: Number) -> R
             note(session, request, "job.view", target=f"job {job_id}")
     images = images_of(request)
     scene = scene_of_page(node, images, job_id)
-    index = first_frame(scene, request.query_params.get("slice", ""))
+    index, first_slice = first_frame(scene, request.query_params.get("slice", ""))
     page = render(
         request,
         "job.html",
@@ -145,7 +145,7 @@ def job_page(request: Request, node: NodeOf, actor: Viewer, job_id: Number) -> R
         timeline=timeline_of(job["stages"], node.now()),
         viewer_link=viewer_link(node, job),
         scene=scene,
-        first_slice=None if index is None else scene["frames_url"].format(frame=index),
+        first_slice=first_slice,
     )
     if index is not None and request.headers.get("x-live") is None:
         # Decoded while the page is on its way; the browser asks for it as soon as it has its head.

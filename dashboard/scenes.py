@@ -66,8 +66,8 @@ def scene_of_page(node: Node, images: Images, job_id: int) -> dict[str, Any] | N
         return None
 
 
-def first_frame(scene: Mapping[str, Any] | None, asked: str) -> int | None:
-    """Return the index of the frame that the viewer shows first; None without images.
+def first_frame(scene: Mapping[str, Any] | None, asked: str) -> tuple[int, str] | tuple[None, None]:
+    """Return the index and the address of the frame that the viewer shows first.
 
     Parameters
     ----------
@@ -75,13 +75,18 @@ def first_frame(scene: Mapping[str, Any] | None, asked: str) -> int | None:
         Of the page.
     asked
         The number of a slice in the page's address, from 1; anything else asks for none.
+
+    Returns
+    -------
+    tuple
+        Of None where there are no images.
     """
     if scene is None or not scene["frames"]:
-        return None
+        return None, None
     index: int = scene["start"]
     if asked.isascii() and asked.isdecimal():
         index = min(scene["frames"], max(1, int(asked[:9]))) - 1
-    return index
+    return index, scene["frames_url"].format(frame=index)
 
 
 def series_scene(stack: Stack, series_id: int, number: int) -> dict[str, Any]:

@@ -86,10 +86,10 @@ def told_apart(wanted: Sequence[Colour]) -> tuple[Colour, ...]:
 def _palette() -> tuple[list[Colour], NDArray[np.float64]]:
     """Return what a screen shows well on dark and on light tissue, and it in CIELab (n, 3)."""
     levels = range(0, 256, _STEP)
-    colours = [(colour, cielab(colour)) for colour in itertools.product(levels, repeat=3)]
     seen = [
         (colour, lab)
-        for colour, lab in colours
+        for colour in itertools.product(levels, levels, levels)
+        for lab in [cielab(colour)]
         if _DARKEST <= lab[0] <= _LIGHTEST and math.hypot(lab[1], lab[2]) >= _PALEST
     ]
     return [colour for colour, _ in seen], np.array([lab for _, lab in seen])

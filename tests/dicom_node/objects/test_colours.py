@@ -41,7 +41,7 @@ def written(names: list[str], folder: Path) -> tuple[list[tuple[float, ...]], li
     assert built is not None
     file = folder / "segmentation.dcm"
     file.write_bytes(encode(built))
-    labs = []
+    labs: list[tuple[float, ...]] = []
     for item in built.SegmentSequence:
         colour = CIELabColor.from_dicom_value(tuple(item.RecommendedDisplayCIELabValue))
         labs.append((colour.l_star, colour.a_star, colour.b_star))
