@@ -1,12 +1,14 @@
 """IHE profiles: which actors and transactions are done, and which test shows it.
 
-A line stands here only for what the code does and a test proves; `tests/deploy/test_statement.py`
-looks that the tests are there.
+A line stands here only for what the code does and a test proves. The tests say so themselves, by
+the marker `ihe`; `tests/deploy/test_statement.py` holds the two against each other.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from itertools import product
 from typing import Final, NamedTuple
 
 from deploy.statement.markdown import table
@@ -20,12 +22,17 @@ class Transaction(NamedTuple):
     how
         By which service.
     shown_by
-        Files with the tests that prove it.
+        Tests that prove it, as pytest names them.
     """
 
     name: str
     how: str
     shown_by: tuple[str, ...]
+
+    @property
+    def numbers(self) -> list[str]:
+        """Its numbers in the Technical Framework: one for most."""
+        return re.findall(r"RAD-\d+", self.name)
 
 
 class Actor(NamedTuple):
@@ -37,13 +44,52 @@ class Actor(NamedTuple):
     transactions: tuple[Transaction, ...]
     left_out: str
 
+    @property
+    def acronym(self) -> str:
+        """The profile's, as ``AIW-I``."""
+        return self.profile.partition("(")[2].partition(")")[0]
 
-_DELIVERY: Final = ("tests/e2e/test_delivery.py",)
-_COMMITMENT: Final = ("tests/e2e/test_commitment.py", "tests/workflows/test_committing.py")
-_STORED_BY_WEB: Final = ("tests/workflows/test_delivery_web.py",)
-_QUERY: Final = ("tests/e2e/test_query_retrieve.py",)
-_WEB: Final = ("tests/e2e/test_dicomweb.py", "tests/workflows/test_dicomweb.py")
-_PERFORMER: Final = ("tests/workflows/test_performing.py", "tests/e2e/test_worklist.py")
+    def claims(self) -> Iterator[tuple[str, str, str, str]]:
+        """Yield each claim: acronym, actor, number of the transaction, test that shows it."""
+        for transaction in self.transactions:
+            for number, test in product(transaction.numbers, transaction.shown_by):
+                yield self.acronym, self.actor, number, test
+
+
+_DELIVERY: Final = ("tests/e2e/test_delivery.py::test_phantom_by_storescu",)
+_COMMITMENT: Final = (
+    "tests/e2e/test_commitment.py::test_orthanc_commits_to_results",
+    "tests/workflows/test_committing.py::test_a_report_hours_later_delivers_the_job",
+)
+_COMMITS: Final = (
+    "tests/e2e/test_commitment.py::test_the_node_commits_to_what_it_holds_and_says_what_it_lacks",
+)
+_NOTES: Final = ("tests/workflows/test_fallbacks.py::test_each_destination_gets_what_it_asks_for",)
+_STORED_BY_WEB: Final = (
+    "tests/workflows/test_delivery_web.py::test_results_are_stored_and_proven_at_orthanc",
+)
+_QUERY: Final = (
+    "tests/e2e/test_query_retrieve.py::test_studies_are_found_by_name_date_and_modality",
+    "tests/e2e/test_query_retrieve.py::test_results_are_found_and_retrieved_like_images",
+)
+_RETRIEVE: Final = (
+    "tests/e2e/test_query_retrieve.py::test_movescu_moves_a_study_to_a_known_entity",
+    "tests/e2e/test_query_retrieve.py::test_results_are_found_and_retrieved_like_images",
+)
+_WEB: Final = ("tests/e2e/test_dicomweb.py::test_a_study_in_by_stow_and_its_results_out_by_wado",)
+_PERFORMER: Final = ("tests/workflows/test_performing.py::test_from_claim_to_completion",)
+_FETCHES: Final = ("tests/workflows/test_performing.py::test_images_are_fetched_from_the_manager",)
+_MANAGER: Final = (
+    "tests/e2e/test_worklist.py::test_a_workitem_becomes_results_and_another_is_cancelled",
+)
+_STEPS: Final = (
+    "tests/workflows/test_announcing.py"
+    "::test_a_study_waits_for_its_procedure_step_and_its_last_instance",
+)
+_AVAILABLE: Final = (
+    "tests/workflows/test_announcing.py::test_a_notification_completes_a_study_before_it_was_quiet",
+)
+_REJECTION: Final = ("tests/workflows/test_withdrawal.py::test_the_note_goes_where_it_is_acted_on",)
 
 ACTORS: Final[tuple[Actor, ...]] = (
     Actor(
@@ -55,7 +101,7 @@ ACTORS: Final[tuple[Actor, ...]] = (
             Transaction("Evidence Documents Stored [RAD-43]", "C-STORE of SR", _DELIVERY),
             Transaction(
                 "Key Image Note Stored [RAD-29]", "C-STORE of KOS, where a destination asks",
-                ("tests/workflows/test_fallbacks.py",),
+                _NOTES,
             ),
             Transaction("Storage Commitment [RAD-10]", "N-ACTION, N-EVENT-REPORT", _COMMITMENT),
             Transaction("Store Instances Over the Web [RAD-108]", "STOW-RS", _STORED_BY_WEB),
@@ -69,7 +115,7 @@ ACTORS: Final[tuple[Actor, ...]] = (
         "of its own results, and of images while they are kept",
         (
             Transaction("Query Images [RAD-14]", "C-FIND", _QUERY),
-            Transaction("Retrieve Images [RAD-16]", "C-MOVE, C-GET", _QUERY),
+            Transaction("Retrieve Images [RAD-16]", "C-MOVE, C-GET", _RETRIEVE),
             Transaction("QIDO-RS Query [RAD-129]", "QIDO-RS", _WEB),
             Transaction("WADO-RS Retrieve [RAD-107]", "WADO-RS", _WEB),
         ),
@@ -86,7 +132,7 @@ ACTORS: Final[tuple[Actor, ...]] = (
             Transaction("Get UPS Workitem Contents [RAD-83]", "UPS-RS retrieve", _PERFORMER),
             Transaction("Update UPS Workitem [RAD-84]", "UPS-RS update", _PERFORMER),
             Transaction("Complete UPS Workitem [RAD-85]", "UPS-RS change of state", _PERFORMER),
-            Transaction("WADO-RS Retrieve [RAD-107]", "WADO-RS of the input", _PERFORMER),
+            Transaction("WADO-RS Retrieve [RAD-107]", "WADO-RS of the input", _FETCHES),
         ),
         "Subscriptions and event channels [RAD-86, RAD-87, RAD-109]: a wish to cancel is read in "
         "the workitem. DIMSE services of UPS.",
@@ -96,13 +142,13 @@ ACTORS: Final[tuple[Actor, ...]] = (
         "Task Manager",
         "Pull Workflow",
         (
-            Transaction("Create UPS Workitem [RAD-80]", "UPS-RS", _WEB),
-            Transaction("Query UPS Workitems [RAD-81]", "UPS-RS", _PERFORMER),
-            Transaction("Claim UPS Workitem [RAD-82]", "UPS-RS", _PERFORMER),
-            Transaction("Get UPS Workitem Contents [RAD-83]", "UPS-RS", _PERFORMER),
-            Transaction("Update UPS Workitem [RAD-84]", "UPS-RS", _PERFORMER),
-            Transaction("Complete UPS Workitem [RAD-85]", "UPS-RS", _PERFORMER),
-            Transaction("Request UPS Workitem Cancellation [RAD-88]", "UPS-RS", _PERFORMER),
+            Transaction("Create UPS Workitem [RAD-80]", "UPS-RS", _MANAGER),
+            Transaction("Query UPS Workitems [RAD-81]", "UPS-RS", _MANAGER),
+            Transaction("Claim UPS Workitem [RAD-82]", "UPS-RS", _MANAGER),
+            Transaction("Get UPS Workitem Contents [RAD-83]", "UPS-RS", _MANAGER),
+            Transaction("Update UPS Workitem [RAD-84]", "UPS-RS", _MANAGER),
+            Transaction("Complete UPS Workitem [RAD-85]", "UPS-RS", _MANAGER),
+            Transaction("Request UPS Workitem Cancellation [RAD-88]", "UPS-RS", _MANAGER),
         ),
         "Subscriptions and event channels [RAD-86, RAD-87, RAD-109]. DIMSE services of UPS.",
     ),
@@ -113,7 +159,7 @@ ACTORS: Final[tuple[Actor, ...]] = (
         (
             Transaction(
                 "Rejection Note Stored [RAD-66]", "C-STORE of KOS",
-                ("tests/workflows/test_withdrawal.py",),
+                _REJECTION,
             ),
         ),
         "Only results of this node are withdrawn. Corrected instances are new ones that name their "
@@ -126,14 +172,14 @@ ACTORS: Final[tuple[Actor, ...]] = (
         (
             Transaction(
                 "Modality Procedure Step In Progress [RAD-6], Completed [RAD-7]",
-                "N-CREATE, N-SET as SCP", ("tests/workflows/test_announcing.py",),
+                "N-CREATE, N-SET as SCP", _STEPS,
             ),
             Transaction(
                 "Instance Availability Notification [RAD-49]", "N-CREATE as SCP",
-                ("tests/workflows/test_announcing.py",),
+                _AVAILABLE,
             ),
             Transaction(
-                "Storage Commitment [RAD-10]", "as SCP", ("tests/e2e/test_commitment.py",)
+                "Storage Commitment [RAD-10]", "as SCP", _COMMITS
             ),
         ),
         "Everything that concerns orders and modality worklists: conformance to the profile as a "
@@ -157,7 +203,7 @@ def _transactions() -> Iterator[tuple[str, str, str, str]]:
     for one in ACTORS:
         who = f"{one.profile.partition(',')[0]}: {one.actor}"
         for transaction in one.transactions:
-            tests = ", ".join(f"`{path}`" for path in transaction.shown_by)
+            tests = ", ".join(f"`{test}`" for test in transaction.shown_by)
             yield who, transaction.name, transaction.how, tests
 
 

@@ -32,6 +32,7 @@ from dicom_node.services.query_retrieve_scp import QueryRetrieveScp
 from tests.workflows.managers import manager_of
 from tests.workflows.whole_node import make_node
 
+THIS = "tests/deploy/test_statement.py"
 ROOT = Path(__file__).parents[2]
 
 
@@ -115,10 +116,36 @@ def test_the_server_answers_just_the_addresses_of_the_page(tmp_path: Path) -> No
     assert {one.transaction for one in ADDRESSES} == set(KINDS)
 
 
-def test_no_claim_of_ihe_without_a_test() -> None:
+def test_the_claims_of_ihe_are_those_of_the_tests(request: pytest.FixtureRequest) -> None:
+    """Each claim has a test that says so, each such test a claim; both ways, test by test."""
     assert set(PAGES) == {"conformance.md", "ihe.md"}
-    for actor in ACTORS:
-        assert actor.left_out
-        for transaction in actor.transactions:
-            for path in transaction.shown_by:
-                assert (ROOT / path).is_file(), (transaction.name, path)
+    assert all(actor.left_out and actor.transactions for actor in ACTORS)
+    claimed = {claim for actor in ACTORS for claim in actor.claims()}
+    assert all(one.numbers and one.shown_by for actor in ACTORS for one in actor.transactions)
+    files = {test.partition("::")[0] for *_, test in claimed}
+    written = sorted(
+        path for path in (ROOT / "tests").rglob("test_*.py") if "mark.ihe(" in path.read_text()
+    )
+    assert {path.relative_to(ROOT).as_posix() for path in written} - {THIS} == files
+    shown = {
+        (*mark[:2], number, test)
+        for test, mark in collected(request, written)
+        for number in mark[2:]
+    }
+    assert shown == claimed
+
+
+def collected(
+    request: pytest.FixtureRequest, files: list[Path]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the tests that pytest finds in files, and what each says that it shows."""
+    for path in files:
+        module = pytest.Module.from_parent(request.session, path=path)
+        for item in module.collect():
+            if not isinstance(item, pytest.Function):
+                continue
+            marks = list(item.iter_markers("ihe"))
+            left_out = [*item.iter_markers("skip"), *item.iter_markers("xfail")]
+            assert not marks or not left_out, f"{item.name} shows nothing while it is left out"
+            name = f"{path.relative_to(ROOT).as_posix()}::{item.originalname}"
+            yield from ((name, mark.args) for mark in marks)

@@ -73,6 +73,7 @@ def introduce(pacs: OrthancPacs, port: int) -> None:
     urllib.request.urlopen(put, timeout=30).read()
 
 
+@pytest.mark.ihe("AIR", "Evidence Creator", "RAD-10")
 def test_orthanc_commits_to_results(node: Node, pacs: OrthancPacs, tmp_path: Path) -> None:
     job_id = encoded_job(node, ["pacs"])
     with listening(node, tmp_path / "listener.log") as (_, port):
@@ -92,6 +93,7 @@ def _state(node: Node, job_id: int) -> JobState:
         return session.get_one(Job, job_id).state
 
 
+@pytest.mark.ihe("SWF.b", "Evidence Creator, Image Manager (in part)", "RAD-10")
 def test_the_node_commits_to_what_it_holds_and_says_what_it_lacks(
     node: Node, pacs: OrthancPacs, tmp_path: Path
 ) -> None:

@@ -51,6 +51,7 @@ def results_at_the_pacs(pacs: OrthancPacs, job: dict[str, object], folder: Path)
     }
 
 
+@pytest.mark.ihe("AIR", "Evidence Creator", "RAD-18", "RAD-43")
 def test_phantom_by_storescu(
     node: Node, pacs: OrthancPacs, phantom_files: list[Path], tmp_path: Path
 ) -> None:

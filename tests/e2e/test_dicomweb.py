@@ -20,6 +20,7 @@ PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.ihe("AIR", "Image Manager / Image Archive", "RAD-129", "RAD-107")
 def test_a_study_in_by_stow_and_its_results_out_by_wado(
     node: Node, pacs: OrthancPacs, tmp_path: Path
 ) -> None:

@@ -118,6 +118,7 @@ def served(
     node.database.dispose()
 
 
+@pytest.mark.ihe("AIR", "Image Manager / Image Archive", "RAD-14")
 def test_studies_are_found_by_name_date_and_modality(served: Served) -> None:
     done = dcmtk(ECHOSCU, "-aet", "READER", "-aec", "UNIBIOMED", LOOPBACK, str(served.port))
     assert done.returncode == 0
@@ -340,6 +341,7 @@ def move(served: Served, study: str, cancel_after: int = 0) -> list[tuple[Any, A
     return answers
 
 
+@pytest.mark.ihe("AIR", "Image Manager / Image Archive", "RAD-16")
 def test_movescu_moves_a_study_to_a_known_entity(served: Served, tmp_path: Path) -> None:
     paths = [path for path in served.files.values() if "Study3" in str(path)]
     study = served.study_of(paths[0])
@@ -393,6 +395,7 @@ def test_orthanc_queries_and_retrieves(served: Served, pacs: OrthancPacs) -> Non
     }
 
 
+@pytest.mark.ihe("AIR", "Image Manager / Image Archive", "RAD-14", "RAD-16")
 def test_results_are_found_and_retrieved_like_images(served: Served, tmp_path: Path) -> None:
     path = next(path for path in served.files.values() if "Study3" in str(path))
     source = served.node.archive.write_result(1, "segmentation.dcm", _segmentation(path))

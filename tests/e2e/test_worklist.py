@@ -76,6 +76,9 @@ def manager(tmp_path: Path) -> Iterator[ManagerNode]:
         there.database.dispose()
 
 
+@pytest.mark.ihe(
+    "AIW-I", "Task Manager", "RAD-80", "RAD-81", "RAD-82", "RAD-83", "RAD-84", "RAD-85", "RAD-88"
+)
 def test_a_workitem_becomes_results_and_another_is_cancelled(
     node: Node, manager: ManagerNode, tmp_path: Path
 ) -> None:

@@ -113,6 +113,7 @@ def waiting(node: Node) -> str:
         return job.wait_reason if job.state == "waiting" else str(job.state)
 
 
+@pytest.mark.ihe("SWF.b", "Evidence Creator, Image Manager (in part)", "RAD-6", "RAD-7")
 def test_a_study_waits_for_its_procedure_step_and_its_last_instance(
     node: Node, clock: Clock, ris: Association, paths: list[Path]
 ) -> None:
@@ -143,6 +144,7 @@ def test_a_step_that_never_ends_does_not_hold_a_study_for_ever(
     assert waiting(node) == "queued"
 
 
+@pytest.mark.ihe("SWF.b", "Evidence Creator, Image Manager (in part)", "RAD-49")
 def test_a_notification_completes_a_study_before_it_was_quiet(
     node: Node, clock: Clock, ris: Association, paths: list[Path]
 ) -> None:

@@ -83,6 +83,7 @@ def reported(node: Node, ae_title: str, report: Report) -> bool:
         return ledger.reported(ae_title, report)
 
 
+@pytest.mark.ihe("AIR", "Evidence Creator", "RAD-10")
 def test_a_report_hours_later_delivers_the_job(
     node: Node, pacs: Pacs, clock: Clock, committing: list[Dataset]
 ) -> None:

@@ -51,6 +51,7 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrthancPacs]:
         yield running
 
 
+@pytest.mark.ihe("AIR", "Evidence Creator", "RAD-108")
 def test_results_are_stored_and_proven_at_orthanc(
     tmp_path: Path, sqlite_database: Database, clock: Clock, orthanc: OrthancPacs
 ) -> None:

@@ -59,6 +59,7 @@ def rich() -> Iterator[Pacs]:
     pacs.stop()
 
 
+@pytest.mark.ihe("AIR", "Evidence Creator", "RAD-29")
 def test_each_destination_gets_what_it_asks_for(tmp_path: Path, poor: Pacs, rich: Pacs) -> None:
     clock = Clock()
     node = make_node(

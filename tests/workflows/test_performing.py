@@ -62,6 +62,7 @@ def claim_of(node: Node, uid: str = ITEM) -> Claim | None:
         return next((one for one in latest_claims(session, 10) if one.workitem_uid == uid), None)
 
 
+@pytest.mark.ihe("AIW-I", "Task Performer", "RAD-81", "RAD-82", "RAD-83", "RAD-84", "RAD-85")
 def test_from_claim_to_completion(
     tmp_path: Path, database: Database, clock: Clock, pacs: Pacs, manager: Manager
 ) -> None:
@@ -105,6 +106,7 @@ def test_from_claim_to_completion(
     assert claim is not None and (claim.state, claim.outcome) == ("ended", "COMPLETED")
 
 
+@pytest.mark.ihe("AIW-I", "Task Performer", "RAD-107")
 def test_images_are_fetched_from_the_manager(
     tmp_path: Path, sqlite_database: Database, clock: Clock, manager: Manager
 ) -> None:

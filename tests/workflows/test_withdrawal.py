@@ -75,6 +75,7 @@ def _interpret(node: Node, job_id: int) -> None:
     encode_job(node, job_id)
 
 
+@pytest.mark.ihe("IOCM", "Change Requester", "RAD-66")
 def test_the_note_goes_where_it_is_acted_on(node: Node, acting: Pacs, pacs: Pacs) -> None:
     deliver_job(node, 1)
     sent = list(acting.received)
