@@ -39,6 +39,10 @@ _MODIFIED: Final = (
 )
 
 
+# The 3072-bit group of RFC 7919, A.2: B.10 asks for 2048 bits and more.
+_FFDHE_GROUP: Final = Path(__file__).with_name("ffdhe3072.pem")
+
+
 class Profile(NamedTuple):
     """What a profile lets be negotiated.
 
@@ -123,6 +127,8 @@ def server_context(tls: Tls, *, mutual: bool = True) -> ssl.SSLContext:
     if tls.certificate is None:
         raise FinalError("TLS needs a certificate and a key: set tls.certificate and tls.key")
     context = _context(ssl.PROTOCOL_TLS_SERVER, tls)
+    # Without a group of its own a server takes no suite with DHE, whatever its list says.
+    context.load_dh_params(_FFDHE_GROUP)
     context.verify_mode = ssl.CERT_REQUIRED if mutual else ssl.CERT_NONE
     if mutual and tls.authorities is None and not tls.pinned:
         raise FinalError(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 
@@ -20,7 +20,7 @@ class Certificate:
     path: Path
     key_path: Path
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
     @property
     def fingerprint(self) -> str:
@@ -28,10 +28,18 @@ class Certificate:
 
 
 def make_certificate(
-    folder: Path, name: str, *, by: Certificate | None = None, days: float = 30
+    folder: Path,
+    name: str,
+    *,
+    by: Certificate | None = None,
+    days: float = 30,
+    is_rsa: bool = False,
 ) -> Certificate:
     """Write `name`.pem and `name`.key: signed by `by`, or an authority; `days` may be negative."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+    key = (
+        rsa.generate_private_key(65537, 2048) if is_rsa else ec.generate_private_key(ec.SECP256R1())
+    )
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
     builder = (

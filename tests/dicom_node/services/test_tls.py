@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import ssl
 import subprocess
@@ -12,11 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from dicom_node.counters import TLS_HANDSHAKES_FAILED
 from dicom_node.errors import FinalError
 from dicom_node.peers import Peer, Peers
+from dicom_node.services import tls as tls_module
 from dicom_node.services.association import Destination
 from dicom_node.services.storage_scu import send, verify
 from dicom_node.services.tls import (
+    PROFILES,
     ProfileName,
     Tls,
     certificates_in,
@@ -43,6 +47,7 @@ class Certificates:
     def __init__(self, folder: Path) -> None:
         self.authority = make_certificate(folder, "authority")
         self.node = make_certificate(folder, "node", by=self.authority)
+        self.node_rsa = make_certificate(folder, "node-rsa", by=self.authority, is_rsa=True)
         self.scanner = make_certificate(folder, "scanner", by=self.authority)
         self.second = make_certificate(folder, "second", by=self.authority)
         self.expired = make_certificate(folder, "expired", by=self.authority, days=-1)
@@ -63,6 +68,13 @@ class Certificates:
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+def need_openssl() -> str:
+    program = shutil.which("openssl")
+    if program is None:
+        pytest.skip("needs the program openssl")
+    return program
 
 
 StartSecure = Callable[..., Node]
@@ -93,7 +105,7 @@ def dcmtk_tls(
     )
 
 
-@pytest.mark.parametrize("profile", ["bcp195-rfc9325", "bcp195-nd", "tls13"])
+@pytest.mark.parametrize("profile", sorted(PROFILES))
 def test_dcmtk_stores_by_tls(
     start_secure: StartSecure,
     certificates: Certificates,
@@ -330,3 +342,79 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path, certificates: Certi
 def test_days_left(certificates: Certificates) -> None:
     assert 29 < days_left(certificates.node.certificate) <= 30
     assert days_left(certificates.expired.certificate) < 0
+
+
+@pytest.mark.parametrize(
+    ("profile", "version", "cipher", "is_taken"),
+    [
+        ("bcp195-rfc9325", "tls1_3", "TLS_AES_256_GCM_SHA384", True),
+        ("bcp195-rfc9325", "tls1_2", "ECDHE-ECDSA-AES128-GCM-SHA256", True),
+        ("bcp195-rfc9325", "tls1_2", "ECDHE-RSA-AES256-GCM-SHA384", True),
+        ("bcp195-rfc9325", "tls1_2", "ECDHE-ECDSA-AES256-CCM", False),
+        ("bcp195-rfc9325", "tls1_2", "ECDHE-RSA-AES256-SHA384", False),
+        ("bcp195-rfc9325", "tls1_2", "DHE-RSA-AES256-GCM-SHA384", False),
+        ("bcp195-rfc9325", "tls1_1", "DEFAULT@SECLEVEL=0", False),
+        ("bcp195-rfc9325-modified", "tls1_3", "TLS_AES_128_GCM_SHA256", True),
+        ("bcp195-rfc9325-modified", "tls1_2", "ECDHE-ECDSA-AES256-CCM", True),
+        ("bcp195-rfc9325-modified", "tls1_2", "ECDHE-RSA-CHACHA20-POLY1305", True),
+        ("bcp195-rfc9325-modified", "tls1_2", "ECDHE-ECDSA-AES256-SHA384", False),
+        ("bcp195-rfc9325-modified", "tls1_1", "DEFAULT@SECLEVEL=0", False),
+        ("bcp195-nd", "tls1_3", "TLS_AES_256_GCM_SHA384", True),
+        ("bcp195-nd", "tls1_2", "DHE-RSA-AES256-GCM-SHA384", True),
+        ("bcp195-nd", "tls1_2", "ECDHE-RSA-AES128-GCM-SHA256", True),
+        ("bcp195-nd", "tls1_2", "AES256-GCM-SHA384", False),
+        ("bcp195-nd", "tls1_1", "DEFAULT@SECLEVEL=0", False),
+        ("tls13", "tls1_3", "TLS_CHACHA20_POLY1305_SHA256", True),
+        ("tls13", "tls1_2", "ECDHE-ECDSA-AES256-GCM-SHA384", False),
+    ],
+)
+def test_each_profile_takes_what_it_names_and_nothing_older(
+    start_secure: StartSecure,
+    certificates: Certificates,
+    profile: ProfileName,
+    version: str,
+    cipher: str,
+    is_taken: bool,
+) -> None:
+    """Asked by OpenSSL's own client, for one version and one cipher suite at a time."""
+    # A suite with ECDSA needs such a key, one with RSA needs RSA.
+    ours = certificates.node if "ECDSA" in cipher else certificates.node_rsa
+    tls = replace(certificates.server, certificate=ours.path, key=ours.key_path, profile=profile)
+    node = start_secure(tls=tls)
+    suites = "-ciphersuites" if version == "tls1_3" else "-cipher"
+    counter = TLS_HANDSHAKES_FAILED.labels("dicom", "version_or_cipher")
+    before = counter._value.get()
+    asked = subprocess.run(
+        [need_openssl(), "s_client", "-connect", f"127.0.0.1:{node.scp.tls_port}",
+         f"-{version}", suites, cipher, "-cert", certificates.scanner.path,
+         "-key", certificates.scanner.key_path, "-CAfile", certificates.authority.path],
+        input="", capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    said = asked.stdout + asked.stderr
+    if is_taken:
+        assert f"Cipher is {cipher}" in said and "Verify return code: 0 (ok)" in said, said
+        assert node.refused.empty()
+        return
+    assert "Cipher is (NONE)" in said
+    assert "TLS profile" in node.refused.get(timeout=10).sentence
+    assert counter._value.get() == before + 1
+    assert verify(at(node, certificates.client(certificates.scanner)), "SENDER").ok
+
+
+def test_the_group_for_dhe_is_that_of_rfc_7919() -> None:
+    path = Path(tls_module.__file__).with_name("ffdhe3072.pem")
+    der = ssl.PEM_cert_to_DER_cert(
+        path.read_text().replace("DH PARAMETERS", "CERTIFICATE")  # the armour is the same
+    )
+    # A sequence that begins with an integer of 385 bytes: the prime (PKCS #3).
+    assert der[4:8] == b"\x02\x82\x01\x81"
+    prime = int.from_bytes(der[8:393])
+    # RFC 7919, A.2: p = 2^3072 - 2^3008 + (floor(2^2942 * e) + 2625351) * 2^64 - 1.
+    scale = 1 << 3100
+    term = euler = scale
+    for number in range(1, 1000):
+        term //= number
+        euler += term
+    floor = euler >> (3100 - 2942)
+    assert prime == (1 << 3072) - (1 << 3008) + ((floor + 2625351) << 64) - 1
+    assert der[393:396] == b"\x02\x01\x02", "the generator is 2"
