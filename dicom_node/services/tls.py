@@ -128,7 +128,7 @@ def server_context(tls: Tls, *, mutual: bool = True) -> ssl.SSLContext:
         raise FinalError("TLS needs a certificate and a key: set tls.certificate and tls.key")
     context = _context(ssl.PROTOCOL_TLS_SERVER, tls)
     # Without a group of its own a server takes no suite with DHE, whatever its list says.
-    context.load_dh_params(_FFDHE_GROUP)
+    context.load_dh_params(str(_FFDHE_GROUP))
     context.verify_mode = ssl.CERT_REQUIRED if mutual else ssl.CERT_NONE
     if mutual and tls.authorities is None and not tls.pinned:
         raise FinalError(
