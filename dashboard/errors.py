@@ -43,9 +43,14 @@ def answer_errors(app: FastAPI) -> None:
 
 def problem(request: Request, status: int, title: str, sentence: str) -> Response:
     """Answer with a page, or with JSON below ``/api``."""
-    if request.url.path.startswith("/api/"):
+    if _wants_json(request):
         return JSONResponse({"title": title, "detail": sentence}, status)
     return render(request, "problem.html", status_code=status, title=title, sentence=sentence)
+
+
+def _wants_json(request: Request) -> bool:
+    path = request.url.path
+    return path.startswith("/api/") and path != "/api/docs"
 
 
 def unexpected(request: Request, error: Exception) -> Response:
@@ -127,8 +132,8 @@ def _http(request: Request, error: Exception) -> Response:
 
 
 def _database(request: Request, error: Exception) -> Response:
-    _LOG.error("the database: %s", type(error).__name__)
     if not is_passing(error):
+        _LOG.error("the database did not understand: %s", type(error).__name__)
         return problem(
             request,
             500,
@@ -140,9 +145,15 @@ def _database(request: Request, error: Exception) -> Response:
         503,
         "The database does not answer",
         "Nothing is lost: what is received stays in the archive, and jobs go on afterwards. "
-        "This page tries again by itself.",
+        + _again(request),
     )
     response.headers["Retry-After"] = "3"
-    if request.method == "GET":
+    if request.method == "GET" and not _wants_json(request):
         response.headers["Refresh"] = "3"
     return response
+
+
+def _again(request: Request) -> str:
+    if request.method == "GET" and not _wants_json(request):
+        return "This page tries again by itself."
+    return "Nothing was changed; do it again in some seconds."

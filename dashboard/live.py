@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +25,6 @@ from db.session import DATABASE_ERRORS, Database
 router = APIRouter(include_in_schema=False)
 LOOK_SECONDS: Final = 1.0
 _ALIVE_SECONDS: Final = 15.0
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +93,7 @@ class Changes:
     async def _look(self) -> None:
         try:
             found = await asyncio.to_thread(self._changed)
-        except DATABASE_ERRORS as error:
-            if not self._away:
-                _LOG.warning("the database is away: %s", type(error).__name__)
+        except DATABASE_ERRORS:
             self._away = True
             self._tell(Event("away", {}))
             return

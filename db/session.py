@@ -11,12 +11,11 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
-DATABASE_ERRORS = (DBAPIError, PoolTimeoutError)
-"""What a database that is away, locked or asked wrongly raises; `is_passing` tells them apart."""
+from db.outage import DATABASE_ERRORS, Outage, is_passing
+
+__all__ = ["DATABASE_ERRORS", "Database", "is_passing", "migration_config"]
 _READING = "unibiomed_reading"
 
 
@@ -50,6 +49,7 @@ class Database:
         self.busy_seconds = busy_seconds
         self._flush_commits = flush_commits
         self._pid = os.getpid()
+        self._outage = Outage()
         self._engine = self._make_engine()
         # The same pool and events, but transactions that only read.
         self._reading_engine = self._engine.execution_options(**{_READING: True})
@@ -71,20 +71,27 @@ class Database:
     @contextmanager
     def session(self) -> Iterator[Session]:
         """Give a session for writing; commit at the end, roll back on any error."""
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+        with (
+            self._outage.watched(),
+            Session(self.engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield session
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """Give a session that only reads: one consistent view, and no writer has to wait."""
         _ = self.engine
-        with Session(self._reading_engine, expire_on_commit=False) as session:
+        with (
+            self._outage.watched(),
+            Session(self._reading_engine, expire_on_commit=False) as session,
+        ):
             yield session
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Give a connection for writing, without a session; commit or roll back as there."""
-        with self.engine.begin() as connection:
+        with self._outage.watched(), self.engine.begin() as connection:
             yield connection
 
     def upgrade(self, revision: str = "head") -> None:
@@ -142,17 +149,6 @@ def migration_config(connection: Connection | None = None) -> Config:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
     return config
-
-
-def is_passing(error: BaseException) -> bool:
-    """Say whether a database error may go away by itself.
-
-    Locked, disconnected, restarting, deadlocked or out of connections: yes. A broken constraint
-    or statement: no.
-    """
-    if isinstance(error, OperationalError | PoolTimeoutError):
-        return True
-    return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
 def _psycopg(url: str) -> str:

@@ -89,9 +89,7 @@ class Answering:
                     self._abandon()
             except SQLAlchemyError as error:
                 pause = _PAUSE_SECONDS
-                if is_passing(error):
-                    _LOG.warning("questions wait: the database is away (%s)", type(error).__name__)
-                else:
+                if not is_passing(error):
                     _LOG.exception("questions wait: the database did not understand")
 
 

@@ -280,9 +280,6 @@ class Registrar:
                 if not is_passing(error):
                     self._write_one_by_one(entries, error)
                     return
-                LOGGER.warning(
-                    "database unavailable (%s), %d entries wait", _cause(error), len(entries)
-                )
             # The writer's boundary: values that the driver cannot take (it raises errors of its
             # own, as UnicodeEncodeError) fail their entry, and not the thread all senders need.
             except Exception as error:

@@ -74,7 +74,20 @@ def _step(task: Callable[[int], Sequence[Dispatch]]) -> Callable[[int], None]:
         except SQLAlchemyError as error:
             if not is_passing(error):
                 raise
-            _LOG.warning("the database is away (%s); the sweep goes on", type(error).__name__)
+
+    return run
+
+
+def _periodic(task: Callable[[], None]) -> Callable[[], None]:
+    """Leave what the database does not answer now to the next round."""
+
+    @functools.wraps(task)
+    def run() -> None:
+        try:
+            task()
+        except SQLAlchemyError as error:
+            if not is_passing(error):
+                raise
 
     return run
 
@@ -108,42 +121,49 @@ def deliver_job(job_id: int) -> Sequence[Dispatch]:
 
 
 @app.task(name=SWEEP_TASK)
+@_periodic
 def sweep() -> None:
     """Free expired leases and announce what is due."""
     sweep_once(process.node, functools.partial(queue.send_within_depth, app))
 
 
 @app.task(name=RETENTION_TASK)
+@_periodic
 def clean_up() -> None:
     """Delete what is older than the settings say."""
     retention.clean_up(process.node)
 
 
 @app.task(name=COMMITMENT_TASK)
+@_periodic
 def commit() -> None:
     """Report to peers what the node commits to."""
     report_commitments(process.node)
 
 
 @app.task(name=WORKLIST_TASK)
+@_periodic
 def perform() -> None:
     """Do the work of worklists elsewhere."""
     perform_worklists(process.node)
 
 
 @app.task(name=ECHO_TASK)
+@_periodic
 def echo() -> None:
     """Ask the destinations whether they are there."""
     echo_destinations(process.node)
 
 
 @app.task(name=NOTICE_TASK)
+@_periodic
 def tell() -> None:
     """Send the notices about jobs that ended."""
     send_notices(process.node)
 
 
 @app.task(name=AUDIT_TASK)
+@_periodic
 def send_trail() -> None:
     """Send the audit trail to the site's collectors."""
     send_audit(process.node)

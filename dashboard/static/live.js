@@ -71,27 +71,51 @@ function concerns(jobs) {
   return job === undefined || jobs.includes(Number(job));
 }
 
-const source = new EventSource("/live");
+// What stands here may be old: said above the content, where the small lamp would not be seen.
+function stale(reason) {
+  const banner = document.getElementById("stale");
+  banner.hidden = reason === "";
+  const words = reason && `${reason} What stands here is how it was; the page goes on by itself.`;
+  if (banner.textContent !== words) banner.textContent = words;
+}
+
+const AGAIN = 3000;
+let source = null;
 let broken = false;
-source.addEventListener("open", () => {
-  show("good", "live");
-  if (broken) later();
-  broken = false;
-});
-source.addEventListener("error", () => {
-  broken = true;
-  show("bad", "the node does not answer");
-});
-source.addEventListener("away", () => show("bad", "the database is away"));
-source.addEventListener("back", () => {
-  show("good", "live");
-  later();
-});
-source.addEventListener("jobs", (event) => {
-  const { jobs } = JSON.parse(event.data);
-  document.dispatchEvent(new CustomEvent("node:jobs", { detail: jobs }));
-  if (concerns(jobs)) later();
-});
+
+function listen() {
+  source = new EventSource("/live");
+  source.addEventListener("open", () => {
+    show("good", "live");
+    stale("");
+    if (broken) later();
+    broken = false;
+  });
+  source.addEventListener("error", () => {
+    broken = true;
+    show("bad", "the node does not answer");
+    stale("The node does not answer.");
+    // After an answer other than 200 (the database was away, a proxy had nobody behind it) a
+    // browser gives up for good.
+    if (source.readyState === EventSource.CLOSED) setTimeout(listen, AGAIN);
+  });
+  source.addEventListener("away", () => {
+    show("bad", "the database is away");
+    stale("The database does not answer. What is received stays in the archive; nothing is lost.");
+  });
+  source.addEventListener("back", () => {
+    show("good", "live");
+    stale("");
+    later();
+  });
+  source.addEventListener("jobs", (event) => {
+    const { jobs } = JSON.parse(event.data);
+    document.dispatchEvent(new CustomEvent("node:jobs", { detail: jobs }));
+    if (concerns(jobs)) later();
+  });
+}
+
+listen();
 // Ages grow and clocks go on without any event.
 setInterval(() => {
   if (!document.hidden) later();

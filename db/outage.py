@@ -1,0 +1,69 @@
+"""A database that does not answer: said once when it begins, and once when it is over."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+DATABASE_ERRORS = (DBAPIError, PoolTimeoutError)
+"""What a database that is away, locked or asked wrongly raises; `is_passing` tells them apart."""
+_LOG = logging.getLogger(__name__)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Say whether a database error may go away by itself.
+
+    Locked, disconnected, restarting, deadlocked or out of connections: yes. A broken constraint
+    or statement: no.
+    """
+    if isinstance(error, OperationalError | PoolTimeoutError):
+        return True
+    return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
+class Outage:
+    """Watches what a process asks of the database, so that its log tells of an outage once.
+
+    Whoever asks still gets the error, and decides what it means there; it need not be logged.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._since: float | None = None
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Hear of what goes wrong, and of what goes well again, in a block."""
+        try:
+            yield
+        except DATABASE_ERRORS as error:
+            if is_passing(error):
+                self._begins(error)
+            raise
+        if self._since is not None:
+            self._ends()
+
+    def _begins(self, error: Exception) -> None:
+        with self._guard:
+            if self._since is not None:
+                return
+            self._since = time.monotonic()
+        _LOG.warning("the database does not answer (%s); work waits for it", _said(error))
+
+    def _ends(self) -> None:
+        with self._guard:
+            since, self._since = self._since, None
+        if since is not None:
+            _LOG.warning("the database answers again, after %.1f s", time.monotonic() - since)
+
+
+def _said(error: Exception) -> str:
+    """Return what the database said, without statement and detail: they may name patients."""
+    said = str(error.orig).strip() if isinstance(error, DBAPIError) else ""
+    return said.partition("\n")[0][:200] or type(error).__name__
