@@ -30,6 +30,7 @@ from dashboard import (
     site,
     studies,
     trail,
+    training_data,
     viewer_api,
 )
 from dashboard.errors import answer_errors, unexpected
@@ -80,13 +81,14 @@ def create_app(node: Node) -> FastAPI:
     app.state.images = Images(node)
     app.state.openid = openid.Waiting()
     app.state.growth = overview.Growth()
+    app.state.exports = training_data.Exports()
     app.state.routers = (
         entry.router,
         overview.router,
         jobs.router,
         live.router,
         openid.router,
-        api.router,
+        *api.ROUTERS,
         metrics.router,
         intake.router,
         rulebook.router,
@@ -97,6 +99,7 @@ def create_app(node: Node) -> FastAPI:
         site.router,
         viewer_api.router,
         reviews.router,
+        training_data.router,
         studies.router,
         questions.router,
     )

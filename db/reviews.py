@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,6 +22,7 @@ __all__ = [
     "agreement",
     "edited_findings",
     "last_reviews",
+    "reviewed_findings",
     "reviewed_jobs",
 ]
 
@@ -143,11 +144,15 @@ def agreement(session: Session) -> list[Agreement]:
     ]
 
 
-def reviewed_jobs(session: Session) -> Iterator[tuple[Job, dict[int, Review]]]:
-    """Give each job that somebody judged, with the verdicts that count, oldest first."""
-    ids = session.scalars(select(Review.job_id).distinct().order_by(Review.job_id)).all()
-    for job_id in ids:
-        yield session.get_one(Job, job_id), last_reviews(session, job_id)
+def reviewed_jobs(session: Session) -> list[int]:
+    """Return the jobs that somebody judged, oldest first."""
+    return list(session.scalars(select(Review.job_id).distinct().order_by(Review.job_id)))
+
+
+def reviewed_findings(session: Session) -> int:
+    """Count the findings that somebody judged."""
+    judged = select(Review.job_id, Review.position).distinct().subquery()
+    return session.execute(select(func.count()).select_from(judged)).scalar_one()
 
 
 def review_as_json(review: Review) -> dict[str, Any]:

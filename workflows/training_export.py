@@ -12,7 +12,7 @@ import hashlib
 import re
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +26,7 @@ from PIL import Image
 from db.models import Job
 from db.pairs import sources_of
 from db.results import findings_of, results_of
-from db.reviews import Review, Verdict, reviewed_jobs
+from db.reviews import Review, Verdict, last_reviews, reviewed_jobs
 from dicom_node.errors import DicomNodeError, FinalError
 from dicom_node.objects.pixels import PixelValues, read_pixels
 from dicom_node.objects.references import frame_references
@@ -35,7 +35,7 @@ from dicom_node.objects.series import Source, read_sources
 from inference import intensity
 from workflows.node import Node
 
-__all__ = ["Exported", "export_reviews"]
+__all__ = ["Exported", "export_in_steps", "export_reviews"]
 
 _COLUMNS: Final = (
     "image", "mask", "modality", "targets_present", "image_class", "group", "width", "height",
@@ -60,6 +60,11 @@ class Exported:
 
     written: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def done(self) -> int:
+        """Findings that were looked at."""
+        return self.written.total() + self.left_out.total()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -94,16 +99,41 @@ def export_reviews(node: Node, out: Path) -> Exported:
         The folder cannot be written.
     """
     told = Exported()
+    for _ in export_in_steps(node, out, told):
+        pass
+    return told
+
+
+def export_in_steps(node: Node, out: Path, told: Exported) -> Iterator[None]:
+    """Do what `export_reviews` does, and pause after each job.
+
+    What lies in `out` at a pause is whole, and may be taken away; what names all of it
+    (``labels.csv``, ``sources.yaml``) comes at the end.
+
+    Parameters
+    ----------
+    node, out
+        As there.
+    told
+        Filled on the way.
+    """
     rows: dict[str, list[dict[str, Any]]] = {}
     modalities: dict[str, tuple[str, str]] = {}
     key = _key(node)
     with node.database.reading() as session:
-        judged = list(reviewed_jobs(session))
-    for job, reviews in judged:
+        job_ids = reviewed_jobs(session)
+    for job_id in job_ids:
+        with node.database.reading() as session:
+            job = session.get(Job, job_id)
+            reviews = last_reviews(session, job_id)
+        if job is None:
+            told.left_out["the job was deleted meanwhile"] += len(reviews)
+            continue
         try:
             case = _case(node, job, key)
         except DicomNodeError as error:
             told.left_out[error.sentence] += len(reviews)
+            yield
             continue
         for position, review in sorted(reviews.items()):
             try:
@@ -115,14 +145,15 @@ def export_reviews(node: Node, out: Path) -> Exported:
             modalities[folder] = case.modality, review.target
             rows.setdefault(folder, []).extend(_write(out / folder, case, position, review, mask))
             told.written[folder] += 1
+        yield
     for folder, lines in rows.items():
+        (out / folder).mkdir(parents=True, exist_ok=True)
         with (out / folder / "labels.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, _COLUMNS)
             writer.writeheader()
             writer.writerows(lines)
     if rows:
         _write_sources(out, modalities)
-    return told
 
 
 def _key(node: Node) -> bytes:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
+import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from starlette.testclient import TestClient
 
 from dashboard.app import create_app
 from dashboard.masks import runs_of
+from dashboard.training_data import Export, _archive
 from db.accounts import add_user
 from db.audit import audit_page
 from db.jobs import JobState, job_as_json
@@ -230,6 +233,57 @@ def test_verdicts_become_training_data_that_learning_reads(seen: Seen, tmp_path:
     assert sources == [
         {"folder": "reviews_ct_liver", "modality": "CT", "targets": {"liver, CT": [1]}}
     ]
+
+
+def test_training_data_comes_by_the_page_as_the_command_writes_it(
+    seen: Seen, tmp_path: Path
+) -> None:
+    told = export_reviews(seen.node, tmp_path / "command")
+    with seen.node.database.session() as session:
+        add_user(session, "ada", Role.ADMIN, seen.node.now(), password=PASSWORD)
+    assert seen.client.get("/api/training-data.zip").status_code == 403
+    # Not entered: the application runs already, for the other client.
+    admin = TestClient(seen.client.app, follow_redirects=False)
+    admin.post("/login", data={"name": "ada", "password": PASSWORD})
+    assert "/api/training-data.zip" in admin.get("/agreement").text
+    before = admin.get("/api/training-data").json()
+    assert before["findings"] == 2 and before["export"] is None
+    assert {one["target"]: one["rejected"] for one in before["targets"]}["liver"] == 1
+
+    answer = admin.get("/api/training-data.zip")
+    assert answer.headers["content-disposition"].startswith('attachment; filename="training-data-')
+    with zipfile.ZipFile(BytesIO(answer.content)) as archive:
+        assert archive.testzip() is None
+        archive.extractall(tmp_path / "page")
+        names = archive.namelist()
+    command, page = tmp_path / "command", tmp_path / "page"
+    written = sorted(str(one.relative_to(command)) for one in command.rglob("*") if one.is_file())
+    assert sorted(names) == written
+    for name in written:
+        assert (page / name).read_bytes() == (command / name).read_bytes(), name
+    export = admin.get("/api/training-data").json()["export"]
+    assert export["whole"] and export["done"] == 2 and export["bytes"] == len(answer.content)
+    assert export["written"] == dict(told.written)
+    assert list(export["left_out"].values()) == [1]
+    assert not list(seen.node.home.work.glob("training-*"))
+    with seen.node.database.reading() as session:
+        kept = {one.action: one for one in audit_page(session, limit=20).records}
+    assert kept["reviews.export"].account == "ada"
+    assert kept["reviews.export_end"].details["bytes"] == len(answer.content)
+
+
+def test_an_export_that_is_broken_off_leaves_nothing_and_says_so(seen: Seen) -> None:
+    exports = seen.client.app.state.exports  # type: ignore[attr-defined]
+    endings: list[bool] = []
+    export = Export("ada", seen.node.now(), 2)
+    assert exports.begin(export) and not exports.begin(Export("eve", seen.node.now(), 2))
+    pieces = _archive(seen.node, export, lambda: endings.append(export.whole))
+    next(pieces)
+    assert list(seen.node.home.work.glob("training-*"))
+    pieces.close()  # as when the browser goes away
+    assert endings == [False]
+    assert not list(seen.node.home.work.glob("training-*"))
+    export.ended_at = seen.node.now()
 
 
 def test_a_question_is_answered_and_sent_as_a_job(seen: Seen) -> None:
