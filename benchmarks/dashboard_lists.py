@@ -30,9 +30,10 @@ from db.session import Database
 from db.states import JobState
 from dicom_node.archive import Archive
 from workflows.configuration import Configuration
+from workflows.home import Home
 from workflows.node import Node
 from workflows.rules import Rules
-from workflows.settings import Home, NodeSettings
+from workflows.settings import NodeSettings
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 DAYS = 365

@@ -20,8 +20,8 @@ from dashboard.app import create_app
 from db.accounts import invite_first_admin
 from db.session import DATABASE_ERRORS
 from workflows.dashboard_settings import DashboardSettings
+from workflows.home import Home
 from workflows.node import Node, open_node
-from workflows.settings import Home
 from workflows.yaml_positions import ConfigurationError
 
 CANNOT_START: Final = 2

@@ -92,7 +92,7 @@ def up(home: HomeOption = DEFAULT_HOME) -> None:
 def check_config(home: HomeOption = DEFAULT_HOME) -> None:
     """Check node.yaml and rules.yaml; name file, line and mend of every mistake."""
     from workflows.configuration import check_configuration
-    from workflows.settings import Home
+    from workflows.home import Home
 
     problems = check_configuration(Home(home.expanduser().resolve()))
     for problem in problems:

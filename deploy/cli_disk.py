@@ -17,8 +17,8 @@ def disk(
 ) -> None:
     """Show how full the archive's disk is, and on which day it will be full."""
     from workflows.disk_forecast import forecast_disk, growth_per_day
+    from workflows.home import Home
     from workflows.node import open_node
-    from workflows.settings import Home
     from workflows.yaml_positions import ConfigurationError
 
     root = Home(home.expanduser().resolve())

@@ -164,8 +164,8 @@ def withdraw(
     from dicom_node.errors import DicomNodeError
     from dicom_node.objects.fallback_key_objects import Rejection
     from workflows.audit_messages import into_file
+    from workflows.home import Home
     from workflows.node import open_node
-    from workflows.settings import Home
     from workflows.withdrawal import withdraw as withdraw_results
 
     if reason not in list(Rejection):

@@ -75,8 +75,8 @@ def _of_job(home: Path, number: int, templates: bool) -> Lint:
     from deploy.node_database import NoNodeError, database_url_of
     from dicom_node.errors import DicomNodeError
     from workflows.examination import examine_job
+    from workflows.home import Home
     from workflows.node import open_node
-    from workflows.settings import Home
     from workflows.yaml_positions import ConfigurationError
 
     try:

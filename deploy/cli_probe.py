@@ -25,9 +25,9 @@ def probe(
     DICOMweb server tells its services alone.
     """
     from deploy.node_database import NoNodeError, database_url_of
+    from workflows.home import Home
     from workflows.node import open_node
     from workflows.probing import SOP_CLASSES, TRANSFER_SYNTAXES, probe_destination
-    from workflows.settings import Home
     from workflows.yaml_positions import ConfigurationError
 
     try:

@@ -23,8 +23,8 @@ def export_reviews(
     from db.audit import record
     from deploy.node_database import changing
     from workflows.audit_messages import into_file
+    from workflows.home import Home
     from workflows.node import open_node
-    from workflows.settings import Home
     from workflows.training_export import export_reviews as export
     from workflows.yaml_positions import ConfigurationError
 

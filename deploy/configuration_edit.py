@@ -14,9 +14,10 @@ from ruamel.yaml.representer import RoundTripRepresenter
 
 from dicom_node.errors import FinalError
 from workflows.configuration import check_configuration, load_configuration
+from workflows.home import Home
 from workflows.network import admitted_by, server_tls_of, web_tls_of
 from workflows.reloading import ask_to_reload
-from workflows.settings import Home, settings_of
+from workflows.settings import settings_of
 from workflows.yaml_positions import (
     ConfigurationError,
     ConfigurationProblem,

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from dicom_node.errors import FinalError
 from dicom_node.services.tls import certificates_in, days_left
 from workflows.configuration import Configuration, load_configuration
-from workflows.settings import Home
+from workflows.home import Home
 from workflows.yaml_positions import ConfigurationError
 
 __all__ = ["Examined", "examine"]

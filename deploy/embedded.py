@@ -30,7 +30,8 @@ from deploy.configuration_edit import check_and_reload
 from deploy.ownership import TREE_VARIABLE, Ownership
 from deploy.supervisor import Program, Supervisor
 from workflows.configuration import load_configuration
-from workflows.settings import Home, NodeSettings
+from workflows.home import Home
+from workflows.settings import NodeSettings
 from workflows.yaml_positions import ConfigurationError
 
 __all__ = ["StartError", "run"]

@@ -39,7 +39,8 @@ def changing(folder: Path) -> AbstractContextManager[Session]:
 
 def database_url_of(folder: Path) -> str:
     """Return where the database of the node at `folder` is; errors as `open_database`."""
-    from workflows.settings import Home, load
+    from workflows.home import Home
+    from workflows.settings import load
 
     home = Home(folder.expanduser().resolve())
     if not home.node_yaml.exists():

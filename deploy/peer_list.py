@@ -10,8 +10,9 @@ from dicom_node.errors import FinalError
 from dicom_node.peers import Peers
 from dicom_node.services.tls import certificates_in, days_left
 from workflows.callers import calls_in
+from workflows.home import Home
 from workflows.network import peers_of
-from workflows.settings import Home, load
+from workflows.settings import load
 from workflows.yaml_positions import ConfigurationError
 
 __all__ = ["PeerListError", "peer_list"]

@@ -16,8 +16,9 @@ from dicom_node.errors import DicomNodeError
 from dicom_node.peers import Peers
 from workflows.callers import Call, calls_in
 from workflows.carriers import Carrier, DimseCarrier, carrier_of
+from workflows.home import Home
 from workflows.network import called_peer, peers_of
-from workflows.settings import Home, NodeSettings, load
+from workflows.settings import NodeSettings, load
 
 __all__ = ["Step", "UnknownPeerError", "try_peer"]
 

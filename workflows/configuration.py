@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from inference.card import read_card
 from inference.errors import CheckpointError
+from workflows.home import Home
 from workflows.model_card import model_folder
 from workflows.rules import Rules, rules_of
 from workflows.rules_checks import unheard, unknown_targets
-from workflows.settings import Home, NodeSettings, load, settings_of
+from workflows.settings import NodeSettings, load, settings_of
 from workflows.yaml_positions import (
     ConfigurationError,
     ConfigurationProblem,

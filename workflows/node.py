@@ -12,8 +12,9 @@ from functools import cached_property
 from db.session import Database
 from dicom_node.archive import Archive
 from workflows.configuration import Configuration, load_configuration
+from workflows.home import Home
 from workflows.model_card import KnownModel, look_at_model
-from workflows.settings import Home, NodeSettings
+from workflows.settings import NodeSettings
 
 
 def utc_now() -> datetime:

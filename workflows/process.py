@@ -13,11 +13,11 @@ from workflows.answering import Answering
 from workflows.configuration import Configuration, load_configuration
 from workflows.counting import Counting
 from workflows.engine_thread import EngineThread
+from workflows.home import Home
 from workflows.loading import load_engine
 from workflows.node import Node, open_node
 from workflows.pixel_room import PixelRoom
 from workflows.reloading import Reloading
-from workflows.settings import Home
 
 HOME_VARIABLE: Final = "UNIBIOMED_HOME"
 STUCK_EXIT_CODE: Final = 70

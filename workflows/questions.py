@@ -19,8 +19,8 @@ from inference.findings import Interpretation, Mask
 from inference.prompts import clean_target
 from inference.tasks import Task, TaskKind
 from workflows import stored_interpretation
+from workflows.home import Home
 from workflows.node import Node
-from workflows.settings import Home
 from workflows.stored_interpretation import StoredInterpretationError
 
 __all__ = [

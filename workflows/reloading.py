@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from dicom_node.errors import FinalError
 from workflows.configuration import Configuration, load_configuration
-from workflows.settings import Home
+from workflows.home import Home
 from workflows.yaml_positions import ConfigurationError
 
 _LOG = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from celery import Celery
 
 from workflows import queue
 from workflows.configuration import load_configuration
-from workflows.settings import Home
+from workflows.home import Home
 
 app = Celery("unibiomed")
 # Read when first needed: importing this file asks nothing of the environment.

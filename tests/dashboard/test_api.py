@@ -13,7 +13,7 @@ from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
-from dashboard.api import api_routes, role_of
+from dashboard.api.description import api_routes, role_of
 from db.accounts import add_token, add_user, change_user, list_users
 from db.models_access import Role
 from tests.dashboard.conftest import Browser
@@ -64,6 +64,8 @@ ROLES_OF_THE_API = {
     "POST /api/jobs/{job_id}/findings/{position}/review": "operator",
     "GET /api/jobs/{job_id}/reviews": "viewer",
     "GET /api/agreement": "viewer",
+    "GET /api/training-data": "admin",
+    "GET /api/training-data.zip": "admin",
     "GET /api/series/{series_id}/parts/{part}/scene": "viewer",
     "GET /api/series/{series_id}/parts/{part}/frames/{index}": "viewer",
     "GET /api/series/{series_id}/picture.png": "viewer",

@@ -216,7 +216,7 @@ def test_a_mistake_of_the_node_itself_is_said(
 
     cookies = browser(Role.VIEWER).cookies
     monkeypatch.setattr("dashboard.intake.causes", broken)
-    monkeypatch.setattr("dashboard.api.causes", broken)
+    monkeypatch.setattr("dashboard.api.jobs.causes", broken)
     client = TestClient(app, raise_server_exceptions=False, cookies=cookies)
     answer = client.get(address)
     assert answer.status_code == 500

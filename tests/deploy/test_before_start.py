@@ -8,8 +8,9 @@ import pytest
 
 from deploy.before_start import StartError, look_at_the_broker, own_folder
 from workflows.configuration import Configuration
+from workflows.home import Home
 from workflows.rules import Rules
-from workflows.settings import Home, NodeSettings
+from workflows.settings import NodeSettings
 
 
 def with_broker(folder: Path, url: str | None) -> Configuration:

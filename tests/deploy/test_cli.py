@@ -15,7 +15,7 @@ from db.session import Database
 from deploy.cli import app
 from deploy.job_display import jobs_table
 from deploy.phantom_study import demo_phantom, write_phantom_study
-from workflows.settings import Home
+from workflows.home import Home
 
 
 def call(*arguments: str | Path) -> tuple[int, str, str]:

@@ -15,7 +15,7 @@ from db.session import Database
 from deploy.cli import app
 from tests.databases import START
 from tests.db.arrivals import arrival, claimed, queued_job, state_of, waiting_job
-from workflows.settings import Home
+from workflows.home import Home
 
 
 def call(home: Path, *arguments: str) -> tuple[int, str]:

@@ -19,8 +19,9 @@ from dicom_node.services.events import AssociationEnded
 from tests.databases import START
 from tests.factories.certificates import make_certificate
 from workflows.callers import Callers
+from workflows.home import Home
 from workflows.reloading import Reloading
-from workflows.settings import Home, load
+from workflows.settings import load
 
 
 def call(home: Home, *arguments: str) -> tuple[int, str]:

@@ -14,7 +14,7 @@ from deploy.cli import app
 from deploy.demo_pacs import free_port
 from tests.workflows.nodes import destination
 from tests.workflows.pacs import SEG, Pacs
-from workflows.settings import Home
+from workflows.home import Home
 
 
 def test_a_destination_is_probed_and_its_answer_kept(tmp_path: Path) -> None:

@@ -26,9 +26,10 @@ from dicom_node.services.header import attributes_of
 from tests.databases import START
 from tests.workflows.pacs import COMPREHENSIVE_3D_SR, ENHANCED_SR, SEG, Pacs
 from workflows.configuration import Configuration
+from workflows.home import Home
 from workflows.node import Node
 from workflows.rules import Rules
-from workflows.settings import Home, NodeSettings
+from workflows.settings import NodeSettings
 
 KINDS = {
     "segmentation": SEG,

@@ -16,8 +16,9 @@ from dicom_node.services.storage_scp import StorageScp
 from dicom_node.services.storage_scu import verify
 from dicom_node.services.tls import Tls, server_context
 from tests.factories.certificates import Certificate, make_certificate
+from workflows.home import Home
 from workflows.network import known_entity
-from workflows.settings import Home, NodeSettings
+from workflows.settings import NodeSettings
 
 
 @pytest.fixture

@@ -22,8 +22,9 @@ from workflows.dispatch import (
     WORKLIST_TASK,
     Dispatch,
 )
+from workflows.home import Home
 from workflows.rules import Rules
-from workflows.settings import Home, NodeSettings
+from workflows.settings import NodeSettings
 
 
 @pytest.fixture

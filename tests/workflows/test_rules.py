@@ -13,8 +13,9 @@ from pydicom import Dataset
 
 from dicom_node.objects.series import Source, read_sources
 from tests.factories import StudyIdentity, write_ct_series, write_image, write_localizer
+from workflows.home import default_rules_text
 from workflows.rules import Plan, Rules, StudyFacts, plan, rules_of
-from workflows.settings import NodeSettings, default_rules_text
+from workflows.settings import NodeSettings
 from workflows.yaml_positions import ConfigurationError, parse_marked
 
 

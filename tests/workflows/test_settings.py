@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from workflows.configuration import check_configuration, load_configuration
-from workflows.settings import Home, NodeSettings, default_node_text, settings_of
+from workflows.configuration import check_configuration
+from workflows.home import Home, default_node_text
+from workflows.settings import NodeSettings, settings_of
 from workflows.yaml_positions import ConfigurationError, parse_marked
 
 
@@ -108,18 +109,6 @@ def test_sizes_have_units() -> None:
     assert settings_of(parse_marked(text, "x")).storage.reserve == 3 * 2**29
 
 
-def test_the_first_start_writes_commented_files(tmp_path: Path) -> None:
-    home = Home(tmp_path)
-    assert home.write_defaults() == [home.node_yaml, home.rules_yaml]
-    home.node_yaml.write_text("node: {port: 104}")
-    assert home.write_defaults() == []
-    configuration = load_configuration(home)
-    assert configuration.settings.node.port == 104
-    assert configuration.database_url == f"sqlite:///{tmp_path}/database.sqlite"
-    warnings = check_configuration(home)
-    assert [problem.severity for problem in warnings] == ["warning", "warning"]
-
-
 def test_a_rule_may_only_name_destinations_that_exist(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.node_yaml.write_text(
@@ -144,10 +133,3 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     assert len(found) == 2 and all("cannot be read" in line for line in found)
     home.node_yaml.write_bytes(b"node:\n  name: \xff\n")
     assert f"{home.node_yaml}:2: " in str(check_configuration(home)[0])
-
-
-def test_a_deep_home_keeps_its_socket_short(tmp_path: Path) -> None:
-    assert Home(Path("/srv/node")).redis_socket == Path("/srv/node/run/redis.sock")
-    deep = Home(tmp_path / ("x" * 100))
-    assert len(str(deep.redis_socket)) <= 100
-    assert deep.redis_socket != Home(tmp_path / ("y" * 100)).redis_socket

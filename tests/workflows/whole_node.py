@@ -26,9 +26,9 @@ from inference.tasks import Task
 from tests.factories import ball
 from workflows.configuration import load_configuration
 from workflows.engine_thread import Steps
+from workflows.home import Home
 from workflows.node import Node, utc_now
 from workflows.reconciliation import reconcile
-from workflows.settings import Home
 
 
 @dataclass

@@ -1,0 +1,76 @@
+"""Accounts, and who asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from dashboard.access import Admin, NodeOf, Viewer
+from dashboard.api.values import Number
+from dashboard.auditing import note
+from db.accounts import change_user, invite, list_users
+from db.listing import as_text
+from db.models_access import Role
+
+router = APIRouter(prefix="/api")
+
+
+class NewPerson(BaseModel):
+    """Somebody to invite."""
+
+    role: Role
+    name: str = Field(default="", max_length=64)
+
+
+class PersonChange(BaseModel):
+    """What an account may do from now on."""
+
+    role: Role
+    enabled: bool
+
+
+@router.get("/me", tags=["people"])
+def me(actor: Viewer) -> dict[str, Any]:
+    """Tell who asks."""
+    return {"name": actor.name, "role": str(actor.role), "by_token": actor.by_token}
+
+
+@router.get("/people", tags=["people"])
+def people(node: NodeOf, actor: Admin) -> list[dict[str, Any]]:
+    """List all accounts."""
+    with node.database.reading() as session:
+        users = list_users(session)
+    return [
+        {"id": one.id, "name": one.name, "role": str(one.role), "enabled": one.enabled,
+         "last_login_at": as_text(one.last_login_at), "locked_until": as_text(one.locked_until)}
+        for one in users
+    ]  # fmt: skip
+
+
+@router.post("/people/invitations", tags=["people"], status_code=201)
+def invite_one(request: Request, node: NodeOf, actor: Admin, wanted: NewPerson) -> dict[str, str]:
+    """Make a one-time link by which somebody chooses a password."""
+    with node.database.session() as session:
+        secret = invite(
+            session, wanted.role, node.now(), created_by=actor.name, name=wanted.name.strip()
+        )
+        note(session, request, "account.invite", target=wanted.name, role=str(wanted.role))
+    return {"path": f"/invitation/{secret}"}
+
+
+@router.put("/people/{number}", tags=["people"])
+def change_person(
+    request: Request, node: NodeOf, actor: Admin, number: Number, wanted: PersonChange
+) -> dict[str, Any]:
+    """Change an account's role, or shut it."""
+    with node.database.session() as session:
+        user = change_user(session, number, role=wanted.role, enabled=wanted.enabled)
+        note(
+            session, request, "account.change", target=user.name,
+            role=str(wanted.role), enabled=wanted.enabled,
+        )  # fmt: skip
+    return {
+        "id": number, "name": user.name, "role": str(wanted.role), "enabled": wanted.enabled,
+    }  # fmt: skip

@@ -1,0 +1,49 @@
+"""What could not be taken up, and the way back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Request
+
+from dashboard.access import NodeOf, Operator
+from dashboard.api.values import Before, Limit, Number
+from dashboard.auditing import note
+from db.listing import as_text
+from db.operation import quarantine_page
+from dicom_node.errors import DicomNodeError
+from workflows.reinjection import reinject
+
+router = APIRouter(prefix="/api")
+
+
+@router.get("/quarantine", tags=["quarantine"])
+def quarantine(
+    node: NodeOf, actor: Operator, before: Before = None, limit: Limit = 100, resolved: bool = False
+) -> dict[str, Any]:
+    """List what could not be taken up, the newest first."""
+    with node.database.reading() as session:
+        entries, following = quarantine_page(session, before=before, limit=limit, resolved=resolved)
+    return {
+        "entries": [
+            {"id": one.id, "reason": one.reason, "size": one.size,
+             "sop_class_uid": one.sop_class_uid, "sop_instance_uid": one.sop_instance_uid,
+             "calling_ae_title": one.calling_ae_title, "host": one.peer_host,
+             "received_at": as_text(one.received_at), "resolved_at": as_text(one.resolved_at),
+             "resolution": one.resolution}
+            for one in entries
+        ],
+        "next_before": following,
+    }  # fmt: skip
+
+
+@router.post("/quarantine/{number}/reinject", tags=["quarantine"])
+def reinject_one(request: Request, node: NodeOf, actor: Operator, number: Number) -> dict[str, str]:
+    """Take an object up again; says which study it belongs to."""
+    try:
+        study = reinject(node, number, actor.name)
+    except DicomNodeError as error:
+        raise HTTPException(409, f"{error.sentence}.") from error
+    with node.database.session() as session:
+        note(session, request, "quarantine.reinject", target=f"quarantine {number}")
+    return {"study_instance_uid": study}
