@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -173,7 +173,7 @@ class _Outlet:
         return taken
 
 
-def _archive(node: Node, export: Export, ended: Callable[[], None]) -> Iterator[bytes]:
+def _archive(node: Node, export: Export, ended: Callable[[], None]) -> Generator[bytes]:
     """Give the pieces of the archive; ends the export however it goes."""
     try:
         with tempfile.TemporaryDirectory(prefix="training-", dir=node.home.work) as name:
