@@ -40,7 +40,8 @@ STATUSES: Final[Mapping[int, str]] = {
     SUCCESS: "there are no more matches",
     CANCELLED: "cancelled",
     OUT_OF_RESOURCES: "the database is away",
-    DOES_NOT_MATCH: "no such level in this information model, or more keys than can be matched",
+    DOES_NOT_MATCH: "no such level in this information model, more keys than can be matched, or a "
+    "date, time, UID or number to be matched that is none (Error Comment says which)",
     CANNOT_PROCESS: "the identifier cannot be read",
 }
 """What a C-FIND is answered."""

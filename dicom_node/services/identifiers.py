@@ -19,6 +19,7 @@ from pydicom.uid import UID
 from pynetdicom.dsutils import decode
 
 from dicom_node.errors import FinalError
+from dicom_node.services.key_values import problem_of
 from dicom_node.services.query import (
     UNIQUE_KEYS,
     Catalog,
@@ -140,7 +141,7 @@ def asked_for(
     Raises
     ------
     FinalError
-        It does not fit the information model.
+        It does not fit the information model, or asks for a value that there cannot be.
     """
     level = level_of_identifier(identifier, levels)
     matched = catalog.matched_keywords()
@@ -159,6 +160,8 @@ def asked_for(
             is_complete = False
         asks = _matching(element)
         if asks is not None and keyword in matched:
+            if problem := problem_of(_vr(element), _values(element)):
+                raise FinalError(f"{keyword} {problem}")
             matching[keyword] = asks
         elif asks is not None:
             is_complete = False

@@ -79,7 +79,8 @@ def matching_of(vr: str, values: Sequence[str]) -> Matching | None:
     """
     given = tuple(value.strip(" \0") for value in values)
     given = tuple(value for value in given if value)
-    if not given or (vr in _TEXTS_WITH_WILDCARDS and set(given) == {"*"}):
+    # A lone star is a wildcard for texts alone, but is written for dates and numbers, too.
+    if not given or set(given) == {"*"}:
         return None
     if given == (EMPTY_VALUE,):
         return Exact(("",))

@@ -486,3 +486,8 @@ def test_wrong_keys(served: Served) -> None:
     refused = dcmtk(FINDSCU, "-S", "-d", "-aet", "READER", "-aec", "UNIBIOMED", "-k",
                     "QueryRetrieveLevel=PATIENT", LOOPBACK, str(served.port))  # fmt: skip
     assert "0xa900" in _status_of(refused)
+    refused = dcmtk(FINDSCU, "-S", "-d", "-aet", "READER", "-aec", "UNIBIOMED", "-k",
+                    "QueryRetrieveLevel=STUDY", "-k", "StudyDate=yesterday",
+                    LOOPBACK, str(served.port))  # fmt: skip
+    assert "0xa900" in _status_of(refused)
+    assert "StudyDate must be a date" in refused.stdout + refused.stderr

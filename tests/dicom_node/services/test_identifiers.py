@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator
+from datetime import date, time
 from pathlib import Path
 
 import pydicom
 import pytest
+from hypothesis import example, given
+from hypothesis.strategies import dates, from_regex, integers, lists, sampled_from, text, times
+from pydicom import DataElement
+from pydicom.config import IGNORE
 from pydicom.dataset import Dataset
 from pynetdicom import AE
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
@@ -14,6 +19,7 @@ from dicom_node.errors import FinalError
 from dicom_node.peers import Peer, Peers
 from dicom_node.services.association import STUDY_ROOT_FIND
 from dicom_node.services.identifiers import answer_of, asked_for, retrieve_query
+from dicom_node.services.key_values import problem_of
 from dicom_node.services.query import (
     Exact,
     Level,
@@ -72,12 +78,70 @@ class Studies:
         ("DA", ["20240101"], Exact(("20240101",))),
         ("TM", ["10:30-1100"], Range("1030", "1100")),
         ("IS", ["01"], Exact(("01", "1"))),
+        ("DA", ["*"], None),
         ("LO", ['""'], Exact(("",))),
         ("LO", ["a?", "b"], Wildcard(("a?", "b"))),
     ],
 )
 def test_what_a_value_asks_for(vr: str, values: list[str], asks: Matching | None) -> None:
     assert matching_of(vr, values) == asks
+
+
+@given(
+    dates(min_value=date(1000, 1, 1)),
+    times(),
+    integers(-(10**11), 10**11),
+    lists(from_regex(r"[0-9.]{1,64}", fullmatch=True), min_size=1, max_size=5),
+)
+def test_what_the_standard_lets_be_asked_is_taken(
+    day: date, moment: time, number: int, uids: list[str]
+) -> None:
+    whole, clock = f"{day:%Y%m%d}", f"{moment:%H%M%S}"
+    for value in (
+        whole,
+        f"{whole}-",
+        f"-{whole}",
+        f"{whole}-{whole}",
+        f"{day:%Y.%m.%d}",
+        "*",
+        '""',
+    ):
+        assert problem_of("DA", [value]) == ""
+    for value in (clock, clock[:2], clock[:4], f"{clock}.12", f"{clock[:4]}-", f"{moment:%H:%M}"):
+        assert problem_of("TM", [value]) == ""
+    assert problem_of("IS", [str(number)]) == problem_of("DS", [str(number / 7)]) == ""
+    assert problem_of("UI", uids) == ""
+    assert problem_of("LO", ["' OR 1=1"]) == problem_of("PN", ["-"]) == ""
+
+
+@given(sampled_from(["DA", "TM", "UI", "IS", "US", "DS", "LO"]), text() | from_regex(r"[0-9.:-]*"))
+@example("DA", "9" * 64)
+def test_whatever_is_asked_is_judged(vr: str, value: str) -> None:
+    problem_of(vr, [value])
+
+
+@pytest.mark.parametrize(
+    ("vr", "value"),
+    [
+        *(
+            ("DA", one)
+            for one in ("' OR 1=1", "20261301", "2026-01-31", "-", "2026", "２０２６0101")
+        ),
+        *(("TM", one) for one in ("noon", "2561", "-", "10-x", "1030.5")),
+        *(("UI", one) for one in ("../etc", "1.2.*", "1" * 65, "1.2 or 1=1")),
+        *(("IS", one) for one in ("1;drop", "1.5", "٣")),
+        *(("US", one) for one in ("-1", "x")),
+        *(("DS", one) for one in ("1,5", "e5", "nan")),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_and_not_quoted(vr: str, value: str) -> None:
+    assert problem_of(vr, [value]).startswith("must be")
+    assert value not in problem_of(vr, [value])
+    if vr == "DA":
+        question = identifier()
+        question.add(DataElement("StudyDate", "DA", value, validation_mode=IGNORE))
+        with pytest.raises(FinalError, match="StudyDate must be a date"):
+            asked_for(question, STUDY_ROOT, Studies())
 
 
 def identifier(**keys: object) -> Dataset:
