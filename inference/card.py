@@ -76,6 +76,12 @@ class MeasuredScore(_Strict):
     dice_shifted, floor_shifted
         Dice of model and constant mask on the same images moved by up to a quarter of the field:
         what is left of both where position gives nothing away.
+    over_floor, over_floor_shifted
+        95 % interval, drawn by group, of the Dice above the constant mask's, on images as they are
+        and moved; ``None`` on cards from before these were measured.
+    baseline
+        Dice of a U-Net that is told its target by FiLM, trained on the same images and measured on
+        the same ones; ``None`` where none was trained.
     negatives, negatives_own
         Number of negative images, and of those from the target's own source.
     sensitivity, specificity
@@ -91,6 +97,9 @@ class MeasuredScore(_Strict):
     floor: float = Field(ge=0, le=1)
     dice_shifted: float = Field(ge=0, le=1)
     floor_shifted: float = Field(ge=0, le=1)
+    over_floor: Interval | None = None
+    over_floor_shifted: Interval | None = None
+    baseline: float | None = Field(default=None, ge=0, le=1)
     presence_auc: float = Field(ge=0, le=1)
     presence_auc_own: float | None = None
     negatives: int = Field(ge=0)

@@ -21,17 +21,9 @@ from inference.card import (
 )
 from learning import metrics
 from learning.evidence import NAMES, Collected, Weights, weigh
+from learning.listing import judge
 from learning.recipe import Concept, Recipe
 
-MARGIN = 0.1
-"""On moved images a listed target beats the best constant mask by this much."""
-TOLERANCE = 0.05
-"""On images as they are it may fall behind it by this much: some sources are cropped around the
-target, so that a constant mask scores high without having seen anything."""
-LEAST_DICE = 0.4
-LEAST_AUC = 0.8
-LEAST_GROUPS = 4
-"""Patients or clusters that a listed target was measured on."""
 _KEPT_POSITIVES = 0.97
 """Share of positives that should not be called absent."""
 _PRESENT_FROM = 0.5
@@ -74,6 +66,8 @@ class ConceptMeasurement:
         mask, and the patient or cluster.
     dice_shifted, floor_shifted
         The same on images moved at random.
+    groups_shifted
+        Patient or cluster of each of those.
     positive, negative_own, negative_other
         Object scores of images that show it, of empty images of its own source, and of others.
     near
@@ -89,6 +83,7 @@ class ConceptMeasurement:
     dice_shifted: Scores
     floor_shifted: Scores
     groups: tuple[str, ...]
+    groups_shifted: tuple[str, ...]
     positive: Scores
     negative_own: Scores
     negative_other: Scores
@@ -260,21 +255,34 @@ def measured_score(
     calibration: PresenceCalibration,
     seed: int,
     volumes: tuple[float, ...] = (),
+    baseline: float | None = None,
 ) -> MeasuredScore:
-    """Sum up one concept for the card."""
-    low, high = metrics.bootstrap_mean(measured.dice.tolist(), measured.groups, seed)
+    """Sum up one concept for the card.
+
+    Parameters
+    ----------
+    volumes
+        Dice of whole volumes, where they were measured.
+    baseline
+        Dice of the U-Net beside it, where one was trained.
+    """
     p = calibration.present_from
     threshold = np.log(p / (1.0 - p)) if 0 < p < 1 else np.inf
     odds = _odds(measured, calibration)
     own = odds.negative_own
     return MeasuredScore(
         dice=round(float(measured.dice.mean()), 4),
-        dice_interval=Interval(low=round(low, 4), high=round(high, 4)),
+        dice_interval=_interval(measured.dice, measured.groups, seed),
         images=measured.dice.size,
         groups=len(set(measured.groups)),
         floor=round(float(measured.floor.mean()), 4),
         dice_shifted=round(float(measured.dice_shifted.mean()), 4),
         floor_shifted=round(float(measured.floor_shifted.mean()), 4),
+        over_floor=_interval(measured.dice - measured.floor, measured.groups, seed),
+        over_floor_shifted=_interval(
+            measured.dice_shifted - measured.floor_shifted, measured.groups_shifted, seed
+        ),
+        baseline=None if baseline is None else round(baseline, 4),
         presence_auc=round(metrics.roc_auc(odds.positive, odds.negative), 4),
         presence_auc_own=round(metrics.roc_auc(odds.positive, own), 4) if own.size else None,
         negatives=odds.negative.size,
@@ -286,31 +294,9 @@ def measured_score(
     )
 
 
-def refusal(score: MeasuredScore, least_dice: float = LEAST_DICE) -> str | None:
-    """Why a target must not be listed; ``None`` where it may.
-
-    Parameters
-    ----------
-    least_dice
-        What the recipe asks of the target.
-    """
-    figures = f"Dice {score.dice:.2f} on {score.images} held-out images"
-    if score.dice < score.floor - TOLERANCE:
-        return f"{figures} is worse than a constant mask ({score.floor:.2f})"
-    if score.dice_shifted < score.floor_shifted + MARGIN:
-        return (
-            f"{figures}; on moved images {score.dice_shifted:.2f} does not beat a constant mask "
-            f"({score.floor_shifted:.2f}) by {MARGIN}"
-        )
-    if score.dice < least_dice:
-        return f"{figures} of {score.groups} patients or clusters; {least_dice} is asked"
-    if score.groups < LEAST_GROUPS:
-        return f"{figures} of {score.groups} patients or clusters, too few to say how good it is"
-    if min(score.dice, score.dice_shifted) < LEAST_DICE:
-        return f"{figures}, {score.dice_shifted:.2f} on moved ones; {LEAST_DICE} is asked of both"
-    if score.presence_auc < LEAST_AUC:
-        return f"presence AUC {score.presence_auc:.2f} is below {LEAST_AUC}"
-    return None
+def _interval(values: Scores, groups: Sequence[str], seed: int) -> Interval:
+    low, high = metrics.bootstrap_mean(values.tolist(), groups, seed)
+    return Interval(low=round(low, 4), high=round(high, 4))
 
 
 def build_card(
@@ -318,6 +304,7 @@ def build_card(
     measured: Sequence[ConceptMeasurement],
     calibrations: Mapping[str, PresenceCalibration],
     volumes: Mapping[str, tuple[float, ...]],
+    baselines: Mapping[str, float],
 ) -> ModelCard:
     """Write down what was measured; what does not hold is named as not listed.
 
@@ -329,16 +316,26 @@ def build_card(
         Concept key to what was fitted on the calibration images.
     volumes
         Concept key to the Dice of whole volumes, where they were measured.
+    baselines
+        Concept key to the Dice of the U-Net, where one was trained.
     """
     targets: list[CardTarget] = []
     refused: list[NotListed] = []
     for item in measured:
         concept = item.concept
         calibration = calibrations[concept.key]
-        score = measured_score(item, calibration, recipe.seed, volumes.get(concept.key, ()))
-        reason = refusal(score, concept.least_dice)
-        if reason is not None:
-            refused.append(NotListed(name=concept.target, modality=concept.modality, reason=reason))
+        score = measured_score(
+            item,
+            calibration,
+            recipe.seed,
+            volumes.get(concept.key, ()),
+            baselines.get(concept.key),
+        )
+        verdict = judge(score, least_dice=concept.least_dice, centred=recipe.centred(concept.key))
+        if not verdict.listed:
+            refused.append(
+                NotListed(name=concept.target, modality=concept.modality, reason=verdict.reason)
+            )
             continue
         targets.append(
             CardTarget(

@@ -67,6 +67,8 @@ class Source(_Strict):
         by the policy).
     any_angle
         The images have no upright direction.
+    centred
+        The images are crops around the target, so that its place is given away.
     """
 
     folder: str
@@ -75,6 +77,7 @@ class Source(_Strict):
     unknown: tuple[str, ...] = ()
     stretch: bool = False
     any_angle: bool = False
+    centred: bool = False
 
 
 class PhantomDraws(_Strict):
@@ -193,6 +196,10 @@ class Recipe(_Strict):
     def index(self, key: str) -> int:
         """Place of a concept in the list."""
         return [concept.key for concept in self.concepts].index(key)
+
+    def centred(self, key: str) -> bool:
+        """Tell whether all images of a concept are crops around it."""
+        return all(source.centred for source in self.sources if key in source.targets)
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer
 
-from inference.card import ModelCard, write_card
+from inference.card import ModelCard, PresenceCalibration, write_card
 from inference.checkpoints import TOKENIZER_FILE, load_checkpoint, save_weights
 from inference.engine import Engine
 from learning import metrics
@@ -26,10 +26,11 @@ from learning.baseline import FIGURES
 from learning.calibrate import ConceptMeasurement, Further, build_card, calibrations, measured_score
 from learning.datasets import Sample, Split, load_split, thinned, with_concept
 from learning.evidence import NAMES
+from learning.listing import judge
 from learning.phantom import generate_phantom
 from learning.predict import THRESHOLDS, Prediction, asker, predict, truth_of
 from learning.recipe import Recipe, load_recipe
-from learning.report import write_report
+from learning.report import Scores, write_report
 from learning.train import TrainingModel, model_config
 
 _LOG = logging.getLogger(__name__)
@@ -98,6 +99,7 @@ def measure(
                 dice_shifted=np.array([p.cuts[index][0, cut] for p in away]),
                 floor_shifted=_constant_dice(mask, away, index),
                 groups=tuple(p.sample.group for p in shown),
+                groups_shifted=tuple(p.sample.group for p in away),
                 positive=np.array([p.score[index] for p in shown]),
                 negative_own=np.array([p.score[index] for p in own]),
                 negative_other=np.array([p.score[index] for p in other]),
@@ -292,7 +294,7 @@ def release(
     export(run, recipe, out)
     split = load_split(recipe, data)
     # A first card, of nothing, because the engine refuses to work without one.
-    write_card(build_card(recipe, [], {}, {}), out)
+    write_card(build_card(recipe, [], {}, {}, {}), out)
     # The stored weights are rounded: what is measured is what is shipped.
     checkpoint = load_checkpoint(out)
     samples = thinned(split.test)
@@ -306,26 +308,44 @@ def release(
     measured = measure(predictions, moved, cuts, constant, recipe)
     measured = [item for item in measured if item.dice.size]
     fitted = calibrations(measure(aside, [], cuts, constant, recipe))
-    write_card(build_card(recipe, measured, fitted, {}), out)
+    baselines = baselines_of(run)
+    write_card(build_card(recipe, measured, fitted, {}, baselines), out)
     engine = Engine.load(out)
     volumes = measure_volumes(engine, split, recipe)
     phantoms = measure_phantoms(engine)
     if phantoms:
         volumes["phantom insert, CT"] = tuple(dice for _, dice, _ in phantoms)
-    card = build_card(recipe, measured, fitted, volumes)
+    card = build_card(recipe, measured, fitted, volumes, baselines)
     write_card(card, out)
     if report is not None:
-        figures = run / FIGURES
-        baseline = json.loads(figures.read_text()) if figures.is_file() else {}
-        scores = {
-            item.concept.key: (
-                item.concept,
-                measured_score(item, fitted[item.concept.key], recipe.seed),
-            )
-            for item in measured
-        }
-        write_report(report, card, engine.digest, split, phantoms, scores, baseline)
+        scores = judged(measured, fitted, recipe, baselines)
+        write_report(report, card, engine.digest, split, phantoms, scores)
     return card
+
+
+def baselines_of(run: Path) -> dict[str, float]:
+    """Concept key to the Dice of the U-Net that was trained beside a run; empty without one."""
+    figures = run / FIGURES
+    if not figures.is_file():
+        return {}
+    measured: dict[str, dict[str, float]] = json.loads(figures.read_text(encoding="utf-8"))
+    return {key: one["dice"] for key, one in measured.items()}
+
+
+def judged(
+    measured: Sequence[ConceptMeasurement],
+    fitted: Mapping[str, PresenceCalibration],
+    recipe: Recipe,
+    baselines: Mapping[str, float],
+) -> Scores:
+    """Sum up every measured target, with the verdict of the rule, for the report."""
+    result = {}
+    for item in measured:
+        key = item.concept.key
+        score = measured_score(item, fitted[key], recipe.seed, baseline=baselines.get(key))
+        verdict = judge(score, least_dice=item.concept.least_dice, centred=recipe.centred(key))
+        result[key] = (item.concept, score, verdict)
+    return result
 
 
 def main(checkpoint: Path | None = None, data: Path | None = None, out: Path | None = None) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 
 from inference.card import MeasuredScore, ModelCard
 from learning.datasets import Split, group_count
+from learning.listing import Verdict
 from learning.recipe import Concept
 
 _HEAD = """\
@@ -33,17 +34,31 @@ Dice: mean over images that show the target, at their own size, without the pres
 U-Net: a U-Net told its target by FiLM, same images, distortions, losses and optimiser, masks cut at
 a logit of 0. Moved: Dice and floor on the same images moved by up to a quarter of the field at
 random. Asked: what the recipe asks of the target; what falls short is not listed. AUC: presence by
-the object score, against all negatives, and against empty images of the target's own source.
+the object score, against all negatives (images of every set and modality that are known not to
+show the target), and against empty images of the target's own source, with their numbers.
 Sensitivity and specificity, over all negatives, at the card's threshold.
 
 """
+_VERDICTS = """
+## What is listed, and why
+
+A target is listed when its Dice reaches what is asked, on four patients or clusters or more, and
+at least 0.4 on moved images; when it beats the best constant mask on moved images by a 95 %
+interval, drawn by group, that lies above 0, and on images as they are as well; and when presence
+has an AUC of 0.8 or more. Where all images of a target are crops around it, position gives most of
+its mask away: as they are it must not be worse than the constant mask by such an interval, and the
+moved ones decide (`learning/listing.py`).
+
+| target | verdict | difference to the constant mask |
+|---|---|---|
+"""
 _COLUMNS = (
     "target", "Dice", "interval", "asked", "floor", "U-Net", "moved (floor)", "images / groups",
-    "AUC", "own (n)", "sens, spec", "listed",
+    "AUC, all (n)", "AUC, own (n)", "sens, spec", "listed",
 )  # fmt: skip
 
-Scores = Mapping[str, tuple[Concept, MeasuredScore]]
-"""Concept key to what was measured of it."""
+Scores = Mapping[str, tuple[Concept, MeasuredScore, Verdict]]
+"""Concept key to what was measured of it, and whether it is listed."""
 
 
 def write_report(
@@ -53,7 +68,6 @@ def write_report(
     split: Split,
     phantoms: list[tuple[int, float, float]],
     scores: Scores,
-    baseline: Mapping[str, Mapping[str, float]],
 ) -> None:
     """Write the report of a model.
 
@@ -63,8 +77,6 @@ def write_report(
         Seed, Dice and relative volume error of each phantom.
     scores
         Of all measured targets, listed or not.
-    baseline
-        From `learning.baseline.measure_baseline`; empty where none was trained.
     """
     text = _HEAD.format(
         name=card.name,
@@ -80,55 +92,64 @@ def write_report(
         test=len(split.test),
         test_groups=group_count(split.test),
     )
-    listed = {f"{target.name}, {target.modality}" for target in card.targets}
     text += f"| {' | '.join(_COLUMNS)} |\n{'|---' * len(_COLUMNS)}|\n"
     text += "".join(
-        _row(key, concept, score, baseline.get(key, {}), key in listed)
-        for key, (concept, score) in scores.items()
+        _row(key, concept, score, verdict) for key, (concept, score, verdict) in scores.items()
     )
-    text += _means(scores, baseline, listed)
-    text += _volumes(card) + _phantoms(phantoms) + _refused(card)
+    text += _means(scores) + _verdicts(scores)
+    text += _volumes(card) + _phantoms(phantoms)
     text += "\n## Limits\n\n" + "".join(f"- {line}\n" for line in card.limitations)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
 
 
-def _row(
-    key: str, concept: Concept, score: MeasuredScore, other: Mapping[str, float], listed: bool
-) -> str:
+def _row(key: str, concept: Concept, score: MeasuredScore, verdict: Verdict) -> str:
     own = "none"
     if score.presence_auc_own is not None:
         own = f"{score.presence_auc_own:.3f} ({score.negatives_own})"
     return (
         f"| {key} | {score.dice:.3f} "
         f"| {score.dice_interval.low:.2f} to {score.dice_interval.high:.2f} "
-        f"| {concept.least_dice:.2f} | {score.floor:.2f} | {_figure(other.get('dice'))} "
+        f"| {concept.least_dice:.2f} | {score.floor:.2f} | {_figure(score.baseline)} "
         f"| {score.dice_shifted:.3f} ({score.floor_shifted:.2f}) "
-        f"| {score.images} / {score.groups} | {score.presence_auc:.3f} | {own} "
-        f"| {score.sensitivity:.2f} / {score.specificity:.2f} | {'yes' if listed else 'no'} |\n"
+        f"| {score.images} / {score.groups} | {score.presence_auc:.3f} ({score.negatives}) | {own} "
+        f"| {score.sensitivity:.2f} / {score.specificity:.2f} "
+        f"| {'yes' if verdict.listed else 'no'} |\n"
     )
 
 
-def _means(
-    scores: Scores, baseline: Mapping[str, Mapping[str, float]], listed: Collection[str]
-) -> str:
+def _means(scores: Scores) -> str:
     """Means over targets, whatever their numbers of images."""
     rows = ""
-    for name, keys in (("all", list(scores)), ("listed", [k for k in scores if k in listed])):
-        if not keys:
+    listed = [score for _, score, verdict in scores.values() if verdict.listed]
+    for name, chosen in (("", [score for _, score, _ in scores.values()]), ("listed ", listed)):
+        if not chosen:
             continue
-        chosen = [scores[key][1] for key in keys]
         own = [s.presence_auc_own for s in chosen if s.presence_auc_own is not None]
-        known = [key for key in keys if key in baseline]
+        known = [s.baseline for s in chosen if s.baseline is not None]
         rows += (
-            f"\nMean over the {len(keys)} {'' if name == 'all' else 'listed '}targets: "
+            f"\nMean over the {len(chosen)} {name}targets: "
             f"Dice {fmean(s.dice for s in chosen):.3f}, floor {fmean(s.floor for s in chosen):.3f}"
         )
         if known:
-            rows += f", U-Net {fmean(baseline[key]['dice'] for key in known):.3f}"
-        rows += f"; AUC {fmean(s.presence_auc for s in chosen):.3f}"
-        rows += f", on own empty images {fmean(own):.3f}.\n" if own else ".\n"
+            rows += f", U-Net {fmean(known):.3f}"
+        rows += f"; AUC over all negatives {fmean(s.presence_auc for s in chosen):.3f}"
+        rows += (
+            f", on empty images of the own source {fmean(own):.3f} (the {len(own)} targets that "
+            "have any).\n"
+            if own
+            else ".\n"
+        )
     return rows
+
+
+def _verdicts(scores: Scores) -> str:
+    """Say of each target what the rule finds, with the intervals that it looks at."""
+    rows = "".join(
+        f"| {key} | {'listed' if verdict.listed else 'not listed'} | {verdict.reason} |\n"
+        for key, (_, _, verdict) in scores.items()
+    )
+    return _VERDICTS + rows
 
 
 def _figure(value: float | None) -> str:
@@ -159,12 +180,4 @@ def _phantoms(phantoms: list[tuple[int, float, float]]) -> str:
     return (
         "\n## Phantoms that were never trained on\n\nThe volume is compared with the inserts' "
         "exact volume.\n\n| seed | Dice | volume error |\n|---|---|---|\n" + rows
-    )
-
-
-def _refused(card: ModelCard) -> str:
-    if not card.not_listed:
-        return ""
-    return "\n## Trained but not listed\n\n" + "".join(
-        f"- {item.name} in {item.modality}: {item.reason}\n" for item in card.not_listed
     )

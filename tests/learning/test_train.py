@@ -34,7 +34,7 @@ def test_all_stages_run_and_a_model_folder_with_a_card_comes_out(
     # Seven steps teach nothing, and the card says so: nothing is listed that was not learned.
     assert card.targets == ()
     assert {item.name for item in card.not_listed} == {"polyp", "breast tumour"}
-    assert "Trained but not listed" in (tmp_path / "README.md").read_text()
+    assert "| polyp, endoscopy | not listed | Dice 0." in (tmp_path / "README.md").read_text()
     engine = Engine.load(out)
     with pytest.raises(NotCoveredError):
         engine.segment(
