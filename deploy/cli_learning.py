@@ -113,6 +113,10 @@ def evaluate(
         bool,
         typer.Option("--unlisted", help="Also targets that the card names but does not list."),
     ] = False,
+    other_modalities: Annotated[
+        bool,
+        typer.Option(help="Also ask images for targets of another modality, as further negatives."),
+    ] = True,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")] = "auto",
 ) -> None:
     """Measure a model: tables (CSV, JSON), figures, and one page that holds them all."""
@@ -133,6 +137,7 @@ def evaluate(
         words=words,
         against=against,
         unlisted=unlisted,
+        other_modalities=other_modalities,
         device=device,
     )
     try:

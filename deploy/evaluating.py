@@ -45,6 +45,7 @@ class Request:
     words: bool = True
     against: Path | None = None
     unlisted: bool = False
+    other_modalities: bool = True
     device: str = "auto"
 
 
@@ -68,6 +69,7 @@ def run(request: Request) -> Path:
                 stream(),
                 tolerance=request.tolerance,
                 worst=request.worst,
+                other_modalities=request.other_modalities,
                 progress=lambda number, _name: _show(bar, number),
             )
         words = []

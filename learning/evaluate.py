@@ -1,32 +1,26 @@
 """Measure a checkpoint on cases through the engine: what a user of the node would get.
 
 Negatives are counted, presence is gated by the card's thresholds, distances are in millimetres.
-Beside the node's own rule stands the reference's (the first 300 items of a set, slices that show
-the target alone), so that figures can be held against published ones; every figure says its rule.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference import intensity
 from inference.engine import Engine
-from inference.findings import Finding, Presence
+from inference.findings import Finding
 from inference.tasks import Task
 from learning import metrics, surfaces
-from learning.cases import Case
-
-PUBLISHED_FIRST: Final = 300
-"""Items of a set that the reference's evaluation looks at."""
+from learning.cases import EIGHT_BIT, Case
 
 Progress = Callable[[int, str], None]
 
@@ -49,6 +43,9 @@ class Row:
         mm and 0..1; ``None`` without spacing or where a mask is empty.
     found_ml, true_ml
         Volumes; ``None`` without spacing or for single images.
+    images_of
+        Modality of the images where it is not the target's: a negative that the node would not
+        ask about, and that only the presence of "all negatives" counts. Empty otherwise.
     """
 
     case: str
@@ -66,6 +63,7 @@ class Row:
     surface_dice: float | None
     found_ml: float | None
     true_ml: float | None
+    images_of: str = ""
 
     @property
     def key(self) -> str:
@@ -97,6 +95,7 @@ def measure(
     *,
     tolerance: float = 2.0,
     worst: int = 4,
+    other_modalities: bool = False,
     progress: Progress | None = None,
 ) -> Measured:
     """Ask every listed target of every case of which the truth is known.
@@ -107,6 +106,9 @@ def measure(
         Of the surface Dice, mm.
     worst
         Pictures to keep for each target.
+    other_modalities
+        Also ask the middle frame of each case for the targets of another modality, each in turn:
+        negatives as in training, which the node itself would refuse to ask about.
     progress
         Called with the number of cases done, and the name of the last.
     """
@@ -128,10 +130,41 @@ def measure(
                 row = measure_one(case, finding, truth, tolerance)
                 rows.append(row)
                 _keep_worst(pictures[row.key], case, finding, truth, row, worst)
+        if other_modalities:
+            rows.extend(_as_another(engine, case, number, tolerance))
         if progress is not None:
             progress(number, case.name)
     kept = [picture for key in sorted(pictures) for picture in pictures[key]]
     return Measured(tuple(rows), tuple(kept))
+
+
+def _as_another(engine: Engine, case: Case, number: int, tolerance: float) -> list[Row]:
+    """Ask a case as if it were of another modality, the next one each time.
+
+    Targets of the same name are left out: a sarcoma in PET is one in CT as well.
+    """
+    others: dict[str, list[str]] = defaultdict(list)
+    for target in engine.card.targets:
+        if target.modality != case.modality and target.name not in case.truths:
+            others[target.modality].append(target.name)
+    if not others:
+        return []
+    modality = sorted(others)[number % len(others)]
+    asked = others[modality]
+    picture = _grey(case, case.images.shape[0] // 2)
+    # Without colours: to modalities without them, a colour picture is a screen capture.
+    image = (intensity.luminance(picture) if picture.ndim == 3 else picture)[None]
+    empty = np.zeros(image.shape[:3], np.bool_)
+    foreign = replace(
+        case, images=image, modality=modality, kind="images", spacing=None, rendered=EIGHT_BIT
+    )
+    found = engine.answer(
+        image, modality=modality, kind="images", tasks=[Task.segment(*asked)], rendered=EIGHT_BIT
+    ).findings
+    return [
+        replace(measure_one(foreign, finding, empty, tolerance), images_of=case.modality)
+        for finding in found
+    ]
 
 
 def measure_one(case: Case, finding: Finding, truth: NDArray[np.bool_], tolerance: float) -> Row:
@@ -193,118 +226,6 @@ def _grey(case: Case, frame: int) -> NDArray[np.uint8]:
     return intensity.to_bytes(image, low, max(high, low + 1e-6))
 
 
-def summarise(rows: Sequence[Row], engine: Engine, seed: int = 0) -> list[dict[str, Any]]:
-    """Sum the rows up, one line for each target, then one for all.
-
-    Returns
-    -------
-    list of dict
-        Plain values; ``None`` where nothing was there to measure.
-    """
-    by_key: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_key[row.key].append(row)
-    lines = [_line(key, part, engine, seed) for key, part in sorted(by_key.items())]
-    if lines:
-        lines.append(_mean_line(lines, rows))
-    return lines
-
-
-def _line(key: str, rows: Sequence[Row], engine: Engine, seed: int) -> dict[str, Any]:
-    positive = [row for row in rows if row.positive]
-    negative = [row for row in rows if not row.positive]
-    dice = [row.dice for row in positive]
-    low = high = None
-    if positive:
-        low, high = metrics.bootstrap_mean(dice, [row.group for row in positive], seed)
-    truth = np.array([row.positive for row in rows])
-    probability = np.array([row.probability for row in rows])
-    error, _ = metrics.calibration_error(probability, truth)
-    target = engine.card.target(rows[0].modality, rows[0].target)
-    return {
-        "target": key,
-        "positives": len(positive),
-        "negatives": len(negative),
-        "groups": len({row.group for row in rows}),
-        "dice_positive": _mean(dice),
-        "dice_low": low,
-        "dice_high": high,
-        "dice_floor_of_card": None if target is None else target.score.floor,
-        "dice_negatives_counted": _mean([row.dice for row in rows]),
-        "iou_positive": _mean([row.iou for row in positive]),
-        "hausdorff_95_mm": _median([row.hausdorff_95 for row in positive]),
-        "surface_dice": _mean([row.surface_dice for row in positive]),
-        "sensitivity": _share(positive, Presence.PRESENT),
-        "sensitivity_with_uncertain": (
-            None if not positive else 1.0 - (_share(positive, Presence.ABSENT) or 0.0)
-        ),
-        "specificity": None if not negative else 1.0 - (_share(negative, Presence.PRESENT) or 0.0),
-        "presence_auc": (
-            metrics.roc_auc(probability[truth], probability[~truth])
-            if positive and negative
-            else None
-        ),
-        "calibration_error": error if positive and negative else None,
-        "published_rule_dice": _mean(published_rule(rows)),
-        "published_rule_count": len(published_rule(rows)),
-    }
-
-
-def published_rule(rows: Sequence[Row]) -> list[float]:
-    """Dice by the reference's rule: the first 300 items of a set, shown slices alone."""
-    taken: dict[str, int] = defaultdict(int)
-    result = []
-    for row in rows:
-        if row.published_dice is not None and taken[row.source] < PUBLISHED_FIRST:
-            taken[row.source] += 1
-            result.append(row.published_dice)
-    return result
-
-
-def _mean_line(lines: Sequence[dict[str, Any]], rows: Sequence[Row]) -> dict[str, Any]:
-    """Mean over targets, whatever their numbers of images; counts are sums."""
-    counts = ("positives", "negatives", "published_rule_count")
-    result: dict[str, Any] = {"target": "mean over targets"}
-    for name in lines[0]:
-        if name == "target":
-            continue
-        values = [line[name] for line in lines]
-        result[name] = sum(values) if name in counts else _mean(values)
-    result["groups"] = len({row.group for row in rows})
-    result["dice_low"] = result["dice_high"] = None
-    return result
-
-
-def compare_rows(first: Sequence[Row], second: Sequence[Row]) -> list[dict[str, Any]]:
-    """Hold two evaluations of the same cases against each other, target by target.
-
-    Returns
-    -------
-    list of dict
-        ``target`` and the fields of `learning.metrics.Comparison` of the Dice with negatives
-        counted; targets and cases that only one of them has are left out.
-    """
-    earlier = {(row.case, row.key): row for row in first}
-    pairs: dict[str, list[tuple[Row, Row]]] = defaultdict(list)
-    for row in second:
-        other = earlier.get((row.case, row.key))
-        if other is not None:
-            pairs[row.key].append((other, row))
-    return [
-        {
-            "target": key,
-            **asdict(
-                metrics.compare(
-                    [old.dice for old, _ in part],
-                    [new.dice for _, new in part],
-                    [new.group for _, new in part],
-                )
-            ),
-        }
-        for key, part in sorted(pairs.items())
-    ]
-
-
 def write_rows(rows: Sequence[Row], path: Path) -> None:
     """Write one line for each target of each case."""
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -331,41 +252,11 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def _row(line: dict[str, str]) -> Row:
-    words = ("case", "source", "group", "modality", "target", "presence")
-    values: dict[str, Any] = {name: line[name] for name in words}
-    values["positive"] = line["positive"] == "True"
+    words = ("case", "source", "group", "modality", "target", "presence", "images_of")
+    values: dict[str, Any] = {"positive": line["positive"] == "True"}
     for field in fields(Row):
-        if field.name not in values:
-            text = line[field.name]
-            values[field.name] = None if text == "" else float(text)
+        if field.name in values or (field.name not in line and field.default is not MISSING):
+            continue
+        text = line[field.name]
+        values[field.name] = text if field.name in words else float(text) if text else None
     return Row(**values)
-
-
-def write_summary(lines: Sequence[dict[str, Any]], facts: dict[str, Any], out: Path) -> None:
-    """Write ``summary.csv`` and ``summary.json``; the JSON also says what was measured how."""
-    if lines:
-        with (out / "summary.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(lines[0]))
-            writer.writeheader()
-            writer.writerows(lines)
-    document = {**facts, "targets": list(lines)}
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    (out / "summary.json").write_text(text + "\n", encoding="utf-8")
-
-
-def _present(values: Iterable[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = _present(values)
-    return float(np.mean(known)) if known else None
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    known = _present(values)
-    return float(np.median(known)) if known else None
-
-
-def _share(rows: Sequence[Row], presence: Presence) -> float | None:
-    return float(np.mean([row.presence == presence.value for row in rows])) if rows else None

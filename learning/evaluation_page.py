@@ -9,18 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from inference.engine import Engine
 from learning import evaluation_figures as figures
-from learning.evaluate import (
-    Measured,
-    Row,
-    compare_rows,
-    summarise,
-    write_rows,
-    write_summary,
-)
+from learning import metrics
+from learning.evaluate import Measured, Picture, Row, write_rows
+from learning.evaluation_summary import compare_rows, summarise, write_summary
+from learning.meteor import LEFT_OUT
 
 PAGE = "index.html"
 
@@ -77,28 +74,34 @@ def write_evaluation(
         "research_use": engine.card.research_use,
         "against": against[0] if against is not None else None,
     }
+    asked = [row for row in measured.rows if not row.images_of]
+    calibration = _calibration(asked)
     write_rows(measured.rows, out / "cases.csv")
-    figures.box_plots(measured.rows, lines, out / "dice.png")
-    error = figures.reliability(measured.rows, out / "reliability.png")
-    recorded = {**facts, "calibration_error_all": error, "words": list(words)}
+    pictures = {}
+    for theme, colours in (("", figures.LIGHT), ("_dark", figures.DARK)):
+        figures.box_plots(asked, lines, out / f"dice{theme}.png", colours)
+        figures.reliability(asked, out / f"reliability{theme}.png", colours)
+    for name in ("dice", "dice_dark", "reliability", "reliability_dark"):
+        pictures[name] = _source((out / f"{name}.png").read_bytes())
+    for name in ("dice_dark", "reliability_dark"):
+        (out / f"{name}.png").unlink()
+    recorded = {**facts, "calibration_all": calibration, "words": list(words)}
     write_summary(lines, {**recorded, "comparison": comparison}, out)
-    (out / "summary.md").write_text(_markdown(facts, error, lines, words), encoding="utf-8")
+    (out / "summary.md").write_text(_markdown(facts, calibration, lines, words), encoding="utf-8")
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
     page = environment.get_template("evaluation_page.html").render(
         facts=facts,
-        lines=lines,
+        lines=lines[:-1],
         mean=lines[-1],
-        error=error,
+        own_targets=sum(line["presence_auc_own"] is not None for line in lines[:-1]),
+        calibration=calibration,
         words=words,
+        meteor_left_out=LEFT_OUT if any(line["METEOR"] is None for line in words) else None,
         comparison=comparison,
-        box_plots=_source((out / "dice.png").read_bytes()),
-        reliability=_source((out / "reliability.png").read_bytes()),
-        worst=[
-            {"row": picture.row, "source": _source(figures.overlay(picture))}
-            for picture in measured.worst
-        ],
+        pictures=pictures,
+        worst=_worst(measured.worst),
         truth_colour=figures.TRUTH_COLOUR,
         found_colour=figures.FOUND_COLOUR,
         number=_number,
@@ -108,16 +111,38 @@ def write_evaluation(
     return path
 
 
+def _calibration(rows: Sequence[Row]) -> dict[str, float]:
+    """Calibration error over all answers together, and what chance alone makes of it."""
+    probability = np.array([row.probability for row in rows])
+    truth = np.array([row.positive for row in rows])
+    mean, high = metrics.calibration_by_chance(probability)
+    error, _ = metrics.calibration_error(probability, truth)
+    return {"error": error, "chance": mean, "chance_95": high, "answers": len(rows)}
+
+
+def _worst(pictures: Sequence[Picture]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return the worst cases by target, as the page shows them."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for picture in pictures:
+        one = {"row": picture.row, "source": _source(figures.overlay(picture))}
+        groups.setdefault(picture.row.key, []).append(one)
+    return sorted(groups.items())
+
+
 _MARKDOWN_TARGETS = (
     ("Dice, shown", "dice_positive", 3),
     ("floor", "dice_floor_of_card", 2),
+    ("U-Net", "dice_unet_of_card", 3),
     ("Dice, all", "dice_negatives_counted", 3),
     ("HD95 mm", "hausdorff_95_mm", 1),
     ("NSD", "surface_dice", 2),
     ("sens.", "sensitivity", 2),
     ("spec.", "specificity", 2),
-    ("AUC", "presence_auc", 3),
+    ("AUC, own set", "presence_auc_own", 3),
+    ("AUC, modality", "presence_auc_modality", 3),
+    ("AUC, all", "presence_auc_all", 3),
     ("ECE", "calibration_error", 3),
+    ("by chance", "calibration_chance", 3),
     ("Dice, reference's rule", "published_rule_dice", 3),
 )
 _MARKDOWN_WORDS = (
@@ -125,13 +150,15 @@ _MARKDOWN_WORDS = (
     ("majority", "accuracy_of_majority"),
     ("ROUGE-L", "ROUGE-L"),
     ("majority", "ROUGE-L_of_majority"),
+    ("METEOR", "METEOR"),
+    ("majority", "METEOR_of_majority"),
     ("BLEU-4", "BLEU-4"),
 )
 
 
 def _markdown(
     facts: dict[str, Any],
-    error: float,
+    calibration: dict[str, float],
     lines: Sequence[dict[str, Any]],
     words: Sequence[dict[str, Any]],
 ) -> str:
@@ -141,14 +168,15 @@ def _markdown(
         [
             str(line["target"]),
             f"{line['positives']} / {line['negatives']}",
-            *(_number(line[name], digits) for _, name, digits in _MARKDOWN_TARGETS),
+            *(_cell(line, name, digits) for _, name, digits in _MARKDOWN_TARGETS),
         ]
         for line in lines
     ]
     text = (
         f"{facts['model']}, weights {facts['digest'][:16]}, on {facts['data']}: {facts['cases']} "
         f"images and volumes of {facts['groups']} patients or clusters. Expected calibration error "
-        f"over all cases {error:.3f}. NSD at {facts['tolerance_mm']:g} mm.\n\n"
+        f"over all {calibration['answers']} answers {calibration['error']:.3f} (by chance alone "
+        f"{calibration['chance']:.3f}). NSD at {facts['tolerance_mm']:g} mm.\n\n"
     )
     text += _table(head, rows)
     if words:
@@ -158,6 +186,14 @@ def _markdown(
             for w in words
         ]
         text += "\n" + _table(head, spoken)
+    return text
+
+
+def _cell(line: dict[str, Any], name: str, digits: int) -> str:
+    """Return a figure; an area under the ROC curve with its number of negatives."""
+    text = _number(line[name], digits)
+    if text and name.startswith("presence_auc_"):
+        text += f" ({line[name.replace('auc', 'negatives')]})"
     return text
 
 

@@ -55,6 +55,32 @@ def calibration_error(
     return float(error), rows
 
 
+def calibration_by_chance(
+    probability: Scores, seed: int = 0, bins: int = 10, draws: int = 1000
+) -> tuple[float, float]:
+    """Return what the calibration error comes to by chance alone, were every probability right.
+
+    Shares of a few cases scatter around the best of probabilities, and their distances add up
+    whatever their sign: the error of 20 cases is some tenths even for a perfect forecast (Bröcker
+    and Smith, Weather and Forecasting 2007; Roelofs et al., AISTATS 2022).
+
+    Returns
+    -------
+    tuple
+        Mean, and 95th percentile, over truths drawn from these very probabilities; cases are drawn
+        one by one, so of slices of few patients the true figures are larger.
+    """
+    if not probability.size:
+        return 0.0, 0.0
+    truths = np.random.default_rng(seed).random((draws, probability.size)) < probability
+    place = np.minimum((probability * bins).astype(int), bins - 1)
+    inside = (place[:, None] == np.arange(bins)).astype(np.float64)
+    # The weight of a bin takes its count away: what is left is a sum of differences.
+    missing = (probability @ inside)[None] - truths @ inside
+    errors = np.abs(missing).sum(axis=1) / probability.size
+    return float(errors.mean()), float(np.percentile(errors, 95))
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Two models on the same images.

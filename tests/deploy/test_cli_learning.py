@@ -15,6 +15,7 @@ from deploy.cli import app
 from inference.card import read_card
 from inference.engine import SHIPPED
 from learning.adaptation_recipe import TrainingSet
+from learning.evaluate import read_rows
 from tests.inference.tiny_model import save_tiny
 from tests.learning.test_adapt import recipe, write_2d
 
@@ -59,6 +60,9 @@ def test_a_dicom_folder_is_measured(shared_data: Path, tmp_path: Path) -> None:
     assert line["dice_positive"] > 0.8
     # In millimetres: 38.0 by nano 1.1.
     assert 0 < line["hausdorff_95_mm"] < 50
+    # The one series is asked as if it were of another modality, too.
+    rows = read_rows(tmp_path / "cases.csv")
+    assert {row.images_of for row in rows} == {"", "PET"}
 
 
 def test_dicom_series_become_training_examples(shared_data: Path) -> None:
@@ -71,6 +75,16 @@ def test_dicom_series_become_training_examples(shared_data: Path) -> None:
     assert shown.pictures.dtype == np.uint8
     assert shown.masks is not None and shown.masks.any()
     assert shown.pictures.shape == shown.masks.shape
+
+
+def test_weights_that_were_cut_off_are_named_before_any_data_are_read(tmp_path: Path) -> None:
+    model = save_tiny(tmp_path / "model")
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    told = RUN.invoke(app, ["evaluate", str(model), str(tmp_path), "--out", str(tmp_path / "out")])
+    assert told.exit_code == 1
+    assert "model.safetensors" in told.output and "damaged" in told.output
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -16,18 +16,11 @@ from inference.engine import Engine
 from inference.findings import Finding, Presence
 from learning import surfaces, wording
 from learning.cases import Case, DataError, published_cases, recipe_cases, split_phrase
-from learning.evaluate import (
-    Row,
-    compare_rows,
-    measure,
-    measure_one,
-    published_rule,
-    read_rows,
-    summarise,
-    write_rows,
-)
+from learning.evaluate import Row, measure, measure_one, read_rows, write_rows
 from learning.evaluate_words import measure_words
 from learning.evaluation_page import read_summary, write_evaluation
+from learning.evaluation_summary import compare_rows, published_rule, summarise
+from learning.meteor import LEFT_OUT, wordnet_folder
 from learning.metrics import calibration_error, compare
 from learning.phantom import generate_phantom
 from learning.recipe import Recipe
@@ -153,8 +146,13 @@ def phantoms() -> list[Case]:
 def test_an_evaluation_writes_tables_figures_and_a_page(
     nano: Engine, phantoms: list[Case], tmp_path: Path
 ) -> None:
-    measured = measure(nano, phantoms, worst=2)
-    assert len(measured.rows) == 6
+    measured = measure(nano, phantoms, worst=2, other_modalities=True)
+    asked = [row for row in measured.rows if not row.images_of]
+    assert len(asked) == 6
+    foreign = [row for row in measured.rows if row.images_of]
+    assert {row.images_of for row in foreign} == {"CT"}
+    assert len({row.modality for row in foreign}) == 3, "each case as of another modality"
+    assert not any(row.target == "soft-tissue sarcoma" for row in foreign)
     words = measure_words(nano, phantoms)
     by_task = {line["task"]: line for line in words}
     assert by_task["modality"]["accuracy"] == 1.0
@@ -176,7 +174,9 @@ def test_an_evaluation_writes_tables_figures_and_a_page(
     text = page.read_text()
     assert "three phantoms &lt;&amp; more&gt;" in text
     assert "http" not in text, "the page needs no network"
-    assert text.count("data:image/png") == 2 + len(measured.worst)
+    assert text.count("data:image/png") == 4 + len(measured.worst), "two figures, light and dark"
+    assert (LEFT_OUT in text) == (wordnet_folder() is None)
+    assert (">METEOR<" in text) == (wordnet_folder() is not None)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
         "index.html", "cases.csv", "summary.csv", "summary.json", "summary.md", "dice.png",
@@ -188,11 +188,82 @@ def test_an_evaluation_writes_tables_figures_and_a_page(
     assert insert["target"] == "phantom insert, CT"
     assert (insert["positives"], insert["negatives"]) == (2, 1)
     assert insert["dice_positive"] > 0.8
-    assert insert["presence_auc"] == 1.0
+    assert insert["presence_auc_own"] == insert["presence_auc_modality"] == 1.0
+    assert insert["presence_negatives_own"] == 1
     assert summary["targets"][1]["dice_negatives_counted"] == 1.0
     assert all(line["difference"] == 0 for line in summary["comparison"])
     with (tmp_path / "out" / "summary.csv").open() as file:
         assert [line["target"] for line in csv.DictReader(file)][-1] == "mean over targets"
+
+
+def row(positive: bool, probability: float, **changes: Any) -> Row:
+    values = {
+        "case": "c", "source": "shows it", "group": "g", "modality": "CT", "target": "x",
+        "positive": positive, "presence": "present" if probability >= 0.5 else "absent",
+        "probability": probability, "dice": 0.5, "iou": 0.4,
+        "published_dice": 0.5 if positive else None, "hausdorff_95": None, "surface_dice": None,
+        "found_ml": None, "true_ml": None,
+    }  # fmt: skip
+    return Row(**{**values, **changes})
+
+
+def test_presence_stands_against_three_circles_of_negatives(nano: Engine) -> None:
+    rows = [
+        row(True, 0.8),
+        row(True, 0.4),
+        row(False, 0.6),
+        row(False, 0.1, source="another set"),
+        row(False, 0.2, source="fundus", images_of="fundus"),
+        row(False, 0.5, source="fundus", images_of="fundus"),
+    ]
+    line = summarise(rows, nano)[0]
+    circles = {
+        name: (line[f"presence_auc_{name}"], line[f"presence_negatives_{name}"])
+        for name in ("own", "modality", "all")
+    }
+    assert circles == {"own": (0.5, 1), "modality": (0.75, 2), "all": (0.75, 4)}
+    # What the node would not ask about counts nowhere else.
+    assert (line["negatives"], line["specificity"]) == (2, 0.5)
+    assert line["dice_negatives_counted"] == 0.5
+    error, _ = calibration_error(
+        np.array([0.8, 0.4, 0.6, 0.1]), np.array([True, True, False, False])
+    )
+    assert line["calibration_error"] == pytest.approx(error)
+    assert 0 < line["calibration_chance"] < line["calibration_chance_95"]
+
+
+def test_two_evaluations_are_compared_by_both_rules_and_as_a_whole() -> None:
+    draw = np.random.default_rng(1)
+    before, after = [], []
+    for number in range(320):
+        target, shown = ("x", "y")[number % 2], number % 4 < 2
+        one = {"case": str(number), "group": str(number // 2), "target": target}
+        dice = float(draw.random() * 0.5)
+        published = dice if shown else None
+        before.append(row(shown, 0.9, dice=dice, published_dice=published, **one))
+        gain = 0.1 + 0.05 * float(draw.random()) if shown else 0.0
+        better = None if published is None else published + 2 * gain
+        after.append(row(shown, 0.9, dice=dice + gain, published_dice=better, **one))
+    lines = {(line["target"], line["rule"]): line for line in compare_rows(before, after)}
+    assert list(lines) == [
+        ("x, CT", "node"), ("x, CT", "reference"), ("y, CT", "node"), ("y, CT", "reference"),
+        ("all targets together", "node"), ("all targets together", "reference"),
+    ]  # fmt: skip
+    node, reference = lines["x, CT", "node"], lines["x, CT", "reference"]
+    assert (node["count"], reference["count"]) == (160, 80), "negatives are counted by one alone"
+    assert reference["difference"] == pytest.approx(4 * node["difference"])
+    assert 0 < node["low"] < node["difference"] < node["high"]
+    assert node["p_value"] < 1e-6
+    assert lines["all targets together", "node"]["count"] == 320
+
+
+def test_an_evaluation_from_before_other_modalities_were_asked_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "cases.csv"
+    write_rows([row(True, 0.8)], path)
+    path.write_text("\n".join(line.removesuffix(",images_of").removesuffix(",")
+                              for line in path.read_text().splitlines()))  # fmt: skip
+    assert "images_of" not in path.read_text()
+    assert read_rows(path)[0].images_of == ""
 
 
 def test_nothing_measured_is_said(nano: Engine, tmp_path: Path) -> None:
@@ -204,8 +275,9 @@ def test_nothing_measured_is_said(nano: Engine, tmp_path: Path) -> None:
 
 def test_only_cases_that_both_looked_at_are_compared(nano: Engine, phantoms: list[Case]) -> None:
     rows = measure(nano, phantoms, worst=0).rows
-    (line,) = compare_rows(rows[:1], rows)
-    assert line["count"] == 1
+    lines = compare_rows(rows[:1], rows)
+    assert {line["rule"] for line in lines} == {"node", "reference"}
+    assert all(line["count"] == 1 for line in lines)
 
 
 def test_sets_of_a_recipe_are_read_with_their_negatives(tmp_path: Path) -> None:

@@ -60,3 +60,27 @@ def test_volume_error_has_a_sign() -> None:
     assert metrics.volume_error(95.0, 100.0) == pytest.approx(-0.05)
     with pytest.raises(ValueError, match="true volume is 0"):
         metrics.volume_error(1.0, 0.0)
+
+
+def test_the_error_of_a_perfect_forecast_is_chance() -> None:
+    draw = np.random.default_rng(3)
+    probability = draw.random(20)
+    errors = [
+        metrics.calibration_error(probability, draw.random(20) < probability)[0]
+        for _ in range(2000)
+    ]
+    mean, high = metrics.calibration_by_chance(probability)
+    assert mean == pytest.approx(np.mean(errors), abs=0.01)
+    assert high == pytest.approx(np.percentile(errors, 95), abs=0.02)
+    assert mean > 0.15, "of twenty cases it is large"
+
+
+def test_chance_shrinks_with_the_cases_and_sees_what_is_no_chance() -> None:
+    few, _ = metrics.calibration_by_chance(np.tile(np.linspace(0.05, 0.95, 10), 2))
+    probability = np.tile(np.linspace(0.05, 0.95, 10), 200)
+    many, high = metrics.calibration_by_chance(probability)
+    assert many < few / 8
+    skewed = np.random.default_rng(0).random(2000) < probability**2
+    assert metrics.calibration_error(probability, skewed)[0] > 3 * high
+    assert metrics.calibration_by_chance(np.array([0.0, 1.0])) == (0.0, 0.0)
+    assert metrics.calibration_by_chance(np.array([])) == (0.0, 0.0)
