@@ -71,6 +71,10 @@ class NodeFigures(Collector):
         }
         yield _by("unibiomed_gpu_utilisation_percent", "As the driver tells it", "worker", busy)
         answers = {name: float(echo.answers) for name, echo in found["echoes"].items()}
+        silent = {one.name: 0.0 for one in self._node.settings.notices}
+        silent |= {one.channel: float(one.waiting) for one in found["silences"]}
+        text = "Notices that were tried and not taken, by channel"
+        yield _by("unibiomed_notices_waiting", text, "channel", silent)
         collectors = found["collectors"]
         unsent = {one.name: float(one.unsent) for one in collectors}
         text = "Audit records that a collector does not have yet"

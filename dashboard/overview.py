@@ -29,6 +29,7 @@ from db.figures import (
     workers,
 )
 from db.models_operation import WorkerRecord
+from db.notices import silent_channels
 from db.session import DATABASE_ERRORS
 from workflows.callers import calls_in
 from workflows.disk_forecast import forecast_disk, growth_per_day
@@ -118,6 +119,7 @@ def glance(node: Node, zone: Any, growth: Growth) -> dict[str, Any]:
             "oldest": oldest_waiting(session),
             "echoes": echoes(session),
             "images": last_images(session, titles),
+            "silences": silent_channels(session, [one.name for one in node.settings.notices]),
             "collectors": collector_states(session, [one.name for one in node.settings.audit]),
         }
         tiles = worker_tiles(workers(session), jobs_in_hand(session), now)

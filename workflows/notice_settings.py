@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from workflows.setting_values import Host, Name, Port, Secret, Settings
+from workflows.setting_values import FileName, Host, Name, Port, Secret, Settings
 
 NoticeKind = Literal["failed", "delivered", "critical"]
 
@@ -21,6 +22,7 @@ class MailSettings(Settings):
     password: Secret | None = None
     sender: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")]
     to: Annotated[tuple[str, ...], Field(min_length=1)]
+    certificate: FileName | None = None
 
 
 class NoticeSettings(Settings):
@@ -33,4 +35,13 @@ class NoticeSettings(Settings):
     about: Annotated[tuple[NoticeKind, ...], Field(min_length=1)] = ("failed",)
     url: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
     secret: Secret | None = None
+    certificate: FileName | None = None
     mail: MailSettings | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.url is None) == (self.mail is None):
+            text = "a notice goes to one place: a url, or mail"
+            mend = "write one of the two; for both ways, make two entries"
+            raise PydanticCustomError("notice_way", text, {"mend": mend})
+        return self

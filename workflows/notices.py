@@ -5,36 +5,42 @@ No notice names a patient: it points to the job, and who may look follows the li
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
 import logging
-import smtplib
+import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from email.message import EmailMessage
-from typing import Any, Final
+from typing import Final
 
-import httpx
 from sqlalchemy.orm import Session
 
 from db.jobs import JobState
+from db.models_operation import Notice
 from db.notices import (
     add_notice,
-    due_notices,
     ended_jobs,
+    forget_channels,
     found_present,
     known_notices,
     note_sending,
     present_targets,
+    put_back,
+    sent_since,
+    take_due,
     told_job,
 )
+from dicom_node.errors import DicomNodeError
 from workflows.node import Node
-from workflows.notice_settings import MailSettings, NoticeKind, NoticeSettings
+from workflows.notice_channels import Content, mail, post
+from workflows.notice_settings import NoticeKind, NoticeSettings
 
 _LOG = logging.getLogger(__name__)
 _LOOK_BACK: Final = timedelta(hours=1)
 """What happened earlier is not told of: a channel that is new begins with what happens now."""
-_SECONDS: Final = 10.0
+_TAKEN_SECONDS: Final = 120.0
+"""Another sender leaves a notice alone for so long; longer than a round takes."""
+_ROUND_SECONDS: Final = 30.0
+_BETWEEN_MAILS: Final = timedelta(minutes=1)
+"""A PACS that goes away can fail hundreds of jobs: what comes in between is told in one mail."""
 _KINDS: Final[dict[JobState, NoticeKind]] = {
     JobState.FAILED: "failed",
     JobState.DELIVERED: "delivered",
@@ -43,28 +49,25 @@ _KINDS: Final[dict[JobState, NoticeKind]] = {
 
 def send_notices(node: Node) -> int:
     """Make the notices that are missing and send those that are due; returns how many went out."""
-    if not node.settings.notices:
+    channels = node.settings.notices
+    if not channels:
         return 0
+    _make(node)
+    until = time.monotonic() + _ROUND_SECONDS
+    return sum(_serve(node, channel, until) for channel in channels)
+
+
+def _make(node: Node) -> None:
     now = node.now()
+    channels = node.settings.notices
     with node.database.session() as session:
+        forget_channels(session, [channel.name for channel in channels])
         happened = [*_critical(node, session, now - _LOOK_BACK), *_ended(session, now - _LOOK_BACK)]
         known = known_notices(session, [job_id for job_id, _ in happened])
         for job_id, what in happened:
-            for channel in node.settings.notices:
+            for channel in channels:
                 if what in channel.about and (job_id, what, channel.name) not in known:
                     add_notice(session, job_id, what, channel.name, now)
-        session.flush()
-        due = [(one.id, one.job_id, one.kind, one.channel) for one in due_notices(session, now)]
-    channels = {channel.name: channel for channel in node.settings.notices}
-    sent = 0
-    for notice_id, job_id, kind, name in due:
-        problem = _send(node, channels.get(name), job_id, kind)
-        if problem:
-            _LOG.warning("notice of job %d to %s: %s", job_id, name, problem)
-        with node.database.session() as session:
-            note_sending(session, notice_id, problem, node.now())
-        sent += not problem
-    return sent
 
 
 def _ended(session: Session, since: datetime) -> list[tuple[int, NoticeKind]]:
@@ -79,16 +82,54 @@ def _critical(node: Node, session: Session, since: datetime) -> list[tuple[int, 
     return [(job_id, "critical") for job_id in jobs]
 
 
-def _send(node: Node, channel: NoticeSettings | None, job_id: int, kind: str) -> str:
-    """Send one; returns what went wrong, empty when nothing did."""
-    if channel is None:
-        return "this channel is not in node.yaml any more"
+def _serve(node: Node, channel: NoticeSettings, until: float) -> int:
+    """Send what is due by one channel; the first failure ends it, as the others would fail too."""
+    now = node.now()
+    with node.database.session() as session:
+        # What is critical waits for nobody.
+        rests = channel.mail is not None and sent_since(session, channel.name, now - _BETWEEN_MAILS)
+        due = take_due(session, channel.name, now, _TAKEN_SECONDS, only="critical" if rests else "")
+    if channel.mail is not None:
+        return _send(node, channel, due)
+    sent = 0
+    for number, notice in enumerate(due):
+        done = _send(node, channel, [notice]) if time.monotonic() < until else 0
+        if not done:
+            with node.database.session() as session:
+                put_back(session, [one.id for one in due[number:]], node.now())
+            break
+        sent += done
+    return sent
+
+
+def _send(node: Node, channel: NoticeSettings, notices: Sequence[Notice]) -> int:
+    """Send some notices in one go; returns how many went out."""
+    told = [(notice, _content(node, notice)) for notice in notices]
+    contents = [content for _, content in told if content is not None]
+    problem = ""
+    if contents:
+        try:
+            if channel.url is not None:
+                post(channel.url, channel, contents[0], node.settings.tls)
+            if channel.mail is not None:
+                mail(channel.mail, contents, node.settings.tls)
+        except DicomNodeError as error:
+            problem = error.sentence
+            _LOG.warning("%d notices to %s: %s", len(contents), channel.name, problem)
+    with node.database.session() as session:
+        note_sending(session, [notice.id for notice in notices], problem, node.now())
+    return 0 if problem else len(contents)
+
+
+def _content(node: Node, notice: Notice) -> Content | None:
+    """Say what a notice is about; None when the job was deleted meanwhile."""
+    job_id = notice.job_id
     with node.database.reading() as session:
         job = told_job(session, job_id)
         if job is None:
-            return "the job was deleted"
-        content: dict[str, Any] = {
-            "event": kind,
+            return None
+        content: Content = {
+            "event": notice.kind,
             "job": job_id,
             "state": str(job.state),
             "study_instance_uid": job.study.study_instance_uid,
@@ -98,40 +139,8 @@ def _send(node: Node, channel: NoticeSettings | None, job_id: int, kind: str) ->
             "link": f"{node.settings.dashboard.address()}/jobs/{job_id}",
             "node": node.settings.node.name,
         }
-        if kind == "critical":
+        if notice.kind == "critical":
             rule = node.configuration.rules.rule(job.rule)
             present = present_targets(session, job_id)
             content["found"] = ", ".join(rule.critical_of(present) if rule else present)
-    try:
-        if channel.url is not None:
-            _post(channel.url, channel.secret, content)
-        if channel.mail is not None:
-            _mail(channel.mail, content)
-    except (httpx.HTTPError, smtplib.SMTPException, OSError) as error:
-        return f"{type(error).__name__}: {error}"[:400]
-    return ""
-
-
-def _post(url: str, secret: str | None, content: dict[str, Any]) -> None:
-    """Post JSON; with a secret, its HMAC-SHA256 proves where it comes from."""
-    body = json.dumps(content).encode()
-    headers = {"Content-Type": "application/json"}
-    if secret is not None:
-        digest = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-        headers["X-UniBiomed-Signature"] = f"sha256={digest}"
-    httpx.post(url, content=body, headers=headers, timeout=_SECONDS).raise_for_status()
-
-
-def _mail(mail: MailSettings, content: dict[str, Any]) -> None:
-    message = EmailMessage()
-    message["Subject"] = f"{content['node']}: job {content['job']} {content['event']}"
-    message["From"], message["To"] = mail.sender, ", ".join(mail.to)
-    lines = [f"{key.replace('_', ' ')}: {value}" for key, value in content.items() if value]
-    message.set_content("\n".join(lines))
-    kind = smtplib.SMTP_SSL if mail.security == "tls" else smtplib.SMTP
-    with kind(mail.host, mail.port, timeout=_SECONDS) as server:
-        if mail.security == "starttls":
-            server.starttls()
-        if mail.user is not None:
-            server.login(mail.user, mail.password or "")
-        server.send_message(message)
+    return content

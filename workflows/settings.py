@@ -270,6 +270,12 @@ class NodeSettings(Settings):
                         "users": tuple(beside(one, "certificate") for one in self.dicomweb.users)
                     }
                 ),
+                "notices": tuple(
+                    beside(one, "certificate").model_copy(
+                        update={"mail": one.mail and beside(one.mail, "certificate")}
+                    )
+                    for one in self.notices
+                ),
                 "audit": tuple(beside(one, "certificate") for one in self.audit),
                 "peers": tuple(beside(peer, "certificate") for peer in self.peers),
                 "destinations": tuple(beside(one, "certificate") for one in self.destinations),

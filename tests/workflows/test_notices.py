@@ -8,6 +8,8 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -17,12 +19,16 @@ from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
+from sqlalchemy.exc import IntegrityError
 
 from db import jobs
 from db.jobs import JobState
 from db.models import FindingRecord
+from db.notices import silent_channels
 from db.session import Database
+from dicom_node.services.tls import Tls, server_context
 from tests.databases import *  # noqa: F403
+from tests.factories.certificates import make_certificate
 from tests.workflows.nodes import Clock, encoded_job, make_node
 from workflows.node import Node
 from workflows.notices import send_notices
@@ -148,10 +154,9 @@ def test_failure_and_delivery_come_by_mail_and_again_until_they_are_taken(
     box.refuses = ""
     clock.forward(21)
     assert send_notices(node) == 2
-    assert sorted(box.subjects) == [
-        f"UniBiomed Node: job {failed} failed", f"UniBiomed Node: job {delivered} delivered"
-    ]  # fmt: skip
-    (of_failed,) = (mail for mail in box.mails if "failed" in str(mail["Subject"]))
+    assert box.subjects == ["UniBiomed Node: 2 jobs: 1 failed, 1 delivered"]
+    (of_failed,) = box.mails
+    assert of_failed["Auto-Submitted"] == "auto-generated" and of_failed["Message-ID"]
     assert of_failed["To"] == "pacs@example.org"
     text = of_failed.get_content()
     assert "the PACS said no" in text and f"/jobs/{failed}" in text
@@ -177,3 +182,124 @@ def test_what_a_rule_calls_critical_is_told_before_the_pacs_has_it(
     assert send_notices(node) == 0
     assert box.subjects == [f"UniBiomed Node: job {job_id} critical"]
     assert "found: fracture\r\n" in box.mails[0].get_content()
+
+
+def failing(node: Node, *studies: str) -> list[int]:
+    """Make a failed job of each study."""
+    made = [encoded_job(node, [], study=study) for study in studies]
+    with node.database.session() as session:
+        for job_id in made:
+            jobs.finish(session, job_id, JobState.FAILED, "the PACS said no", now=node.now())
+    return made
+
+
+def test_a_storm_is_told_in_one_mail_a_minute(
+    tmp_path: Path, sqlite_database: Database, mailbox: tuple[Mailbox, int]
+) -> None:
+    box, port = mailbox
+    clock = Clock()
+    node = make_node(
+        tmp_path, sqlite_database, clock, notices=[by_mail("night", port, ["failed", "critical"])]
+    )
+    failing(node, "1.2.3")
+    assert send_notices(node) == 1
+    for number in range(4, 64, 20):
+        clock.forward(10)
+        failing(node, *(f"1.2.{one}" for one in range(number, number + 20)))
+        assert send_notices(node) == 0
+    clock.forward(31)
+    assert send_notices(node) == 60
+    assert box.subjects[1] == "UniBiomed Node: 60 jobs: 60 failed"
+    assert "And 10 more" in box.mails[1].get_content()
+    clock.forward(61)
+    assert send_notices(node) == 0
+
+
+def test_an_address_that_does_not_take_them_is_asked_once_a_round(
+    tmp_path: Path, sqlite_database: Database, hook: Hook, mailbox: tuple[Mailbox, int]
+) -> None:
+    box, port = mailbox
+    clock = Clock()
+    channels = [
+        {"name": "hook", "url": f"http://127.0.0.1:{hook.server_port}/x"},
+        by_mail("night", port, ["failed"]),
+    ]
+    node = make_node(tmp_path, sqlite_database, clock, notices=channels)
+    failing(node, *(f"1.2.{number}" for number in range(3, 13)))
+    hook.status = 503
+    assert send_notices(node) == 10  # by mail: one way that fails holds up no other
+    assert len(hook.got) == 1
+    with sqlite_database.reading() as session:
+        (silence,) = silent_channels(session, ["hook", "night"])
+    assert (silence.channel, silence.waiting) == ("hook", 10)
+    assert "503" in silence.sentence
+    hook.status = 204
+    clock.forward(21)
+    assert send_notices(node) == 10
+    assert len({json.loads(body)["job"] for body, _ in hook.got}) == 10
+    assert len(box.mails) == 1
+
+
+def test_two_senders_at_once_tell_it_once(tmp_path: Path, database: Database, hook: Hook) -> None:
+    clock = Clock()
+    channel = {"name": "hook", "url": f"http://127.0.0.1:{hook.server_port}/x"}
+    node = make_node(tmp_path, database, clock, notices=[channel])
+    failing(node, *(f"1.2.{number}" for number in range(3, 13)))
+    start = threading.Barrier(2)
+
+    def send(_: int) -> int:
+        start.wait()
+        return send_notices(node)
+
+    with ThreadPoolExecutor(2) as pool, suppress(IntegrityError):
+        # Of two that make the same notices at the same moment, one ends here and goes on later.
+        list(pool.map(send, range(2)))
+    send_notices(node)
+    told = [json.loads(body)["job"] for body, _ in hook.got]
+    assert len(told) == len(set(told)) == 10
+
+
+def test_what_was_to_go_by_a_channel_that_is_gone_is_given_up(
+    tmp_path: Path, sqlite_database: Database, hook: Hook
+) -> None:
+    clock = Clock()
+    entry = {"name": "hook", "url": f"http://127.0.0.1:{hook.server_port}/x"}
+    node = make_node(tmp_path, sqlite_database, clock, notices=[entry])
+    failing(node, "1.2.3")
+    hook.status = 500
+    send_notices(node)
+    other = make_node(tmp_path, sqlite_database, clock, notices=[{**entry, "name": "other"}])
+    hook.status = 204
+    clock.forward(60)
+    assert send_notices(other) == 1
+    clock.forward(60)
+    assert send_notices(node) == 0
+
+
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+def test_a_mail_server_must_be_who_it_says(
+    tmp_path: Path, sqlite_database: Database, security: str
+) -> None:
+    own, other = make_certificate(tmp_path, "mail"), make_certificate(tmp_path, "other")
+    context = server_context(Tls(own.path, own.key_path), mutual=False)
+    box = Mailbox()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    options: dict[str, Any] = (
+        {"ssl_context": context} if security == "tls" else {"tls_context": context}
+    )
+    server = Controller(box, hostname="127.0.0.1", port=port, **options)
+    server.start()
+    clock = Clock()
+    try:
+        for certificate, sent in ((None, 0), (other.path, 0), (own.path, 1)):
+            entry = by_mail("night", port, ["failed"])
+            entry["mail"] |= {"security": security, "certificate": certificate and str(certificate)}
+            node = make_node(tmp_path, sqlite_database, clock, notices=[entry])
+            if certificate is None:
+                failing(node, "1.2.3")
+            assert send_notices(node) == sent
+            clock.forward(60)
+    finally:
+        server.stop()
+    assert len(box.mails) == 1
