@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import threading
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Depends, Form, Request
+from fastapi import APIRouter, Depends, Form, HTTPException, Request
 from starlette.responses import RedirectResponse, Response
 
 from dashboard.access import (
@@ -20,17 +21,21 @@ from dashboard.access import (
 from dashboard.auditing import note
 from dashboard.rendering import render
 from db.accounts import (
-    AccountError,
     accept_invitation,
     begin_session,
     end_session,
     invitation_of,
     log_in,
+    stored_hash,
 )
+from db.passwords import AccountError, prove
 from workflows.node import Node
 
 router = APIRouter(include_in_schema=False)
 Text = Annotated[str, Form(max_length=2048)]
+_CHECKS: Final = threading.BoundedSemaphore(4)
+"""Each check of a password takes 64 MiB, and anybody may ask for one."""
+_CHECK_SECONDS: Final = 2.0
 
 
 def local_target(target: str) -> str:
@@ -53,8 +58,16 @@ def login_page(request: Request, node: NodeOf, next: str = "/") -> Response:
 @router.post("/login", dependencies=[Depends(require_own_page)])
 def login(request: Request, node: NodeOf, name: Text, password: Text, next: Text = "/") -> Response:
     """Check name and password."""
+    with node.database.reading() as session:
+        stored = stored_hash(session, name)
+    if not _CHECKS.acquire(timeout=_CHECK_SECONDS):
+        raise HTTPException(503, "Too many people log in at this moment; try again in a moment.")
+    try:
+        proof = prove(stored, password)
+    finally:
+        _CHECKS.release()
     with node.database.session() as session:
-        user = log_in(session, name, password, node.now())
+        user = log_in(session, name, proof, node.now())
         secret = None
         if user is not None:
             secret = begin_session(

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from dashboard.access import ForbiddenError, ForgedError, NotLoggedInError
 from dashboard.frames import FrameUnavailableError
 from dashboard.rendering import render
-from db.accounts import AccountError
+from db.passwords import AccountError
 from db.session import DATABASE_ERRORS, is_passing
 from dicom_node.errors import FinalError, RetriableError
 

@@ -26,8 +26,9 @@ from dashboard.access import NodeOf, client_host, is_secure
 from dashboard.auditing import note
 from dashboard.entry import enter, local_target
 from dashboard.rendering import say
-from db.accounts import AccountError, begin_session, user_of_provider
+from db.accounts import begin_session, user_of_provider
 from db.models_access import Role
+from db.passwords import AccountError
 from workflows.dashboard_settings import OpenIdSettings
 from workflows.node import Node
 

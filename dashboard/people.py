@@ -11,7 +11,6 @@ from dashboard.access import Admin, NodeOf, Role, Viewer
 from dashboard.auditing import note
 from dashboard.rendering import render, say
 from db.accounts import (
-    AccountError,
     add_token,
     change_password,
     change_user,
@@ -21,6 +20,7 @@ from db.accounts import (
     tokens_of,
     unlock,
 )
+from db.passwords import AccountError
 from workflows.node import Node
 
 router = APIRouter(include_in_schema=False)

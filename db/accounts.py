@@ -13,28 +13,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from db.models_access import ApiToken, Invitation, LoginSession, Role, User
+from db.passwords import NOBODY, AccountError, Proof, fits, hashed
 
-SHORTEST_PASSWORD: Final = 10
 FAILURES_BEFORE_LOCK: Final = 5
 LOCK_TIME: Final = timedelta(minutes=15)
 INVITATION_TIME: Final = timedelta(hours=48)
 TOKEN_PREFIX: Final = "ubn_"  # noqa: S105 - what a token begins with, no token
 _SEEN_AGAIN: Final = timedelta(minutes=1)
-
-# RFC 9106 section 4, second recommendation: 64 MiB and three passes.
-_HASHER: Final = PasswordHasher(time_cost=3, memory_cost=65536, parallelism=2)
-_NOBODY: Final = _HASHER.hash(secrets.token_hex(16))
-"""Checked where there is no such account, so that the answer takes as long as with one."""
-
-
-class AccountError(ValueError):
-    """What was asked cannot be done; the text is a sentence for the person who asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +89,7 @@ def add_user(
     if session.scalars(select(User.id).where(func.lower(User.name) == name.lower())).first():
         raise AccountError(f"There is an account {name} already.")
     user = User(name=name, role=role, subject=subject, created_at=now)
-    user.password_hash = "" if password is None else _hash(password, name)
+    user.password_hash = "" if password is None else hashed(password, name)
     session.add(user)
     session.flush()
     return user
@@ -114,7 +103,7 @@ def set_password(session: Session, user: User, password: str) -> None:
     AccountError
         The password is too short or too easy.
     """
-    user.password_hash = _hash(password, user.name)
+    user.password_hash = hashed(password, user.name)
     user.failed_logins, user.locked_until = 0, None
     end_sessions(session, user.id)
 
@@ -128,7 +117,7 @@ def change_password(session: Session, user_id: int, old: str, password: str) -> 
         The old one is wrong, or the new one is too easy.
     """
     user = session.get_one(User, user_id, with_for_update=True)
-    if not user.password_hash or not _fits(user.password_hash, old):
+    if not user.password_hash or not fits(user.password_hash, old):
         raise AccountError("The old password is wrong.")
     set_password(session, user, password)
 
@@ -162,32 +151,39 @@ def change_user(session: Session, user_id: int, *, role: Role, enabled: bool) ->
     return user
 
 
-def log_in(session: Session, name: str, password: str, now: datetime) -> User | None:
-    """Check a password; ``None`` when it is wrong, or the account is locked or unknown.
+def stored_hash(session: Session, name: str) -> str:
+    """Return what a password is to be held against; a stranger's name has a hash, too."""
+    user = _named(session, name)
+    return NOBODY if user is None or not user.password_hash else user.password_hash
+
+
+def log_in(session: Session, name: str, proof: Proof, now: datetime) -> User | None:
+    """Return who logs in; ``None`` for a wrong password, or a locked or unknown account.
 
     After `FAILURES_BEFORE_LOCK` wrong ones the account is locked for `LOCK_TIME`. Commit in any
     case: the failures are counted in the account.
     """
-    user = session.scalars(
-        select(User).where(func.lower(User.name) == name.strip().lower()).with_for_update()
-    ).one_or_none()
-    if user is None or not user.password_hash:
-        _fits(_NOBODY, password)
+    user = _named(session, name, hold=True)
+    if user is None or user.password_hash != proof.stored:
         return None
     if user.locked_until is not None and now < user.locked_until:
-        _fits(_NOBODY, password)
         return None
-    if not _fits(user.password_hash, password):
+    if not proof.right:
         user.failed_logins += 1
         if user.failed_logins >= FAILURES_BEFORE_LOCK:
             user.failed_logins, user.locked_until = 0, now + LOCK_TIME
         return None
     if not user.enabled:
         return None
-    if _HASHER.check_needs_rehash(user.password_hash):
-        user.password_hash = _HASHER.hash(password)
+    if proof.renewed:
+        user.password_hash = proof.renewed
     user.failed_logins, user.locked_until = 0, None
     return user
+
+
+def _named(session: Session, name: str, *, hold: bool = False) -> User | None:
+    query = select(User).where(func.lower(User.name) == name.strip().lower())
+    return session.scalars(query.with_for_update() if hold else query).one_or_none()
 
 
 def user_by_subject(session: Session, subject: str) -> User | None:
@@ -392,20 +388,3 @@ def actor_of_token(session: Session, secret: str, now: datetime) -> Actor | None
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _hash(password: str, name: str) -> str:
-    if len(password) < SHORTEST_PASSWORD:
-        raise AccountError(f"A password has at least {SHORTEST_PASSWORD} characters.")
-    if len(password) > 1024:
-        raise AccountError("A password has at most 1024 characters.")
-    if password.casefold() == name.casefold() or len(set(password)) < 4:
-        raise AccountError("This password is too easy to guess.")
-    return _HASHER.hash(password)
-
-
-def _fits(password_hash: str, password: str) -> bool:
-    try:
-        return _HASHER.verify(password_hash, password[:1024])
-    except (VerificationError, InvalidHashError):
-        return False

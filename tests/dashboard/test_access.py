@@ -11,6 +11,8 @@ from dashboard.entry import local_target
 from db.accounts import invite_first_admin
 from db.audit import audit_page
 from db.models_access import Role
+from db.passwords import Proof, prove
+from db.session import Database
 from tests.dashboard.conftest import PASSWORD, Browser, csrf_of
 from tests.workflows.nodes import Clock
 from workflows.node import Node
@@ -50,6 +52,27 @@ def test_five_wrong_passwords_lock_the_account_for_a_quarter_of_an_hour(
     assert client.post("/login", data=right).status_code == 401
     clock.forward(15 * 60)
     assert client.post("/login", data=right).status_code == 303
+
+
+def test_a_password_is_checked_while_others_write(
+    browser: Browser, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = browser(Role.VIEWER)
+    other = Database(node.database.url, busy_seconds=0.1)
+    checks = 0
+
+    def check(stored: str, password: str) -> Proof:
+        nonlocal checks
+        with other.session():  # would end with "locked" beside a login that holds the database
+            checks += 1
+        return prove(stored, password)
+
+    monkeypatch.setattr("dashboard.entry.prove", check)
+    for name, status in (("viewer", 303), ("nobody", 401)):
+        answer = client.post("/login", data={"name": name, "password": PASSWORD})
+        assert answer.status_code == status
+    other.dispose()
+    assert checks == 2
 
 
 def test_a_session_ends_by_logout_by_idleness_and_by_age(browser: Browser, clock: Clock) -> None:
