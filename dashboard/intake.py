@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from fastapi import APIRouter, HTTPException, Path, Query, Request
-from pydicom import Dataset, dcmread
+from pydicom import DataElement, Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 from starlette.responses import RedirectResponse, Response
 
 from dashboard.access import NodeOf, Operator, Viewer
 from dashboard.auditing import note
-from dashboard.rendering import plain, render, say
+from dashboard.rendering import HIDDEN, hides_patients, plain, render, say
 from db.figures import causes
 from db.operation import quarantine_entry, quarantine_page
 from dicom_node.errors import DicomNodeError
@@ -23,6 +23,8 @@ Number = Annotated[int, Path(ge=0, le=2**53)]
 _MOST_ELEMENTS: Final = 2000
 _LONGEST_VALUE: Final = 200
 _DEFER: Final = 1024
+_PATIENT: Final = 0x0010  # group of the Patient module (PS3.3 C.7.1.1)
+_NUMBERS: Final = frozenset({0x00080050, 0x00380010})  # Accession Number, Admission ID
 _UNREADABLE: Final = (
     InvalidDicomError, OSError, ValueError, KeyError, EOFError, NotImplementedError,
     AttributeError, TypeError,
@@ -61,7 +63,7 @@ def quarantined(request: Request, node: NodeOf, actor: Operator, number: Number)
         entry = quarantine_entry(session, number)
     if entry is None:
         raise HTTPException(404)
-    elements, problem = header_of(node, entry.path)
+    elements, problem = header_of(node, entry.path, masked=hides_patients(request))
     with node.database.session() as session:
         note(session, request, "quarantine.view", target=f"quarantine {number}")
     return render(request, "quarantined.html", entry=entry, elements=elements, problem=problem)
@@ -97,15 +99,20 @@ def _noted(node: Node, request: Request, action: str, number: int, outcome: str)
         note(session, request, action, target=f"quarantine {number}", outcome=outcome)
 
 
-def header_of(node: Node, path: str) -> tuple[list[tuple[str, str, str, str]], str]:
-    """Read an object's elements as (tag, VR, name, value), or say why that does not work."""
+def header_of(
+    node: Node, path: str, *, masked: bool
+) -> tuple[list[tuple[str, str, str, str]], str]:
+    """Read an object's elements as (tag, VR, name, value), or say why that does not work.
+
+    `masked`: of what may name a patient, the value is left out.
+    """
     try:
         file = node.archive.absolute(path)
         dataset = dcmread(file, stop_before_pixels=True, force=True, defer_size=_DEFER)
         lines: list[tuple[str, str, str, str]] = []
         for part in (getattr(dataset, "file_meta", None), dataset):
             if part is not None:
-                _add(lines, part, "")
+                _add(lines, part, "", masked)
     except FileNotFoundError:
         return [], "The file is not in the archive any more."
     except (
@@ -120,7 +127,15 @@ def header_of(node: Node, path: str) -> tuple[list[tuple[str, str, str, str]], s
     return lines, "" if lines else "The file has no DICOM elements."
 
 
-def _add(lines: list[tuple[str, str, str, str]], dataset: Dataset, indent: str) -> None:
+def _names_patient(element: DataElement) -> bool:
+    """Say whether an element may tell who the patient is; of a private one nobody knows."""
+    tag = element.tag
+    return tag.group == _PATIENT or tag.is_private or element.VR == "PN" or tag in _NUMBERS
+
+
+def _add(
+    lines: list[tuple[str, str, str, str]], dataset: Dataset, indent: str, masked: bool
+) -> None:
     for element in dataset:
         if len(lines) >= _MOST_ELEMENTS:
             return
@@ -129,11 +144,12 @@ def _add(lines: list[tuple[str, str, str, str]], dataset: Dataset, indent: str) 
                 (f"{indent}{element.tag}", "SQ", element.name, f"{len(element.value)} items")
             )
             for item in element.value:
-                _add(lines, item, indent + "> ")
+                _add(lines, item, indent + "> ", masked)
             continue
-        value = (
-            f"{len(element.value)} bytes"
-            if isinstance(element.value, bytes)
-            else plain(element.value, _LONGEST_VALUE)
-        )
+        if masked and _names_patient(element):
+            value = HIDDEN
+        elif isinstance(element.value, bytes):
+            value = f"{len(element.value)} bytes"
+        else:
+            value = plain(element.value, _LONGEST_VALUE)
         lines.append((f"{indent}{element.tag}", element.VR, element.name, value))

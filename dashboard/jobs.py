@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, HTTPException, Path, Query, Request
@@ -20,8 +21,12 @@ from dashboard.timeline import timeline_of
 from db.figures import filter_values
 from db.jobs import JobState, job_as_json, jobs_of_study, list_jobs
 from db.orders import Order, Outcome, give
+from db.results import present_targets
 from workflows.node import Node
 from workflows.priors import priors_as_json
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 router = APIRouter(include_in_schema=False)
 
@@ -66,6 +71,7 @@ def jobs_page(
             patients=True,
         )
         values = filter_values(session)
+        critical = _critical(node, session, page.jobs)
     if search and request.headers.get("x-live") is None:
         with node.database.session() as session:
             note(session, request, "patient.search", found=len(page.jobs))
@@ -73,6 +79,7 @@ def jobs_page(
         request,
         "jobs.html",
         page=page,
+        critical=critical,
         chosen=[str(one) for one in chosen],
         modality=modality or "",
         rule=rule or "",
@@ -128,6 +135,7 @@ def job_page(request: Request, node: NodeOf, actor: Viewer, job_id: Number) -> R
     with node.database.reading() as session:
         job = job_as_json(session, job_id, patients=True)
         others = [] if job is None else jobs_of_study(session, job_id)
+        critical = set() if job is None else _critical(node, session, [job])
     if job is None:
         raise HTTPException(404, "There is no such job. Records of old jobs are deleted in time.")
     if request.headers.get("x-live") is None:
@@ -141,6 +149,7 @@ def job_page(request: Request, node: NodeOf, actor: Viewer, job_id: Number) -> R
         "job.html",
         job=job,
         others=others,
+        critical=bool(critical),
         priors=priors_as_json(node, job_id),
         timeline=timeline_of(job["stages"], node.now()),
         viewer_link=viewer_link(node, job),
@@ -151,6 +160,14 @@ def job_page(request: Request, node: NodeOf, actor: Viewer, job_id: Number) -> R
         # Decoded while the page is on its way; the browser asks for it as soon as it has its head.
         page.background = BackgroundTask(images.foresee, job_id, index)
     return page
+
+
+def _critical(node: Node, session: Session, listed: Sequence[Mapping[str, Any]]) -> set[int]:
+    """Return the jobs whose rule calls one of their findings critical."""
+    rules = {job["id"]: node.configuration.rules.rule(job["rule"]) for job in listed}
+    asked = {number: rule for number, rule in rules.items() if rule is not None and rule.critical}
+    found = present_targets(session, list(asked)) if asked else {}
+    return {number for number, targets in found.items() if asked[number].critical_of(targets)}
 
 
 def viewer_link(node: Node, job: dict[str, Any]) -> str | None:

@@ -9,6 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from dashboard.access import Admin, NodeOf, Role, Viewer
 from dashboard.auditing import note
+from dashboard.entry import local_target
 from dashboard.rendering import render, say
 from db.accounts import (
     add_token,
@@ -17,6 +18,7 @@ from db.accounts import (
     invite,
     list_users,
     remove_token,
+    show_patients,
     tokens_of,
     unlock,
 )
@@ -116,6 +118,21 @@ def new_password(
     except AccountError as error:
         return _account(request, node, actor.account_id, error=str(error))
     return say(RedirectResponse("/login", 303), "The password is changed. Log in with the new one.")
+
+
+@router.post("/account/patients")
+def choose_patients(
+    request: Request,
+    node: NodeOf,
+    actor: Viewer,
+    shown: Annotated[bool, Form()],
+    back: Annotated[str, Form(max_length=2048)] = "/",
+) -> Response:
+    """Show or hide what names patients, on all pages of this person from now on."""
+    with node.database.session() as session:
+        show_patients(session, actor.account_id, shown)
+        note(session, request, "patients.show" if shown else "patients.hide", target=actor.name)
+    return RedirectResponse(local_target(back), 303)
 
 
 @router.post("/account/tokens")

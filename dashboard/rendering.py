@@ -26,6 +26,8 @@ from dicom_node.plain_text import one_line
 ResponseT = TypeVar("ResponseT", bound=Response)
 _FOLDER: Final = Path(__file__).parent
 _LONGEST_TEXT: Final = 400
+HIDDEN: Final = "hidden"
+"""Stands on the page in place of what names a patient."""
 TONES: Final[Mapping[str, str]] = {
     "received": "wait",
     "waiting": "wait",
@@ -215,6 +217,12 @@ def render(
         return f"{request.url.path}?{urlencode(query, doseq=True)}"
 
     actor = getattr(request.state, "actor", None)
+    masked = hides_patients(request)
+
+    def of_patient(text: str) -> str:
+        """Return what names a patient, or a word that stands for it while patients are hidden."""
+        return HIDDEN if masked else text
+
     text = (
         environment()
         .get_template(template)
@@ -230,7 +238,8 @@ def render(
             site=settings.dashboard.site or settings.node.name,
             colour=settings.dashboard.colour,
             theme=_chosen(request, "theme", ("light", "dark")),
-            masked=_chosen(request, "masked", ("yes", "no")) == "yes",
+            masked=masked,
+            of_patient=of_patient,
             zone=local(now, "%Z"),
             zone_name=settings.dashboard.time_zone or _offset(local(now, "%z")),
             now=now,
@@ -241,6 +250,13 @@ def render(
         )
     )
     return HTMLResponse(text, status_code)
+
+
+def hides_patients(request: Request) -> bool:
+    """Say whether who asks is not shown what names a patient: as chosen, else as the site sets."""
+    actor = getattr(request.state, "actor", None)
+    chosen = None if actor is None else actor.patients_shown
+    return node_of(request).settings.dashboard.patients_hidden if chosen is None else not chosen
 
 
 def _offset(value: str) -> str:
@@ -266,9 +282,11 @@ def _chosen(request: Request, cookie: str, known: tuple[str, ...]) -> str:
 
 
 __all__ = [
+    "HIDDEN",
     "as_time",
     "environment",
     "find_actor",
+    "hides_patients",
     "load_templates",
     "plain",
     "render",

@@ -40,6 +40,8 @@ class Actor:
         What a form of this session must bring along; empty for a token.
     by_token
         Whether a program asks, by a token.
+    patients_shown
+        Whether the person wants to see names of patients on the pages; None: has not said.
     """
 
     account_id: int
@@ -47,6 +49,7 @@ class Actor:
     role: Role
     csrf: str = ""
     by_token: bool = False
+    patients_shown: bool | None = None
 
     def may(self, needed: Role) -> bool:
         """Say whether the request may do what needs this role."""
@@ -157,6 +160,11 @@ def stored_hash(session: Session, name: str) -> str:
     return NOBODY if user is None or not user.password_hash else user.password_hash
 
 
+def show_patients(session: Session, user_id: int, shown: bool) -> None:
+    """Keep whether somebody wants to see the names of patients on the pages."""
+    session.get_one(User, user_id).patients_shown = shown
+
+
 def log_in(session: Session, name: str, proof: Proof, now: datetime) -> User | None:
     """Return who logs in; ``None`` for a wrong password, or a locked or unknown account.
 
@@ -241,7 +249,7 @@ def actor_of_session(session: Session, secret: str, now: datetime, idle: timedel
     user = session.get(User, found.account_id)
     if user is None or not user.enabled:
         return None
-    return Actor(user.id, user.name, user.role, found.csrf)
+    return Actor(user.id, user.name, user.role, found.csrf, patients_shown=user.patients_shown)
 
 
 def needs_touch(session: Session, secret: str, now: datetime) -> bool:

@@ -32,7 +32,8 @@ class User(Base):
     """A person, or a program of a person, who may open the dashboard.
 
     `password_hash` is empty for those who come by OpenID Connect (`subject`) and for those who
-    were invited and have not chosen a password yet.
+    were invited and have not chosen a password yet. `patients_shown` is what the person chose for
+    names on the pages; None: nothing yet.
     """
 
     __tablename__ = "account"
@@ -43,6 +44,7 @@ class User(Base):
     password_hash: Mapped[str] = mapped_column(String(256), default="")
     subject: Mapped[str | None] = mapped_column(String(512), unique=True)
     enabled: Mapped[bool] = mapped_column(Boolean, default=True)
+    patients_shown: Mapped[bool | None] = mapped_column(Boolean)
     failed_logins: Mapped[int] = mapped_column(Integer, default=0)
     locked_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

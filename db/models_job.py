@@ -83,6 +83,7 @@ class Job(Base):
     study_id: Mapped[int] = mapped_column(BigId, ForeignKey("study.id"))
     state: Mapped[JobState] = mapped_column(words(JobState))
     wait_reason: Mapped[str] = mapped_column(Text, default="")
+    complete_by: Mapped[str] = mapped_column(String(64), default="", server_default="")
     error: Mapped[str] = mapped_column(Text, default="")
     failed_stage: Mapped[JobState | None] = mapped_column(words(JobState))
 

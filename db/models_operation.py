@@ -45,7 +45,10 @@ class WorkerRecord(Base):
 
 
 class EchoRecord(Base):
-    """What a destination said to the last C-ECHO, and when it last answered one."""
+    """What a destination said last, to a C-ECHO or a delivery, and when it last answered.
+
+    `seconds` is how long a C-ECHO took; 0 after a delivery, which `sentence` then tells of.
+    """
 
     __tablename__ = "echo"
 

@@ -36,6 +36,11 @@ def note_echo(
     )
 
 
+def note_answer(session: Session, destination: str, words: str, now: datetime) -> None:
+    """Keep that a destination answered to something else than a C-ECHO, such as to a C-STORE."""
+    note_echo(session, destination, answers=True, seconds=0.0, sentence=words, now=now)
+
+
 def forget_echoes(session: Session, known: Sequence[str]) -> None:
     """Forget destinations that ``node.yaml`` does not have any more."""
     session.execute(delete(EchoRecord).where(EchoRecord.destination.not_in(known)))

@@ -81,6 +81,12 @@ def _retry(session: Session, job_id: int, who: str, now: datetime, anew: bool) -
     if state is not None:
         return Outcome(job_id, True, f"Job {job_id} goes on: {state}.")
     if hurry(session, job_id, now):
+        # A study that waits is complete, then, with what is here.
+        session.execute(
+            update(Job)
+            .where(Job.id == job_id, Job.state == JobState.WAITING)
+            .values(complete_by=who[:64])
+        )
         note_event(session, job_id, f"{who} wants it to go on now", now)
         return Outcome(job_id, True, f"Job {job_id} is looked at at once.")
     if not anew and has_withdrawn(session, job_id):

@@ -313,6 +313,19 @@ def findings_of(session: Session, job_id: int) -> list[FindingRecord]:
     )
 
 
+def present_targets(session: Session, job_ids: Collection[int]) -> dict[int, list[str]]:
+    """Return the targets that each of these jobs found present; jobs without one are left out."""
+    rows = session.execute(
+        select(FindingRecord.job_id, FindingRecord.target)
+        .where(FindingRecord.job_id.in_(job_ids), FindingRecord.presence == "present")
+        .order_by(FindingRecord.job_id, FindingRecord.position)
+    )
+    found: dict[int, list[str]] = {}
+    for job_id, target in rows:
+        found.setdefault(job_id, []).append(target)
+    return found
+
+
 def plan_deliveries(
     session: Session,
     lease: Lease,

@@ -77,6 +77,8 @@ class Evidence:
         How many instances the study should have; None where nobody said.
     in_progress
         Whether a procedure step of it is said to go on.
+    complete_by
+        The person who said that no more is to be waited for; empty where nobody did.
     """
 
     instances: int
@@ -84,6 +86,7 @@ class Evidence:
     associations: Sequence[AssociationEvidence] = ()
     expected: int | None = None
     in_progress: bool = False
+    complete_by: str = ""
 
 
 class Decision(NamedTuple):
@@ -116,6 +119,9 @@ def weigh(evidence: Evidence, timing: Timing, now: datetime) -> Decision:
     Decision
         `look_again_at` is when the answer changes unless something else comes in.
     """
+    if evidence.complete_by:
+        said = f"{evidence.complete_by} wants it to go on with what is here: {_count(evidence)}"
+        return Decision(True, said, now)
     wait = (
         _going_on(evidence, timing)
         or _announced(evidence, timing)

@@ -173,6 +173,7 @@ def evidence_of(
         associations=associations,
         expected=expected,
         in_progress=announced.in_progress,
+        complete_by=job.complete_by,
     )
 
 

@@ -45,6 +45,7 @@ class DashboardSettings(Settings):
     time_zone: TimeZone | None = None
     session_hours: Annotated[float, Field(strict=True, gt=0, le=168)] = 12.0
     idle_minutes: Annotated[float, Field(strict=True, gt=0, le=10080)] = 60.0
+    patients_hidden: Flag = True
     viewer_url: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
     openid: OpenIdSettings | None = None
 

@@ -16,6 +16,7 @@ from typing import Final
 
 from db.jobs import JobState, Lease, advance, finish, note_event
 from db.models import DeliveryState, Job
+from db.operation import note_answer
 from db.results import (
     hope_again,
     plan_deliveries,
@@ -192,6 +193,15 @@ def _not_silent(
     return found
 
 
+def _heard(node: Node, destination: DestinationSettings, statuses: Sequence[StoreStatus]) -> None:
+    """Note that a destination is there, as its answers to stored objects show."""
+    stored = sum(status.is_stored for status in statuses)
+    if stored:
+        words = f"took {stored} object{'s' if stored > 1 else ''}"
+        with node.database.session() as session:
+            note_answer(session, destination.name, words, node.now())
+
+
 def _send_to(
     node: Node,
     lease: Lease,
@@ -257,6 +267,7 @@ def _send_pending(
 
         carrier = carrier_of(destination, node.settings)
         statuses = carrier.send([parcel.path for parcel in pending], note)
+        _heard(node, destination, statuses)
         failed = next((status for status in statuses if not status.is_stored), None)
         if failed is None:
             return

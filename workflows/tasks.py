@@ -35,6 +35,7 @@ from workflows.dispatch import (
     COMMITMENT_TASK,
     ECHO_TASK,
     NOTICE_TASK,
+    QUEUES,
     RETENTION_TASK,
     SWEEP_TASK,
     TASKS,
@@ -195,6 +196,9 @@ def report(sender: Any, **_: object) -> None:
     """Tell of this worker from now on; here, since a thread does not outlive the pool's fork."""
     queues = sorted(sender.app.amqp.queues.consume_from)
     WorkerReport(process.node, queues[0]).start()
+    if QUEUES[ECHO_TASK] in queues:
+        # The clock first sends it after its interval; until then nobody would know who is there.
+        echo.apply_async(priority=9)
 
 
 @worker_shutting_down.connect(weak=False)

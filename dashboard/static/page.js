@@ -1,6 +1,4 @@
-// What every page does: theme, hidden patients, questions before what cannot be undone, keys.
-
-const body = document.body;
+// What every page does: theme, questions before what cannot be undone, keys.
 
 function remember(name, value) {
   document.cookie = `${name}=${value}; path=/; max-age=31536000; samesite=lax`;
@@ -63,12 +61,6 @@ document.addEventListener("click", (event) => {
     document.documentElement.dataset.theme = theme;
     remember("theme", theme);
   }
-  const mask = event.target.closest("[data-mask-button]");
-  if (mask) {
-    const masked = body.toggleAttribute("data-masked");
-    remember("masked", masked ? "yes" : "no");
-    mask.textContent = masked ? "Show patients" : "Hide patients";
-  }
   for (const menu of document.querySelectorAll(".person[open]")) {
     if (!menu.contains(event.target)) menu.open = false;
   }
@@ -76,6 +68,8 @@ document.addEventListener("click", (event) => {
 
 document.addEventListener("submit", async (event) => {
   const form = event.target;
+  // Back to the slice and filter of now, not to those that the page began with.
+  if (form.matches("[data-back]")) form.elements.back.value = location.pathname + location.search;
   const question = event.submitter?.dataset.ask ?? form.dataset.ask;
   if (!question || form.dataset.asked) return;
   event.preventDefault();

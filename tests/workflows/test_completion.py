@@ -86,6 +86,13 @@ def test_another_senders_release_does_not_mend_an_abort() -> None:
     assert moment_of_completion(evidence) == 28
 
 
+def test_a_person_may_say_that_no_more_is_to_be_waited_for() -> None:
+    evidence = Evidence(3, at(0), expected=5, in_progress=True, complete_by="ada")
+    decision = weigh(evidence, TIMING, at(1))
+    assert decision.complete
+    assert decision.reason == "ada wants it to go on with what is here: 3 instances"
+
+
 def test_an_open_association_makes_the_quiet_time_longer_but_not_endless() -> None:
     evidence = Evidence(
         65, at(0), [association("released", ended=1), association("open", calling_ae_title="CT2")]

@@ -8,7 +8,7 @@ import pytest
 from pydicom import dcmread
 
 from db import jobs
-from db.figures import causes
+from db.figures import causes, echoes
 from db.jobs import JobState
 from db.session import Database
 from tests.workflows.nodes import Clock, destination, encoded_job, make_node, told
@@ -64,6 +64,16 @@ def test_results_arrive_in_order_on_one_association_and_are_proven(
         "confirming",
         "delivered",
     ]
+
+
+def test_a_delivery_shows_that_the_destination_is_there(node: Node, clock: Clock) -> None:
+    with node.database.reading() as session:
+        assert echoes(session) == {}
+    deliver_job(node, encoded_job(node, ["pacs"]))
+    with node.database.reading() as session:
+        heard = echoes(session)["pacs"]
+    assert heard.answers and heard.answered_at == clock()
+    assert heard.sentence == "took 3 objects"
 
 
 def test_a_second_message_does_no_harm(node: Node, pacs: Pacs) -> None:
