@@ -52,6 +52,11 @@ TLS_HANDSHAKES_FAILED: Final = _counter(
         "other",
     ),
 )
+SERVICES_REFUSED: Final = _counter(
+    "unibiomed_services_refused",
+    "Associations that asked for a service which is not allowed to the peer",
+    service=("echo", "store", "query", "retrieve", "commit", "notify"),
+)
 MALFORMED_PDUS: Final = _counter(
     "unibiomed_malformed_pdus", "Connections aborted because of a PDU that is none (PS3.8 9.2)"
 )

@@ -33,6 +33,7 @@ from dicom_node.peers import Peers, Refusal
 from dicom_node.services.announcements import AnnouncementScp
 from dicom_node.services.association import Destination
 from dicom_node.services.commitment import UNKNOWN_TRANSACTION, CommitmentScp
+from dicom_node.services.disallowed import DisallowedServices
 from dicom_node.services.events import AssociationEnded
 from dicom_node.services.query_retrieve_scp import QueryRetrieveScp
 from dicom_node.services.storage_scp import Service, StorageScp
@@ -271,6 +272,7 @@ class Listener:
                 ),
             ),
             AnnouncementScp(NodeAnnouncements(node.database, node.now)),
+            DisallowedServices(self.admission.peers, self._registrar.on_refused),
         ]
 
     @property

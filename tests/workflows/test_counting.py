@@ -197,13 +197,22 @@ def raw(doors: Doors, data: bytes, *, web: bool = False) -> None:
             connection.recv(1000)
 
 
-def by_dcmtk(doors: Doors, program: str, *arguments: object) -> None:
-    ours = ("-aet", "SCANNER", "-aec", "UNIBIOMED", *arguments)
+def by_dcmtk(doors: Doors, program: str, *arguments: object, calling: str = "SCANNER") -> None:
+    ours = ("-aet", calling, "-aec", "UNIBIOMED", *arguments)
     run_dcmtk(program, *ours, "127.0.0.1", doors.listener["port"])
 
 
 def find_at_no_level(doors: Doors) -> None:
     by_dcmtk(doors, "findscu", "-S", "-k", "QueryRetrieveLevel=NOWHERE", "-k", "PatientID")
+
+
+def find_without_leave(doors: Doors) -> None:
+    """Twice: it is counted each time, and told once."""
+    before = len(doors.lines())
+    for _ in range(2):
+        by_dcmtk(doors, "findscu", "-S", "-k", "QueryRetrieveLevel=STUDY", calling="SINGLE")
+    [line] = doors.lines()[before:]
+    assert "add query to allow of the peer single" in line
 
 
 def move_to_nobody(doors: Doors) -> None:
@@ -303,6 +312,7 @@ PROVOKED: list[tuple[str, Callable[[Doors], object]]] = [
     ("objects_refused status=C000,way=c_store",
      lambda doors: store(doors, without="StudyInstanceUID")),
     ("objects_refused status=A900,way=c_store", lambda doors: store(doors, called="1.2.3")),
+    ("services_refused service=query", find_without_leave),
     ("queries_failed operation=c_find,status=A900", find_at_no_level),
     ("queries_failed operation=c_move,status=A801", move_to_nobody),
     ("commitment_reports_unknown", report_on_nothing),
@@ -364,7 +374,11 @@ def test_each_is_counted_once_and_told_in_one_line(doors: Doors) -> None:
         assert len(doors.lines()) == len(lines) + 1, (series, doors.lines()[len(lines) :])
     assert before == {}
     expected = {series: 1 for series, _ in PROVOKED}
-    expected |= {cut_off_series: 1, "objects_refused status=C000,way=stow": 1}
+    expected |= {
+        "services_refused service=query": 2,
+        cut_off_series: 1,
+        "objects_refused status=C000,way=stow": 1,
+    }
     wait_for("all is counted", lambda: doors.counts() == expected)
 
 
