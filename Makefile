@@ -63,7 +63,8 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	@bash tests/outside_peers.sh
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile \
+		--no-loadscope-reorder
 
 .PHONY: lint
 lint: $(VENV)/.installed-dev
