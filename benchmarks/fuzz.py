@@ -38,7 +38,7 @@ from pynetdicom import AE, build_context
 
 from dicom_node.durable import ByteSource
 from dicom_node.services.header import MalformedDataSetError, read_header
-from dicom_node.services.messages import StoreMessages
+from dicom_node.services.messages import MalformedMessageError, StoreMessages
 from dicom_node.services.reactor import DirectAssociation
 from dicom_node.services.reception import Answer, StoreRequest
 
@@ -234,8 +234,11 @@ class Target:
     def feed(self, body: bytes) -> None:
         """Give it one body, as a new message would come."""
         messages = StoreMessages(self._association)
-        taken = messages.take(memoryview(body))
-        self.answers["taken" if taken else "answered with A-ABORT"] += 1
+        try:
+            messages.take(memoryview(body))
+            self.answers["taken"] += 1
+        except MalformedMessageError:
+            self.answers["answered with A-ABORT"] += 1
         messages.abandon()
         dimse = self._association.dimse
         dimse.message = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -25,6 +26,8 @@ _config.LOG_RESPONSE_IDENTIFIERS = False
 _config.LOG_HANDLER_LEVEL = "none"
 # Files are sent as the bytes that they are; pynetdicom would decode and encode them anew.
 _config.STORE_SEND_CHUNKED_DATASET = True
+# A message that it cannot decode is told of by who aborts the association for it, in one line.
+logging.getLogger("pynetdicom.dimse").setLevel(logging.CRITICAL)
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
 STUDY_ROOT_FIND: Final = "1.2.840.10008.5.1.4.1.2.2.1"

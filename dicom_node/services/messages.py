@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import struct
 from typing import Any, Final, Protocol
 
@@ -25,9 +24,6 @@ from dicom_node.services.command_set import (
 from dicom_node.services.connection import DirectSocket
 from dicom_node.services.reception import Answer, StoreRequest
 
-LOGGER = logging.getLogger(__name__)
-# Those above tell of a connection that sends what is no message, in one line.
-
 _PDV: Final = struct.Struct(">IBB")
 # The data set of any message but C-STORE: an identifier of a query.
 _MAX_IDENTIFIER: Final = 1 << 20
@@ -37,6 +33,10 @@ _COMMAND_FIELDS: Final = frozenset(
     for base in (0x01, 0x10, 0x20, 0x21, 0x30, 0x100, 0x110, 0x120, 0x130, 0x140, 0x150)
     for kind in (0x0000, 0x8000)
 ) | {0x0FFF}
+
+
+class MalformedMessageError(ValueError):
+    """What came is no DICOM message; says why, in words of our own alone."""
 
 
 class StoreSink(Protocol):
@@ -93,47 +93,59 @@ class StoreMessages:
         if sink is not None:
             sink.abandon()
 
-    def take(self, body: memoryview) -> bool:
-        """Take the presentation data values of one PDU; False if they are none (PS3.8 9.3.5)."""
+    def take(self, body: memoryview) -> None:
+        """Take the presentation data values of one PDU (PS3.8 9.3.5).
+
+        Raises
+        ------
+        MalformedMessageError
+            If it holds none, or they make no message.
+        """
         offset = 0
         while offset < len(body):
             if len(body) - offset < 6:
-                return False
+                raise MalformedMessageError("a PDU that ends inside a fragment's header")
             length, context_id, control = _PDV.unpack_from(body, offset)
             end = offset + 4 + length
             if length < 2 or end > len(body):
-                return False
-            if not self._fragment(context_id, control, body[offset + 6 : end]):
-                return False
+                raise MalformedMessageError(
+                    f"a fragment of {length} bytes that its PDU cannot hold"
+                )
+            self._fragment(context_id, control, body[offset + 6 : end])
             offset = end
-        return True
 
-    def _fragment(self, context_id: int, control: int, data: memoryview) -> bool:
+    def _fragment(self, context_id: int, control: int, data: memoryview) -> None:
         if self.in_message and context_id != self._context_id:
-            return False
+            raise MalformedMessageError("a message on two presentation contexts")
         last = bool(control & 2)
         if control & 1:
-            if self._store is not None or self._passing_on:
-                return False
-            self._context_id = context_id
-            self._command += data
-            if len(self._command) > MAX_COMMAND_SET:
-                return False
-            return not last or self._begin()
-        if self._store is not None:
+            self._take_command(context_id, data, last)
+        elif self._store is not None:
             if self._sink is not None:
                 self._sink.write(data)
             if last:
                 self._respond()
-            return True
-        if not self._passing_on:
-            return False
-        self._passed_on += len(data)
-        if last:
-            self._passing_on = False
-        return self._passed_on <= _MAX_IDENTIFIER and self._pass_on(b"\2" if last else b"\0", data)
+        elif self._passing_on:
+            self._passed_on += len(data)
+            if self._passed_on > _MAX_IDENTIFIER:
+                raise MalformedMessageError(f"an identifier of more than {_MAX_IDENTIFIER} bytes")
+            if last:
+                self._passing_on = False
+            self._pass_on(b"\2" if last else b"\0", data)
+        else:
+            raise MalformedMessageError("a data set without a command")
 
-    def _begin(self) -> bool:
+    def _take_command(self, context_id: int, data: memoryview, last: bool) -> None:
+        if self._store is not None or self._passing_on:
+            raise MalformedMessageError("a command where a data set should be")
+        self._context_id = context_id
+        self._command += data
+        if len(self._command) > MAX_COMMAND_SET:
+            raise MalformedMessageError(f"a command set of more than {MAX_COMMAND_SET} bytes")
+        if last:
+            self._begin()
+
+    def _begin(self) -> None:
         """Act on a whole command set."""
         command = bytes(self._command)
         self._command.clear()
@@ -141,29 +153,30 @@ class StoreMessages:
             values = elements_of(command)
             field = number(values, 0x0100)
             has_data = number(values, 0x0800) != NO_DATA_SET
+            store = None
             if field == C_STORE_RQ and has_data and self._assoc.takes_instances:
-                self._store = store_command(values)
+                store = store_command(values)
         except MalformedCommandError as error:
-            LOGGER.debug("Invalid command set: %s", error)
-            return False
-        if self._store is not None:
-            context = self._assoc._accepted_cx.get(self._context_id)
-            if context is None:
-                LOGGER.debug("A C-STORE came on context %d, never agreed", self._context_id)
-                self._store = None
-                return False
-            self._sink = self._assoc.open_sink(
-                StoreRequest(
-                    uid_text(self._store.sop_class_uid),
-                    uid_text(self._store.sop_instance_uid),
-                    str(context.transfer_syntax[0]),
-                    str(context.abstract_syntax),
-                )
+            raise MalformedMessageError(f"an invalid command set: {error}") from error
+        if store is None:
+            if field not in _COMMAND_FIELDS:
+                raise MalformedMessageError(f"a command set of the unknown kind {field:04X}")
+            self._passing_on = has_data
+            self._passed_on = 0
+            self._pass_on(b"\3", command)
+            return
+        context = self._assoc._accepted_cx.get(self._context_id)
+        if context is None:
+            raise MalformedMessageError(f"a C-STORE on context {self._context_id}, never agreed")
+        self._store = store
+        self._sink = self._assoc.open_sink(
+            StoreRequest(
+                uid_text(store.sop_class_uid),
+                uid_text(store.sop_instance_uid),
+                str(context.transfer_syntax[0]),
+                str(context.abstract_syntax),
             )
-            return True
-        self._passing_on = has_data
-        self._passed_on = 0
-        return field in _COMMAND_FIELDS and self._pass_on(b"\3", command)
+        )
 
     def _respond(self) -> None:
         command, sink = self._store, self._sink
@@ -183,13 +196,11 @@ class StoreMessages:
             )
         )
 
-    def _pass_on(self, control: bytes, data: ByteSource) -> bool:
-        """Hand a fragment to pynetdicom; False if its decoder does not take it."""
+    def _pass_on(self, control: bytes, data: ByteSource) -> None:
+        """Hand a fragment to pynetdicom, whose decoder may not take it."""
         primitive = P_DATA()
         primitive.presentation_data_value_list.append((self._context_id, control + bytes(data)))
         try:
             self._assoc.dimse.receive_primitive(primitive)
         except (ValueError, KeyError, TypeError, AttributeError, struct.error, EOFError) as error:
-            LOGGER.debug("Invalid message: %s", error)
-            return False
-        return True
+            raise MalformedMessageError("a command set that cannot be read") from error

@@ -28,7 +28,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 from pynetdicom.presentation import PresentationContext
 
 from dicom_node.services.connection import DirectSocket, Stopping
-from dicom_node.services.messages import StoreMessages, StoreSink
+from dicom_node.services.messages import MalformedMessageError, StoreMessages, StoreSink
 from dicom_node.services.reception import StoreRequest
 
 LOGGER = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ OpenSink = Callable[["DirectAssociation", StoreRequest], StoreSink]
 Server = Callable[[Any, Any, PresentationContext], None]
 """Serves a request (a DIMSE primitive) of an association on one of its contexts."""
 
+_PDU_KINDS: Final = frozenset(range(1, 8))
 _P_DATA_TF: Final = 4
 _HEADER: Final = struct.Struct(">BxI")
 # Room for 128 proposed contexts with 40 transfer syntaxes each; nothing else but P-DATA is long.
@@ -67,6 +68,7 @@ class DirectUpperLayer(DULServiceProvider):
         self._direct = assoc
         self._messages = StoreMessages(assoc)
         self.is_malformed = False
+        self.malformed = ""
 
     # What pynetdicom asks of the thread that this is not.
 
@@ -172,23 +174,42 @@ class DirectUpperLayer(DULServiceProvider):
             self.event_queue.put(_CONNECTION_CLOSED)
             return False
         kind, length = _HEADER.unpack(header)
+        if kind not in _PDU_KINDS:
+            return self._refuse(f"a PDU of unknown type {kind:02X}")
         is_data = kind == _P_DATA_TF and self.state_machine.current_state == "Sta6"
         if length > (_MAX_P_DATA_PDU if is_data else _MAX_OTHER_PDU):
-            LOGGER.error("A PDU of type %02X with %d bytes is too long to be one", kind, length)
-            self.event_queue.put(_INVALID_PDU)
-            return False
+            return self._refuse(f"a PDU of type {kind:02X} that would have {length} bytes")
         if not is_data:
             connection.give_back(_HEADER.size)
-            super()._read_pdu_data()
-            return False
-        body = connection.take(length)
-        if body is None:
+        piece = connection.take(length if is_data else _HEADER.size + length)
+        if piece is None:
             self.event_queue.put(_CONNECTION_CLOSED)
             return False
-        if not self._messages.take(body):
-            self.event_queue.put(_INVALID_PDU)
+        if not is_data:
+            self._decode(kind, bytearray(piece))
             return False
+        try:
+            self._messages.take(piece)
+        except MalformedMessageError as error:
+            return self._refuse(str(error))
         return True
+
+    def _decode(self, kind: int, pdu: bytearray) -> None:
+        """Have pynetdicom decode a PDU and its state machine act on it."""
+        try:
+            decoded, event = self._decode_pdu(pdu)
+        # The boundary to its decoder: whatever breaks in there, these bytes are no PDU.
+        except Exception as error:
+            self._refuse(f"a PDU of type {kind:02X} that cannot be read ({type(error).__name__})")
+            return
+        self.event_queue.put(event)
+        self._recv_pdu.put(decoded)
+
+    def _refuse(self, what: str) -> bool:
+        """Have the state machine abort the association because of what came."""
+        self.malformed = self.malformed or what
+        self.event_queue.put(_INVALID_PDU)
+        return False
 
 
 class DirectDimse(DIMSEServiceProvider):

@@ -256,9 +256,10 @@ class StorageScp:
         requestor = association.requestor
         calling = printable_ae_title(str(requestor.ae_title or "").strip())
         who = f"{calling} at {requestor.address}" if calling else str(requestor.address)
+        what = association.upper_layer.malformed or "an invalid command set"
         sentence = (
-            f"A connection from {who} was aborted: it sent what is no DICOM message. Is it a DICOM "
-            "program, does it speak TLS to the port without, or is its network broken?"
+            f"A connection from {who} was aborted: it sent what is no DICOM message, {what}. Is it "
+            "a DICOM program, does it speak TLS to the port without, or is its network broken?"
         )
         LOGGER.warning("%s", sentence)
         self._on_refused(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -25,6 +26,7 @@ from pynetdicom.pdu_primitives import (
 from dicom_node.archive import Archive
 from dicom_node.errors import DicomNodeError
 from dicom_node.part10 import read_file_meta
+from dicom_node.peers import MALFORMED, SOURCE_TRANSPORT
 from dicom_node.services.association import Destination
 from dicom_node.services.command_set import (
     MalformedCommandError,
@@ -85,6 +87,16 @@ def command(uid: bytes, sop_class: bytes = CT.encode() + b"\0") -> bytes:
     )
 
 
+def assert_told_once(node: Node, log: pytest.LogCaptureFixture, said: str) -> None:
+    """Assert that one refusal and one line of the log tell of the connection, in the same words."""
+    refusal = node.refused.get(timeout=10)
+    assert said in refusal.sentence
+    assert (refusal.source, refusal.reason) == (SOURCE_TRANSPORT, MALFORMED)
+    assert [one.getMessage() for one in log.records if one.levelno >= logging.WARNING] == [
+        refusal.sentence
+    ]
+
+
 def read_all(connection: socket.socket) -> bytes:
     data = b""
     try:
@@ -106,14 +118,14 @@ def read_all(connection: socket.socket) -> bytes:
     ],
 )
 def test_garbage_before_an_association_harms_nobody(
-    start_node: NodeFactory, garbage: bytes
+    start_node: NodeFactory, garbage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     node = start_node(acse_timeout=2.0)
     with socket.create_connection(("127.0.0.1", node.scp.port), 10) as connection:
         connection.sendall(garbage)
         connection.shutdown(socket.SHUT_WR)
         assert read_all(connection)[:1] in (b"", b"\x07")
-    assert "no DICOM message" in node.refused.get(timeout=10).sentence
+    assert_told_once(node, caplog, "no DICOM message, a PDU of ")
     assert verify(node.destination, "SENDER").ok
 
 
@@ -130,13 +142,15 @@ def test_garbage_before_an_association_harms_nobody(
         pdv(1, bytes(1 << 15)),
     ],
 )
-def test_broken_messages_are_answered_with_an_abort(start_node: NodeFactory, broken: bytes) -> None:
+def test_broken_messages_are_answered_with_an_abort(
+    start_node: NodeFactory, broken: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     node = start_node()
     with established(node) as connection:
         connection.sendall(broken)
         assert read_all(connection)[:1] == b"\x07"
     assert node.ended().ended == "aborted"
-    assert "SENDER at 127.0.0.1 was aborted" in node.refused.get(timeout=10).sentence
+    assert_told_once(node, caplog, "SENDER at 127.0.0.1 was aborted")
     assert not list(node.archive.incoming.iterdir())
     assert verify(node.destination, "SENDER").ok
 
