@@ -1,12 +1,13 @@
 """Receive rate of the node beside DCMTK storescp and Orthanc, in one run on this machine.
 
-    python benchmarks/receive.py [--repeats 3] [--instances 300] [--no-sync] [--json FILE]
+    python benchmarks/receive.py [--repeats 3] [--instances 300] [--bare] [--both] [--json FILE]
 
-Sends synthetic CT instances (512 x 512, 16 bit) by DCMTK's dcmsend over 127.0.0.1, on 1 and on 4
-associations, to each receiver in turn, and prints the medians. TCP_NODELAY=1 for all (without it
-Debian's DCMTK and Orthanc wait for Nagle's algorithm), 128 KiB PDUs. Orthanc and the node make
-each file durable before they answer (SyncStorageArea is Orthanc's default), storescp does not: it
-shows what the machine can do. With ``--no-sync`` nobody waits for the disk.
+Sends synthetic CT instances (512 x 512, 16 bit) by DCMTK's dcmsend over 127.0.0.1, on 1, 4 and 16
+associations, to each receiver in turn, and prints the medians as a table in Markdown.
+TCP_NODELAY=1 for all (without it Debian's DCMTK and Orthanc wait for Nagle's algorithm), 128 KiB
+PDUs. Orthanc and the node make each file durable before they answer (SyncStorageArea is Orthanc's
+default), storescp does not: it shows what the machine can do. With ``--no-sync`` nobody waits for
+the disk, with ``--both`` there is a table of each.
 
 What one receiver left to be written is written before the next one's turn, and nothing is deleted
 between: for five minutes ext4 steps over each deleted inode when it makes a file nearby, which once
@@ -33,6 +34,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,7 @@ class Result:
     instances: int
     cpu_seconds: float
     peak_mib: float
+    sync: bool
 
 
 def make_instances(folder: Path, count: int, series: int) -> list[Path]:
@@ -269,7 +272,9 @@ def spread_subfolders(folder: Path) -> None:
         os.close(descriptor)
 
 
-def transfer(name: str, pid: int, port: int, folders: list[Path], count: int) -> Result:
+def transfer(
+    name: str, pid: int, port: int, folders: list[Path], count: int, *, sync: bool = True
+) -> Result:
     """Send one folder per association, all at once."""
     before, _ = process_cost(pid)
     command = [DCMSEND, "-aet", "SENDER", "-aec", AE_TITLE, "-pdu", "131072", "+sd", "+r"]
@@ -291,15 +296,16 @@ def transfer(name: str, pid: int, port: int, folders: list[Path], count: int) ->
     after, peak = process_cost(pid)
     size = sum(file.stat().st_size for folder in folders for file in folder.iterdir())
     return Result(
-        name, len(folders), seconds, size / 1e6, count * len(folders), after - before, peak
+        name, len(folders), seconds, size / 1e6, count * len(folders), after - before, peak, sync
     )
 
 
 def table(results: list[Result]) -> str:
     """Return the medians, with ratios to Orthanc and storescp on as many associations."""
     lines = [
-        f"{'receiver':16s} {'associations':>12s} {'MB/s':>6s} {'instances/s':>12s} "
-        f"{'CPU s':>6s} {'peak MiB':>9s}  {'x Orthanc':>9s}  {'x storescp':>10s}"
+        "| receiver | associations | MB/s | instances/s | CPU ms per instance | peak MiB "
+        "| x Orthanc | x storescp |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     rates: dict[tuple[str, int], float] = {}
     groups: dict[tuple[str, int], list[Result]] = {}
@@ -314,11 +320,11 @@ def table(results: list[Result]) -> str:
             for other in ("orthanc", "storescp")
         ]
         instances = statistics.median(r.instances / r.seconds for r in group)
-        cpu = statistics.median(r.cpu_seconds for r in group)
+        cpu = statistics.median(1000 * r.cpu_seconds / r.instances for r in group)
         peak = max(r.peak_mib for r in group)
         lines.append(
-            f"{name:16s} {associations:12d} {rate:6.0f} {instances:12.0f} {cpu:6.2f} {peak:9.0f}"
-            f"  {ratios[0]:>9s}  {ratios[1]:>10s}"
+            f"| {name} | {associations} | {rate:.0f} | {instances:.0f} | {cpu:.2f} | {peak:.0f} "
+            f"| {ratios[0]} | {ratios[1]} |"
         )
     return "\n".join(lines)
 
@@ -328,11 +334,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--instances", type=int, default=300)
-    parser.add_argument("--associations", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--associations", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--folder", type=Path, help="where the receivers keep their files")
     parser.add_argument("--bare", action="store_true", help="also without the catalog")
-    parser.add_argument("--no-sync", action="store_true", help="nobody waits for the disk")
+    waiting = parser.add_mutually_exclusive_group()
+    waiting.add_argument("--no-sync", action="store_true", help="nobody waits for the disk")
+    waiting.add_argument(
+        "--both", action="store_true", help="with waiting for the disk, and without"
+    )
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -354,34 +364,33 @@ def main() -> None:
     work = Path(tempfile.mkdtemp(prefix="unibiomed-receive-", dir=arguments.folder))
     spread_subfolders(work)
     results: list[Result] = []
+    modes = [True, False] if arguments.both else [not arguments.no_sync]
     try:
         folders = [work / "send" / str(n) for n in range(max(arguments.associations))]
         for number, folder in enumerate(folders):
             make_instances(folder, arguments.instances, number)
         # Turn by turn, so that whatever else the machine does hits all receivers alike.
-        for repeat in range(arguments.repeats):
-            for associations in arguments.associations:
-                for name, command in receivers.items():
-                    place = work / f"{name}-{repeat}-{associations}"
-                    port = free_port()
-                    log = work / f"{name}.log"
-                    with running(
-                        command(place, port, sync=not arguments.no_sync), port, log
-                    ) as pid:
-                        os.sync()
-                        results.append(
-                            transfer(name, pid, port, folders[:associations], arguments.instances)
-                        )
-                    last = results[-1]
-                    print(
-                        f"{name:16s} {associations} associations: "
-                        f"{last.megabytes / last.seconds:6.0f} MB/s",
-                        file=sys.stderr,
-                        flush=True,
+        for sync, repeat in product(modes, range(arguments.repeats)):
+            for associations, (name, command) in product(arguments.associations, receivers.items()):
+                place = work / f"{name}-{sync}-{repeat}-{associations}"
+                port = free_port()
+                with running(command(place, port, sync=sync), port, work / f"{name}.log") as pid:
+                    os.sync()
+                    last = transfer(
+                        name, pid, port, folders[:associations], arguments.instances, sync=sync
                     )
+                results.append(last)
+                print(
+                    f"{name:16s} {associations} associations: "
+                    f"{last.megabytes / last.seconds:6.0f} MB/s",
+                    file=sys.stderr,
+                    flush=True,
+                )
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    print(table(results))
+    for sync in modes:
+        print("Waiting for the disk:" if sync else "Without waiting for the disk:", end="\n\n")
+        print(table([result for result in results if result.sync is sync]), end="\n\n")
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(r) for r in results], indent=1))
 
