@@ -73,6 +73,19 @@ class Pages:
             self.page.screenshot(path=str(Path(SCREENSHOTS) / f"{name}.png"), full_page=full)
 
 
+def enter(browser: Any, node: Node, name: str, **context: Any) -> Pages:
+    """Log an account in, in a window that shares nothing with others of the browser."""
+    window = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **context})
+    window.set_default_timeout(60_000)
+    pages = Pages(window.new_page(), node.ready["dashboard"])
+    pages.open("/login")
+    pages.page.fill("[name=name]", name)
+    pages.page.fill("[name=password]", PASSWORD)
+    pages.page.click("main form button")
+    pages.page.wait_for_url(pages.url + "/")
+    return pages
+
+
 @contextmanager
 def logged_in(node: Node, name: str, role: Role, **context: Any) -> Iterator[Pages]:
     """Open a browser window of a new account; fails at its end if the pages did wrong."""
@@ -85,14 +98,7 @@ def logged_in(node: Node, name: str, role: Role, **context: Any) -> Iterator[Pag
             executable_path=str(find_chromium()), args=["--no-sandbox", "--disable-dev-shm-usage"]
         )
         try:
-            window = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **context})
-            window.set_default_timeout(60_000)
-            pages = Pages(window.new_page(), node.ready["dashboard"])
-            pages.open("/login")
-            pages.page.fill("[name=name]", name)
-            pages.page.fill("[name=password]", PASSWORD)
-            pages.page.click("main form button")
-            pages.page.wait_for_url(pages.url + "/")
+            pages = enter(browser, node, name, **context)
             yield pages
             assert pages.wrong == [], pages.wrong
         finally:

@@ -20,6 +20,7 @@ from deploy.demo_pacs import LOOPBACK, OrthancPacs, find_orthanc
 from deploy.node_process import NodeProcess
 from deploy.phantom_study import demo_phantom, write_phantom_study
 from tests.e2e.scripted_pacs import ScriptedPacs
+from tests.factories.certificates import make_certificate
 
 SENDER = "DEMO-SCANNER"
 WEB_TOKEN = "the-viewer-of-the-tests"
@@ -145,8 +146,11 @@ def node(
     others = misbehaving.destinations()
     names = [str(one["name"]) for one in others]
     orthanc = {"name": "pacs", "ae_title": pacs.ae_title, "host": LOOPBACK, "port": pacs.port}
+    certificate = make_certificate(home, "this-node", days=30)
     changes = {
         **model_settings(),
+        "dashboard": {"port": 0, "site": "Test, House 4", "colour": "#7a1f5c"},
+        "tls": {"certificate": str(certificate.path), "key": str(certificate.key_path)},
         "destinations": [orthanc, *others],
         "retries": {"first_seconds": 1.0, "longest_seconds": 2.0, "fast_seconds": 0.2},
         "dicomweb": {
@@ -165,7 +169,7 @@ def node(
         },
         *(
             {"name": f"to {name}", "when": {"StudyDescription": f"to: {name}"},
-             "destinations": [name]}
+             "destinations": [name], **({"critical": "all"} if name == "refuser" else {})}
             for name in names
         ),
     ]  # fmt: skip

@@ -11,14 +11,18 @@ from typing import Any
 import pydicom
 import pydicom.config
 import pytest
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+from pynetdicom import AE
 
+from db.accounts import add_user
 from db.catalog import add_quarantined
 from db.models_access import Role
+from deploy.demo_pacs import LOOPBACK
 from deploy.node_database import changing
 from deploy.sending import send_folder
 from dicom_node.archive import Archive
 from tests.e2e.accessibility import find_axe, violations
-from tests.e2e.browsing import Pages, find_chromium, logged_in
+from tests.e2e.browsing import PASSWORD, Pages, enter, find_chromium, logged_in
 from tests.e2e.conftest import SENDER, Node, real_study, short_study
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -99,6 +103,131 @@ def test_a_failed_job_is_retried(admin: Pages, failed: int) -> None:
     groups = admin.page.locator("article", has_text="REFUSER")
     ours = groups.filter(has=admin.page.get_by_role("link", name=str(failed), exact=True))
     assert ours.count() == 1
+
+
+def test_two_operators_press_retry_at_once(node: Node, admin: Pages, failed: int) -> None:
+    with changing(node.home) as session:
+        add_user(session, "other", Role.OPERATOR, datetime.now(UTC), password=PASSWORD)
+    other = enter(admin.page.context.browser, node, "other")
+    both = (admin, other)
+    for pages in both:
+        pages.open(f"/jobs/{failed}")
+        pages.page.locator("h1 .state", has_text="failed").wait_for()
+    reopened = admin.page.locator("#events li", has_text="reopened").count()
+    for pages in both:
+        pages.page.evaluate(
+            """at => setTimeout(() => document.querySelector("button[value=retry]").click(),
+                                at - Date.now())""",
+            (datetime.now(UTC).timestamp() + 0.5) * 1000,
+        )
+    answers = sorted(said(pages.page) for pages in both)
+    assert all(answer.startswith(f"Job {failed} ") for answer in answers), answers
+    assert sum("goes on" in answer for answer in answers) == 1, answers
+    admin.page.locator("h1 .state", has_text="failed").wait_for()
+    admin.open(f"/jobs/{failed}")
+    assert admin.page.locator("#events li", has_text="reopened").count() == reopened + 1
+    assert other.wrong == []
+    other.page.context.close()
+
+
+def test_a_critical_finding_is_marked_in_the_list_and_on_the_page(
+    admin: Pages, failed: int
+) -> None:
+    admin.open("/jobs")
+    row = admin.page.locator(f"#job-{failed}")
+    assert row.get_by_text("critical", exact=True).count() == 1
+    others = admin.page.locator("#job-list tbody tr").filter(has_text="to the PACS")
+    assert others.count() and others.get_by_text("critical", exact=True).count() == 0
+    row.locator("a.open").click()
+    admin.page.locator("h1 .mark-urgent", has_text="critical").wait_for()
+    admin.page.locator(".finding .mark-urgent:visible").first.wait_for()
+
+
+def test_a_study_that_waits_goes_on_when_a_person_says_so(
+    admin: Pages, node: Node, series: Path, tmp_path: Path
+) -> None:
+    folder, study = real_study(series, tmp_path / "study", "held open")
+    entity = AE(SENDER)
+    entity.dimse_timeout = 60
+    entity.add_requested_context(MRImageStorage, ExplicitVRLittleEndian)
+    association = entity.associate(
+        LOOPBACK, int(node.ready["port"]), ae_title=node.ready["ae_title"]
+    )
+    assert association.is_established
+    try:
+        for path in sorted(folder.iterdir())[12:20]:  # no more is needed, and it takes less
+            assert association.send_c_store(path).Status == 0
+        (job,) = node.wait(lambda: node.jobs_of(study), "the study waits")
+        admin.open(f"/jobs/{job['id']}")
+        admin.page.get_by_text("Why it waits:").wait_for()
+        admin.page.get_by_text("still holds the association").first.wait_for()
+        admin.page.get_by_role("button", name="Go on now").click()
+        assert f"Job {job['id']} is looked at at once" in said(admin.page)
+        admin.page.locator("h1 .state", has_text="delivered").wait_for()
+        assert association.is_established
+        assert admin.page.locator("#events", has_text="administrator wants it").count() == 1
+    finally:
+        association.release()
+
+
+def test_a_peer_is_asked_and_probed_and_certificates_tell_how_long_they_hold(
+    admin: Pages, node: Node
+) -> None:
+    admin.open("/peers")
+    named = admin.page.get_by_role("cell", name="pacs", exact=True)
+    row = admin.page.locator("#destinations tr", has=named)
+    row.get_by_role("button", name="Echo").click()
+    assert "answers" in said(admin.page)
+    row.locator(".state", has_text="answers").wait_for()
+    row.get_by_role("button", name="Probe").click()
+    admin.page.locator("h1", has_text="What pacs takes").wait_for()
+    assert admin.page.locator("tr", has_text="Comprehensive 3D SR").get_by_text("yes").count()
+    admin.open("/peers")
+    admin.page.locator("tr", has_text="this node, DICOM").get_by_text("30 days").wait_for()
+
+
+def test_the_site_and_the_disk_are_told(admin: Pages, node: Node) -> None:
+    admin.open("/")
+    assert admin.page.locator(".bar .site").inner_text() == "Test, House 4"
+    assert admin.page.title().endswith("Test, House 4")
+    ground = "getComputedStyle(document.querySelector('.bar')).backgroundColor"
+    assert admin.page.evaluate(ground) == "rgb(122, 31, 92)"
+    disk = admin.page.locator("section", has=admin.page.get_by_role("heading", name="Disk"))
+
+    def is_told() -> bool:
+        admin.open("/")
+        return disk.last.get_by_text("a day, mean of a week").count() == 1
+
+    node.wait(is_told, "what comes in each day", 60)
+    full = disk.last.locator("dt:has-text('Full') + dd").inner_text()
+    assert re.search(r"in [\d.]+ days|Not in sight", full), full
+
+
+def test_patients_are_hidden_until_they_are_shown(admin: Pages, series: Path, failed: int) -> None:
+    image = pydicom.dcmread(next(iter(series.glob("*.dcm"))))
+    number, family = str(image.PatientID), str(image.PatientName).split("^")[0]
+    assert number and family
+    addresses = (f"/jobs/{failed}", "/jobs", "/studies", "/")
+    for address in addresses:
+        admin.open(address)
+        assert number not in admin.page.content() and family not in admin.page.content()
+    admin.open(f"/jobs/{failed}?slice=3")
+    show_patients(admin)
+    admin.page.wait_for_url(re.compile(rf"/jobs/{failed}\?slice=3"))
+    assert number in admin.page.locator("#job-top").inner_text()
+    admin.page.locator(".person summary").click()
+    admin.page.get_by_role("button", name="Hide patients").click()
+    admin.page.locator("#job-top .patient", has_text="hidden").first.wait_for()
+    assert number not in admin.page.content()
+
+
+def show_patients(admin: Pages) -> None:
+    """Have names on the pages, if they are hidden."""
+    admin.page.locator(".person summary").click()
+    button = admin.page.get_by_role("button", name="Show patients")
+    if button.count():
+        button.click()
+        admin.page.locator(".person:not([open])").wait_for()
 
 
 def test_jobs_are_walked_by_keyboard(admin: Pages, failed: int) -> None:
@@ -189,6 +318,7 @@ def test_an_attack_in_every_string_is_shown_as_text(
     send_folder(folder, node.address, SENDER, print)
     jobs = node.ended(study)
     names = [f"/jobs/{job['id']}" for job in jobs]
+    show_patients(admin)
     listed = [*names, "/jobs", "/jobs?search=%3Cscript%3E", "/studies", "/audit", "/", "/failures"]
     for address in [*listed, "/quarantine", "/rules", "/agreement", f"{names[0]}/ask"]:
         admin.open(address)
