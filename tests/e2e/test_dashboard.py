@@ -196,7 +196,7 @@ def test_the_site_and_the_disk_are_told(admin: Pages, node: Node) -> None:
 
     def is_told() -> bool:
         admin.open("/")
-        return disk.last.get_by_text("a day, mean of a week").count() == 1
+        return bool(disk.last.get_by_text("a day, mean of a week").count() == 1)
 
     node.wait(is_told, "what comes in each day", 60)
     full = disk.last.locator("dt:has-text('Full') + dd").inner_text()
