@@ -95,6 +95,8 @@ def message_of(record: AuditRecord, source: str) -> str:
     kind = _TYPES.get(record.action) or _TYPES.get(group)
     if kind is not None:
         _code(event, "EventTypeCode", kind)
+    # The node's own word for it, for people who search the file: details are base64 by the schema.
+    _code(event, "EventTypeCode", _Code(_text(record.action), _text(record.action), _OWN_CODES))
     person = ElementTree.SubElement(
         root, "ActiveParticipant", UserID=_text(record.account) or "nobody", UserIsRequestor="true"
     )
@@ -111,7 +113,6 @@ def message_of(record: AuditRecord, source: str) -> str:
         _object(root, str(patient), ("1", "1"), _PATIENT)
     told = {
         **{str(key): value for key, value in details.items()},
-        "action": record.action,
         "record": record.id,
         "digest": record.digest,
     }

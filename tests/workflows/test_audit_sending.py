@@ -44,14 +44,12 @@ def state_of(node: Node) -> CollectorState:
 
 
 def actions(messages: list[Message]) -> list[str]:
-    """Return the records' numbers, which stand for what was done."""
-    import base64
-
+    """Return what was done, in order."""
     return [
-        base64.b64decode(detail.attrib["value"]).decode()
+        kind.attrib["csd-code"]
         for one in messages
-        for detail in ElementTree.fromstring(one.text).iter("ParticipantObjectDetail")
-        if detail.attrib["type"] == "action"
+        for kind in ElementTree.fromstring(one.text).iter("EventTypeCode")
+        if kind.attrib["codeSystemName"] == "99UNIBIOMED"
     ]
 
 
