@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from argon2 import PasswordHasher
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
@@ -20,6 +21,16 @@ from workflows.node import Node
 
 PASSWORD = "correct horse battery"
 Browser = Callable[[Role | None], TestClient]
+
+
+@pytest.fixture(autouse=True)
+def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hash with argon2id as the node does, but in a millisecond: nearly every test here logs in.
+
+    What a real hash costs, and that it is renewed, tests/db/test_passwords.py holds.
+    """
+    quick = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+    monkeypatch.setattr("db.passwords._HASHER", quick)
 
 
 @pytest.fixture
