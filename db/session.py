@@ -42,6 +42,15 @@ class Database:
     (``synchronous=NORMAL``). Such a commit survives the end of the process, also by ``kill -9``;
     a power cut can take the last ones back, whole and in order: the log has one sequence, so no
     later commit outlives an earlier one, and a flushing commit of anybody flushes all before it.
+
+    Nothing gathers statistics in SQLite (``ANALYZE``, ``PRAGMA optimize``), on purpose. Measured
+    with 150 000 jobs and 1.5 million instances in steps of SQLite's virtual machine, to 500
+    steps: the 22 questions of the dashboard and of C-FIND take the same without them, with an
+    ``analysis_limit`` of 1000, and with all rows counted, as an index stands for each of them.
+    With statistics from the day when each table had six rows, which then stand until somebody
+    gathers them anew, it reads whole tables: the newest jobs take 2 556 000 steps instead of
+    3000, a C-FIND by name 18 million instead of fewer than 500, one by day more than 50 million
+    instead of 57 000.
     """
 
     def __init__(self, url: str, *, busy_seconds: float = 10.0, flush_commits: bool = True) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from db.conditions import Between, Condition, Like, OneOf
@@ -79,6 +79,14 @@ def filled(sqlite_database: Database) -> Database:
     fill(sqlite_database, arrivals(6))
     add_result(sqlite_database, "1.2.3", "2.25.1")
     return sqlite_database
+
+
+def test_nobody_gathers_statistics(filled: Database) -> None:
+    """Of a young database they would stand when it has grown; `Database` has the figures."""
+    with filled.reading() as session:
+        tables = set(session.scalars(text("SELECT name FROM sqlite_master WHERE type = 'table'")))
+    assert "job" in tables
+    assert "sqlite_stat1" not in tables
 
 
 @pytest.mark.parametrize("kind", STUDIES)
