@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,6 +19,37 @@ from tests.db.arrivals import STUDY, arrival, claimed, pair, queued_job, state_o
 def open_jobs(database: Database) -> list[int]:
     with database.reading() as session:
         return list(session.scalars(select(Job.id).where(Job.state == JobState.WAITING)))
+
+
+def test_listeners_that_meet_in_the_same_studies_neither_cross_nor_lose_any(
+    database: Database,
+) -> None:
+    start = threading.Barrier(3)
+
+    def listen(name: int) -> None:
+        # Each batch holds studies that are known by now and others that all make at once.
+        start.wait()
+        for turn in range(8):
+            batch = [
+                arrival(10 * turn + name, study=f"1.{number}", association=f"a{name}")
+                for number in range(turn, turn + 4)
+            ]
+            with database.session() as session:
+                catalog.register_batch(session, batch if name % 2 else batch[::-1])
+
+    with ThreadPoolExecutor(3) as pool:
+        for call in [pool.submit(listen, name) for name in range(3)]:
+            call.result(60)
+    with database.reading() as session:
+        studies = session.scalars(select(Study)).all()
+        series = session.scalars(select(Series)).all()
+    assert len(studies) == len(series) == len(open_jobs(database)) == 11
+    for counts in (
+        [one.arrivals for one in studies],
+        [one.number_of_instances for one in studies],
+        [one.number_of_instances for one in series],
+    ):
+        assert sum(counts) == 3 * 8 * 4
 
 
 def test_a_batch_makes_studies_series_instances_and_one_waiting_job_each(
