@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, CursorResult, Update, and_, select, update
 from sqlalchemy.orm import Session
 
 from db.models import Job, JobStage
-from db.stages import attempt_number, end_stage, next_stage, note_event
+from db.stages import attempt_number, end_stage, next_stage, note_event, reason_before
 from db.states import (
     END_STATES,
     RESTING_STATE_OF,
@@ -192,11 +192,13 @@ def postpone(
     *,
     now: datetime,
     strike: bool = False,
-) -> None:
+) -> bool:
     """Give the job back, to be tried again at a later time.
 
     A waiting job that goes on waiting only changes its reason; any other postponed job counts
-    an attempt and starts its step anew.
+    an attempt and starts its step anew. A reason that stays the same is no news: its event is
+    noted at the first try, the second, the fourth, the eighth and so on, as a PACS that needs a
+    day would fill a job's story with a hundred equal lines.
 
     Parameters
     ----------
@@ -215,6 +217,11 @@ def postpone(
     strike
         Whether this attempt ended in an error of which few in a row are enough.
 
+    Returns
+    -------
+    bool
+        Whether the reason is news.
+
     Raises
     ------
     LostLease
@@ -225,6 +232,9 @@ def postpone(
     state = _state_under(session, lease)
     if RESTING_STATE_OF[state] is not resting_state:
         raise IllegalTransition(f"a job in {state} rests in {RESTING_STATE_OF[state]}")
+    tries, waits_for = session.execute(
+        select(Job.attempts + 1, Job.wait_reason).where(Job.id == lease.job_id)
+    ).one()
     values: dict[str, Any] = {
         "state": resting_state,
         "wait_reason": reason,
@@ -238,10 +248,13 @@ def postpone(
         values["strikes"] = Job.strikes + 1 if strike else 0
     _checked(session, lease, and_(_held(lease), Job.state == state), values)
     if goes_on_waiting:
-        return
-    attempt = attempt_number(session, lease.job_id)
-    next_stage(session, lease.job_id, resting_state, now, reason, attempt)
-    note_event(session, lease.job_id, f"{state}: {reason}", now, level="warning")
+        return bool(reason != waits_for)
+    is_power_of_two = tries & (tries - 1) == 0
+    is_news = is_power_of_two or reason != reason_before(session, lease.job_id, tries - 1)
+    next_stage(session, lease.job_id, resting_state, now, reason, tries + 1)
+    if is_news:
+        note_event(session, lease.job_id, f"{state}: {reason}", now, level="warning")
+    return is_news
 
 
 def finish(

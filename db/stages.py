@@ -25,6 +25,21 @@ def attempt_number(session: Session, job_id: int) -> int:
     return 1 + session.execute(select(Job.attempts).where(Job.id == job_id)).scalar_one()
 
 
+def reason_before(session: Session, job_id: int, attempts: int) -> str:
+    """Give why the try before the present one ended; empty where there was none."""
+    found = session.scalars(
+        select(JobStage.note)
+        .where(
+            JobStage.job_id == job_id,
+            JobStage.attempt == attempts,
+            JobStage.ended_at.is_not(None),
+        )
+        .order_by(JobStage.id.desc())
+        .limit(1)
+    ).first()
+    return found or ""
+
+
 def end_stage(session: Session, job_id: int, now: datetime, note: str | None) -> None:
     """Close the open stage."""
     values: dict[str, Any] = {"ended_at": now}

@@ -195,9 +195,10 @@ def _again(
 
     ``most`` limits how often in a row it may end so; what went before, as a PACS that was away for
     a day, is not counted. ``after_seconds`` is the least pause, as a destination asked for it.
+    The log is told what is news; see `db.leases.postpone`.
     """
 
-    def write(session: Session) -> list[Dispatch]:
+    def write(session: Session) -> tuple[list[Dispatch], str]:
         retries, now = node.settings.retries, node.now()
         job = session.get_one(Job, lease.job_id)
         spent = job.attempts + 1 >= retries.attempts
@@ -206,10 +207,11 @@ def _again(
         if spent and job.state is not JobState.WAITING:
             reason = f"given up after {job.attempts + 1} attempts: {sentence}"
             finish(session, lease, JobState.FAILED, reason, now=now)
-            return []
+            return [], reason
         seconds = max(pause_seconds(job.attempts, retries), after_seconds or 0.0)
         resting = RESTING_STATE_OF[job.state]
-        postpone(
+        tries = job.attempts + 1
+        is_news = postpone(
             session,
             lease,
             resting,
@@ -218,12 +220,15 @@ def _again(
             now=now,
             strike=most is not None,
         )
+        news = (sentence if tries == 1 else f"{sentence} (try {tries})") if is_news else ""
         if seconds > node.settings.jobs.sweep_seconds:
-            return []  # the sweep will find it
-        return [Dispatch(job.id, resting, job.study_id, job.priority, seconds)]
+            return [], news  # the sweep will find it
+        return [Dispatch(job.id, resting, job.study_id, job.priority, seconds)], news
 
-    _LOG.warning("job %d: %s", lease.job_id, sentence)
-    return _written(node, lease, write) or []
+    following, news = _written(node, lease, write) or ([], sentence)
+    if news:
+        _LOG.warning("job %d: %s", lease.job_id, news)
+    return following
 
 
 def _fail(node: Node, lease: Lease, sentence: str) -> None:

@@ -211,9 +211,12 @@ def _send_to(
 ) -> None:
     """Send what the destination lacks, again after a moment when the network fails."""
     retries = node.settings.retries
+    sentence = ""
     for attempt in range(1, retries.fast_attempts + 1):
         try:
             _send_pending(node, lease, keeper, destination, outcome)
+            if sentence:
+                _LOG.info("job %d: %s; it was called again at once", lease.job_id, sentence)
             return
         except RetriableError as error:
             sentence = error.sentence
