@@ -66,6 +66,9 @@ def plan(task: Task, card: ModelCard, series: Series) -> Plan:
         return Plan(task, named, spoken=spoken)
     if task.kind in QUESTION_TASKS:
         question = closed_questions.understand(task.question, card, modality)
+        spoken = card.spoken_task(task.kind, question.sort)
+        if spoken is not None:
+            return Plan(task, (), spoken=spoken)
         return Plan(task, question.targets, question)
     targets = named or _belonging(card, modality, task.body_part)
     if task.kind is TaskKind.DISEASE_RECOGNITION:

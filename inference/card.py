@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from inference.errors import CheckpointError
 from inference.intensity import IntensityPolicy
 from inference.prompts import Whitespace
-from inference.tasks import MAX_NEW_TOKENS, TaskKind
+from inference.tasks import MAX_NEW_TOKENS, QUESTION_TASKS, Sort, TaskKind
 
 CARD_FILE = "card.yaml"
 RESEARCH_USE = (
@@ -204,15 +204,25 @@ class SpokenTask(_Strict):
         Number of questions and of patients or clusters.
     max_new_tokens
         Where an answer is cut at the latest.
+    sort
+        The one sort of question that is answered so; ``None`` is every question, and the only
+        choice for other tasks.
     """
 
     kind: TaskKind
+    sort: Sort | None = None
     metric: str
     value: float
     baseline: float
     items: int = Field(ge=1)
     groups: int = Field(ge=1)
     max_new_tokens: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _sorted(self) -> SpokenTask:
+        if self.sort is not None and self.kind not in QUESTION_TASKS:
+            raise ValueError(f"{self.kind} is no question, and has no sort")
+        return self
 
     @property
     def limit(self) -> int:
@@ -277,7 +287,7 @@ class ModelCard(_Strict):
         pairs = [(target.name, target.modality) for target in self.targets]
         if len(set(pairs)) != len(pairs):
             raise ValueError("a target is listed twice for one modality")
-        kinds = [item.kind for item in self.spoken]
+        kinds = [(item.kind, item.sort) for item in self.spoken]
         if len(set(kinds)) != len(kinds):
             raise ValueError("a spoken task is listed twice")
         return self
@@ -318,9 +328,16 @@ class ModelCard(_Strict):
             item for item in listed if not part or not item.body_parts or part in item.body_parts
         )
 
-    def spoken_task(self, kind: TaskKind) -> SpokenTask | None:
-        """Find the task among those that the language model answers in its own words."""
-        return next((item for item in self.spoken if item.kind is kind), None)
+    def spoken_task(self, kind: TaskKind, sort: Sort | None = None) -> SpokenTask | None:
+        """Find the task among those that the language model answers in its own words.
+
+        Parameters
+        ----------
+        sort
+            Of a question; ``None`` finds only what answers questions of every sort.
+        """
+        listed = [item for item in self.spoken if item.kind is kind]
+        return next((item for item in listed if item.sort in (None, sort)), None)
 
     def covers(self, modality: str, target: str) -> str | None:
         """Why a question is not covered, in a sentence; ``None`` where it is.

@@ -6,7 +6,6 @@ names. What it does not name on the card is not covered. Imports no torch.
 
 from __future__ import annotations
 
-import enum
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,18 +13,7 @@ from typing import Final
 
 from inference.card import CardTarget, ModelCard
 from inference.errors import NotCoveredError
-
-
-class Sort(enum.StrEnum):
-    """What is asked of the targets."""
-
-    MODALITY = "modality"
-    COUNT = "count"
-    SIZE = "size"
-    SIDE = "side"
-    WHERE = "where"
-    PRESENCE = "presence"
-    WHAT = "what"
+from inference.tasks import Sort
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +40,10 @@ _SORTS: Final[tuple[tuple[Sort, re.Pattern[str]], ...]] = tuple(
             Sort.MODALITY,
             r"\bmodality\b|\b(what|which) (kind|type|sort) of (image|scan|picture|study)"
             r"|\b(what|which) (scan|imaging)\b",
+        ),
+        (
+            Sort.ORGAN,
+            r"\b(which|what) (organ|body part|part of the body|region of the body)\b",
         ),
         (Sort.PRESENCE, r"^(is|are) there\b|^(is|are|does|do)\b.*\b(present|visible|seen|show)\b"),
         (Sort.COUNT, r"\bhow many\b|\bnumber of\b|\bcount\b"),
@@ -104,6 +96,8 @@ def understand(question: str, card: ModelCard, modality: str) -> ClosedQuestion:
     listed = [target for target in card.targets if target.modality == modality]
     if sort is None or not listed:
         raise NotCoveredError(_refusal(question, card, modality, listed))
+    if sort is Sort.ORGAN and not _foreign(words, listed):
+        return ClosedQuestion(question, sort, tuple(listed))
     named = _named(words, listed)
     if named:
         # "What is the size of X" and "What is X": the second asks whether it can be seen.
@@ -137,7 +131,8 @@ _KNOWN_WORDS: Final = frozenset(
     "indication clear observable image picture scan slice series study patient organ structure "
     "anatomy abnormality abnormal lesion disease pathology tumour cancer finding many large big "
     "long wide thick small size volume area diameter extent side left right location located "
-    "position number count measure kind type please depicted all everything".split()
+    "position number count measure body part region kind type please depicted all "
+    "everything".split()
 )
 
 

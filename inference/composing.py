@@ -17,17 +17,21 @@ from numpy.typing import NDArray
 
 from inference import location
 from inference.card import CardTarget
-from inference.closed_questions import ClosedQuestion, Sort
+from inference.closed_questions import ClosedQuestion
 from inference.findings import Finding, Mask, Presence
 from inference.regions import Region
 from inference.series import Series
-from inference.tasks import TaskKind
+from inference.tasks import Sort, TaskKind
 from inference.volumes import Assembled
 
 LEAST_OVERLAP: Final = 0.1
 """Dice of a target's mask and a region below which the region does not show the target."""
 SURE_OVERLAP: Final = 0.3
 """The same, from which on the region is named without a doubt on its account."""
+
+
+_LISTING: Final = (Sort.WHAT, Sort.ORGAN)
+"""Questions that are answered by what is seen; masks know no organs but these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +138,7 @@ def closed_answer(
             )
         ]
     findings = [_closed(question, item, series, kind) for item in answered]
-    if question.sort is Sort.WHAT:
+    if question.sort in _LISTING:
         seen = [one for one in findings if one.presence is not Presence.ABSENT]
         findings = seen or findings
     return findings
@@ -145,7 +149,7 @@ def _closed(
 ) -> Finding:
     target, result = answered.target, answered.result
     name, mask = target.name, result.mask
-    if mask is None or question.sort in (Sort.PRESENCE, Sort.WHAT):
+    if mask is None or question.sort in (Sort.PRESENCE, *_LISTING):
         text = _yes_or_no(question, target, result, series)
     else:
         text = f"{_capital(name)}: {_measured(question.sort, mask, series)}"

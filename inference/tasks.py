@@ -36,6 +36,19 @@ class TaskKind(enum.StrEnum):
     """A report of all that is seen, each sentence with its mask."""
 
 
+class Sort(enum.StrEnum):
+    """What a closed question asks for."""
+
+    MODALITY = "modality"
+    ORGAN = "organ"
+    COUNT = "count"
+    SIZE = "size"
+    SIDE = "side"
+    WHERE = "where"
+    PRESENCE = "presence"
+    WHAT = "what"
+
+
 REGION_TASKS: Final = frozenset({TaskKind.REGION_CLASSIFICATION, TaskKind.REGION_REPORT})
 QUESTION_TASKS: Final = frozenset({TaskKind.QUESTION, TaskKind.GROUNDED_QUESTION})
 STUDY_TASKS: Final = (

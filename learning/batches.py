@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from learning.datasets import Sample
 from learning.distortion import Distortion, distort, draw_distortion
 from learning.recipe import Recipe
 
-_MIN_AREA = 8.0
+MIN_AREA = 8.0
 """Pixels of the input below which a target that was moved out of view is not asked for."""
 
 
@@ -50,14 +50,45 @@ class Batch:
     present: Tensor
     weight: Tensor
 
-    def clone(self) -> Batch:
+    def clone(self) -> Self:
         """Copy every tensor."""
-        return Batch(*(getattr(self, part.name).clone() for part in fields(self)))
+        return type(self)(*(getattr(self, part.name).clone() for part in fields(self)))
 
-    def copy_(self, other: Batch) -> None:
+    def copy_(self, other: Self) -> None:
         """Take over another batch's values, in place."""
         for part in fields(self):
             getattr(self, part.name).copy_(getattr(other, part.name))
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """B distorted pictures and their masks, before they become a batch.
+
+    Attributes
+    ----------
+    samples
+        What each was drawn from.
+    concepts
+        ``B`` rows of concept indices, one for each mask.
+    pixels
+        ``(B, 3, s, s)`` 0..1.
+    asked, wording, masks, present, weight
+        As in `Batch`, with as many columns as there are concepts in a row.
+    """
+
+    samples: Sequence[Sample]
+    concepts: Sequence[Sequence[int]]
+    pixels: Tensor
+    asked: Tensor
+    wording: Tensor
+    masks: Tensor
+    present: Tensor
+    weight: Tensor
+
+    def batch(self, prompts: int) -> Batch:
+        """Make a batch of the first concepts of each row."""
+        parts = (self.asked, self.wording, self.masks, self.present, self.weight)
+        return Batch(normalise(self.pixels), *(part[:, :prompts] for part in parts))
 
 
 class PromptDraw:
@@ -117,6 +148,14 @@ class PromptDraw:
         return _one(draw, sample.absent_other)
 
 
+class Maker(Protocol):
+    """What draws batches."""
+
+    def batch(self) -> Batch:
+        """Draw one batch."""
+        ...
+
+
 class BatchMaker:
     """Draws batches of ``images`` images from one seed.
 
@@ -145,9 +184,22 @@ class BatchMaker:
             resident(samples, self._size, self._device) if self._device.type == "cuda" else None
         )
 
+    def sample(self, number: int) -> Sample:
+        """Return an image by its number."""
+        return self._samples[number]
+
     def batch(self) -> Batch:
         """Draw one batch."""
+        numbers, concepts = self.choose()
+        return self.drawn(numbers, concepts).batch(len(concepts[0]))
+
+    def choose(self) -> tuple[tuple[int, ...], tuple[list[int], ...]]:
+        """Choose the images and what each is asked for."""
         numbers, concepts = zip(*(self._chooser.choose() for _ in range(self._images)), strict=True)
+        return numbers, concepts
+
+    def drawn(self, numbers: Sequence[int], concepts: Sequence[Sequence[int]]) -> Drawn:
+        """Distort the chosen images with a mask for each concept."""
         chosen = [self._samples[number] for number in numbers]
         shape = (self._images, len(concepts[0]))
         known = [[c in s.present for c in row] for s, row in zip(chosen, concepts, strict=True)]
@@ -157,27 +209,29 @@ class BatchMaker:
             np.array([sample.any_angle for sample in chosen]),
             np.array([sample.image.ndim == 3 for sample in chosen]),
         )
-        asked = self._put(np.array(concepts))
-        source = self._put(np.array([self._source[sample.source] for sample in chosen]))
+        asked = self.put(np.array(concepts))
+        source = self.put(np.array([self._source[sample.source] for sample in chosen]))
         values = self._values[source[:, None], asked]
         pixels, masks = self._distort(numbers, values, distortion)
         area = masks.sum(dim=(2, 3)) * 4
-        shown = self._put(np.array(known, np.float32))
+        shown = self.put(np.array(known, np.float32))
         # What was moved out of view is absent; what hardly shows is neither asked for nor denied.
-        return Batch(
-            pixels=normalise(pixels),
-            concept=asked,
-            wording=self._put(wording),
-            mask=masks,
+        return Drawn(
+            samples=chosen,
+            concepts=concepts,
+            pixels=pixels,
+            asked=asked,
+            wording=self.put(wording),
+            masks=masks,
             present=shown * (area > 0),
-            weight=((area == 0) | (area >= _MIN_AREA)).float(),
+            weight=((area == 0) | (area >= MIN_AREA)).float(),
         )
 
     def _distort(
         self, numbers: Sequence[int], values: Tensor, distortion: Distortion
     ) -> tuple[Tensor, Tensor]:
         if self._resident is not None:
-            place = self._put(np.array(numbers))
+            place = self.put(np.array(numbers))
             pictures, classes = (part[place] for part in self._resident)
             moved = distortion.to(self._device)
             return distort(pictures, classes, values, moved, self._size, self._noise)
@@ -189,7 +243,8 @@ class BatchMaker:
         pixels, masks = zip(*parts, strict=True)
         return torch.cat(pixels), torch.cat(masks)
 
-    def _put(self, values: NDArray[Any]) -> Tensor:
+    def put(self, values: NDArray[Any]) -> Tensor:
+        """Bring values to the device without waiting."""
         tensor = torch.from_numpy(values)
         if self._device.type != "cuda":
             return tensor
@@ -236,7 +291,7 @@ def _one(draw: np.random.Generator, concepts: Sequence[int]) -> int:
     return concepts[int(draw.integers(len(concepts)))]
 
 
-def prefetch(maker: BatchMaker, depth: int = 4) -> Generator[Batch]:
+def prefetch(maker: Maker, depth: int = 4) -> Generator[Batch]:
     """Endless batches, drawn by one thread ahead of time, in the maker's order.
 
     An error in the thread is raised to the consumer. The thread ends when the iterator is closed.

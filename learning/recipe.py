@@ -69,6 +69,8 @@ class Source(_Strict):
         The images have no upright direction.
     centred
         The images are crops around the target, so that its place is given away.
+    organ
+        What the images show, in the words of an answer; empty: it is not asked for.
     """
 
     folder: str
@@ -78,6 +80,7 @@ class Source(_Strict):
     stretch: bool = False
     any_angle: bool = False
     centred: bool = False
+    organ: str = ""
 
 
 class PhantomDraws(_Strict):
@@ -98,10 +101,11 @@ class Stage(_Strict):
 
     ``kind``: ``vectors`` trains the SAM2 part with one learned vector per concept in place of the
     language model's; ``language`` teaches the language model to say those vectors; ``joint``
-    trains all together.
+    trains all together; ``spoken`` goes on with that, and teaches the language model to answer in
+    words beside it.
     """
 
-    kind: Literal["vectors", "language", "joint"]
+    kind: Literal["vectors", "language", "joint", "spoken"]
     minutes: float = Field(gt=0)
     max_steps: int | None = Field(default=None, gt=0)
     lr: float = Field(gt=0)

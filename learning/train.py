@@ -1,8 +1,9 @@
-"""Train a model from a recipe: vectors first, then the language model, then all together.
+"""Train a model from a recipe: vectors, then the language model, then all together, then words.
 
 End to end from random weights the prompt never reaches the decoder (its bridge outputs are nearly
 equal for all prompts), so the SAM2 part is first trained with one learned vector per concept; the
-language model is then taught to say these vectors; then all is trained jointly.
+language model is then taught to say these vectors; then all is trained jointly, in the end with
+answers in words beside the masks.
 """
 
 from __future__ import annotations
@@ -36,11 +37,13 @@ from inference.architecture import (
     UniBiomed,
     VisionConfig,
 )
-from learning.batches import Batch, BatchMaker, prefetch
+from learning.batches import Batch, BatchMaker, Maker, prefetch
 from learning.datasets import load_split
 from learning.descent import Descent, LossParts, Rate, common_clock, schedule
 from learning.losses import AuxiliaryHeads, decoder_loss
 from learning.recipe import Baseline, Recipe, Stage, load_recipe
+from learning.speech import speech_loss
+from learning.spoken_batches import SpokenBatch, SpokenBatchMaker
 from learning.vocabulary import train_tokenizer
 
 _LOG = logging.getLogger(__name__)
@@ -132,18 +135,23 @@ class Trainer:
         seed = recipe.seed + self.progress.total_steps + 1_000_003 * rank
         images = recipe.batch_images // recipe.workers
         self._maker = BatchMaker(samples, recipe, images, seed, self.device)
+        self._speaker = SpokenBatchMaker(
+            self._maker, recipe, seed, self.tokenizer, self.config.image_tokens
+        )
 
     def run(self) -> None:
         """Run the stages that are left."""
-        with contextlib.closing(batches_of(self._maker, self.device)) as batches:
-            for index in range(self.progress.stage, len(self.recipe.stages)):
-                self._stage(self.recipe.stages[index], batches)
-                # The stage ends in its averaged weights; the next begins from them.
-                self.net.load_state_dict(self.average)
-                next_steps = self.progress.total_steps
-                self.progress = Progress(stage=index + 1, total_steps=next_steps)
-                self._optimizer_state = None
-                self._save(None)
+        for index in range(self.progress.stage, len(self.recipe.stages)):
+            stage = self.recipe.stages[index]
+            maker = self._speaker if stage.kind == "spoken" else self._maker
+            with contextlib.closing(batches_of(maker, self.device)) as batches:
+                self._stage(stage, batches)
+            # The stage ends in its averaged weights; the next begins from them.
+            self.net.load_state_dict(self.average)
+            next_steps = self.progress.total_steps
+            self.progress = Progress(stage=index + 1, total_steps=next_steps)
+            self._optimizer_state = None
+            self._save(None)
         _LOG.info("training is complete")
 
     def _stage(self, stage: Stage, batches: Iterator[Batch]) -> None:
@@ -170,7 +178,7 @@ class Trainer:
 
     def _losses(self, stage: Stage) -> Callable[[Batch], LossParts]:
         return self._language_loss if stage.kind == "language" else (
-            lambda batch: self._mask_loss(batch, spoken=stage.kind == "joint")
+            lambda batch: self._mask_loss(batch, spoken=stage.kind != "vectors")
         )  # fmt: skip
 
     def _language_loss(self, batch: Batch) -> LossParts:
@@ -189,7 +197,12 @@ class Trainer:
         image = torch.arange(count, device=self.device).repeat_interleave(asked)
         losses = decoder_loss(model.grounding.decode(features, vectors, image), batch)
         total = losses.total + self.net.auxiliary.loss(features, batch)
-        return {"total": total, "dice": losses.dice, "presence": losses.presence}
+        parts = {"dice": losses.dice, "presence": losses.presence}
+        if isinstance(batch, SpokenBatch):
+            words, masks = speech_loss(model, features, batch)
+            total = total + words + 0.5 * masks.total
+            parts |= {"words": words, "spoken_dice": masks.dice}
+        return {"total": total, **parts}
 
     def _spoken(self, batch: Batch, first_wording: float) -> Tensor:
         """Bridge outputs for the batch's prompts: a part in the first wording, others in any."""
@@ -279,7 +292,7 @@ class Trainer:
         _LOG.info("resumed at stage %d, step %d", self.progress.stage, self.progress.step)
 
 
-def batches_of(maker: BatchMaker, device: torch.device) -> Generator[Batch]:
+def batches_of(maker: Maker, device: torch.device) -> Generator[Batch]:
     """Endless batches: on a GPU made as they are needed, which takes it no time to speak of."""
     if device.type != "cuda":
         return prefetch(maker)

@@ -34,7 +34,8 @@ def recipe_data(**changes: Any) -> dict[str, Any]:
         {"target": "breast tumour", "modality": "ultrasound"},
     ]
     data["sources"] = [
-        {"folder": "polyps", "modality": "endoscopy", "targets": {"polyp, endoscopy": [1]}},
+        {"folder": "polyps", "modality": "endoscopy", "organ": "colon",
+         "targets": {"polyp, endoscopy": [1]}},
         {"folder": "breasts", "modality": "ultrasound",
          "targets": {"breast tumour, ultrasound": [1, 2]}},
     ]  # fmt: skip
@@ -43,6 +44,7 @@ def recipe_data(**changes: Any) -> dict[str, Any]:
         {"kind": "vectors", "minutes": 5, "max_steps": 3, "lr": 1e-3},
         {"kind": "language", "minutes": 5, "max_steps": 2, "lr": 1e-3},
         {"kind": "joint", "minutes": 5, "max_steps": 2, "lr": 1e-3},
+        {"kind": "spoken", "minutes": 5, "max_steps": 2, "lr": 1e-3},
     ]
     return {**data, **changes}
 

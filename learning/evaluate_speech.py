@@ -1,0 +1,325 @@
+"""Measure answers in a model's own words beside those composed from its masks, on one scale.
+
+Both ways answer the same questions about the same pictures; composed answers are put into the
+words that the model was taught (`learning.dialogues`), so that both are held against the same
+truth, which is made of the true masks. Of a volume its middle slice is asked about.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference import answers
+from inference.card import ModelCard, SpokenTask
+from inference.engine import Engine
+from inference.findings import Finding, Presence
+from inference.regions import Region
+from inference.tasks import Sort, Task, TaskKind
+from learning.cases import Case
+from learning.dialogues import (
+    NONE_LISTED,
+    QUESTIONS,
+    Seen,
+    ask,
+    closed_answer,
+    disease_answer,
+    distinct,
+    report_answer,
+)
+from learning.metrics import dice
+from learning.recipe import Recipe
+from learning.wording import text_scores
+
+Way = Literal["own words", "composed"]
+WAYS: Final[tuple[Way, Way]] = ("own words", "composed")
+TAUGHT: Final = (
+    TaskKind.REGION_CLASSIFICATION,
+    TaskKind.DISEASE_RECOGNITION,
+    TaskKind.QUESTION,
+    TaskKind.GROUNDED_REPORT,
+)
+_OF_TARGETS: Final = (Sort.PRESENCE, Sort.WHERE, Sort.SIZE, Sort.SIDE)
+_WITHIN: Final = 0.7
+"""Of a found mask that one of its kinds must cover to stand for it: the two were drawn apart."""
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass
+class Answered:
+    """Answers to one sort of question, both ways, beside the expected ones."""
+
+    expected: list[str] = field(default_factory=list)
+    said: dict[Way, list[str]] = field(default_factory=lambda: defaultdict(list))
+    groups: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Heard:
+    """All answers, and the Dice of the masks of reports."""
+
+    tasks: dict[str, Answered] = field(default_factory=lambda: defaultdict(Answered))
+    masks: dict[Way, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    name: str
+    task: Task
+    expected: str
+
+
+def measure_speech(engine: Engine, cases: Iterable[Case], recipe: Recipe) -> list[dict[str, Any]]:
+    """Ask every case both ways; one line for each task and way.
+
+    Parameters
+    ----------
+    recipe
+        Of the model: which targets are kinds or parts of others, and which organ a set shows.
+
+    Returns
+    -------
+    list of dict
+        ``task``, ``way``, ``items``, ``groups``, ``accuracy`` (the whole answer is right),
+        ``accuracy_of_majority``, BLEU-1 to BLEU-4, ``ROUGE-L``, ``ROUGE-L_of_majority``. The last
+        two lines have the mean Dice of the masks that reports speak of.
+    """
+    heard = Heard()
+    spoken = tuple(
+        SpokenTask(kind=kind, metric="accuracy", value=0, baseline=0, items=1, groups=1)
+        for kind in TAUGHT
+    )
+    engines: dict[Way, Engine] = {
+        "own words": engine.with_card(engine.card.model_copy(update={"spoken": spoken})),
+        "composed": engine.with_card(engine.card.model_copy(update={"spoken": ()})),
+    }
+    sources = {source.folder: source for source in recipe.sources}
+    for case in cases:
+        picture = _picture(case)
+        source = sources[case.source]
+        values = {key: frozenset(value) for key, value in source.targets.items()}
+        truths = _seen(picture.truths, picture.modality, engine.card, values)
+        if not truths:
+            continue
+        _ask(engines, picture, truths, values, source.organ, heard)
+    lines = [_line(name, way, answered) for name, answered in heard.tasks.items() for way in WAYS]
+    return lines + [
+        {"task": "masks of reports", "way": way, "items": len(found), "dice": float(np.mean(found))}
+        for way, found in heard.masks.items()
+    ]
+
+
+def _picture(case: Case) -> Case:
+    """Return one picture of a case: the middle slice of a volume."""
+    middle = slice(case.images.shape[0] // 2, case.images.shape[0] // 2 + 1)
+    return dataclasses.replace(
+        case,
+        images=case.images[middle],
+        kind="images",
+        spacing=None,
+        truths={name: mask[middle] for name, mask in case.truths.items()},
+    )
+
+
+def _seen(
+    masks: Mapping[str, Mask], modality: str, card: ModelCard, values: Mapping[str, frozenset[int]]
+) -> dict[str, Seen]:
+    """Measure the masks of listed targets on one picture."""
+    seen = {}
+    for name, mask in masks.items():
+        target = card.target(modality, name)
+        if target is not None:
+            seen[name] = measured(
+                mask[0],
+                Seen(
+                    name=name,
+                    modality=modality,
+                    lesion=target.category == "lesion",
+                    part=0.0,
+                    values=values.get(f"{name}, {modality}", frozenset()),
+                ),
+            )
+    return seen
+
+
+def measured(mask: Mask, target: Seen) -> Seen:
+    """Fill in what a mask ``(rows, columns)`` says of a target."""
+    if not mask.any():
+        return target
+    down, right = (
+        (float(np.flatnonzero(np.ones(side)) @ mask.sum(axis=axis)) / mask.sum() - (side - 1) / 2)
+        / side
+        for side, axis in zip(mask.shape, (1, 0), strict=True)
+    )
+    return dataclasses.replace(target, part=float(mask.mean()), down=down, right=right)
+
+
+def _ask(
+    engines: Mapping[Way, Engine],
+    case: Case,
+    truths: Mapping[str, Seen],
+    values: Mapping[str, frozenset[int]],
+    organ: str,
+    heard: Heard,
+) -> None:
+    shown = distinct([one for one in truths.values() if one.part])
+    questions = list(_closed(case.modality, organ, truths, shown))
+    for one in shown:
+        region = Region(Region.of_mask(case.truths[one.name][0]).box)
+        task = Task(TaskKind.REGION_CLASSIFICATION, region=region)
+        questions.append(_Question("region", task, one.name))
+    questions.append(
+        _Question("disease", Task(TaskKind.DISEASE_RECOGNITION), _plain(disease_answer(shown)))
+    )
+    report = _Question("report", Task(TaskKind.GROUNDED_REPORT), _plain(report_answer(shown)))
+    questions.append(report)
+    for question in questions:
+        answered = heard.tasks[question.name]
+        answered.expected.append(question.expected)
+        answered.groups.add(case.group)
+    spoken = _answers(engines["own words"], case, [question.task for question in questions])
+    for question, findings in zip(questions, spoken, strict=True):
+        words = " ".join(_own_words(question, one) for one in findings)
+        heard.tasks[question.name].said["own words"].append(words)
+    _keep_masks(heard, "own words", case, shown, spoken[-1])
+    regions = [question.task for question in questions if question.name == "region"]
+    names = Task(TaskKind.SEGMENTATION, tuple(truths))
+    found, *marked = _answers(engines["composed"], case, [names, *regions])
+    for question, words in zip(
+        questions, _composed(questions, case, found, marked, engines["composed"].card, values),
+        strict=True,
+    ):  # fmt: skip
+        heard.tasks[question.name].said["composed"].append(words)
+    _keep_masks(heard, "composed", case, shown, found)
+
+
+def _closed(
+    modality: str, organ: str, truths: Mapping[str, Seen], shown: Sequence[Seen]
+) -> Iterable[_Question]:
+    """List closed questions with their answers, in the first wording of each sort."""
+
+    def asked(sort: Sort, target: str = "") -> Task:
+        return Task(TaskKind.QUESTION, question=ask(QUESTIONS[sort][0], target))
+
+    yield _Question("modality", asked(Sort.MODALITY), f"This is {modality}.")
+    if organ:
+        yield _Question("organ", asked(Sort.ORGAN), f"The {organ}.")
+    for one in truths.values():
+        expected = closed_answer(Sort.PRESENCE, one)
+        yield _Question("presence", asked(Sort.PRESENCE, one.name), expected)
+    for sort in _OF_TARGETS[1:]:
+        for one in shown:
+            yield _Question(sort.value, asked(sort, one.name), closed_answer(sort, one))
+
+
+def _answers(engine: Engine, case: Case, tasks: Sequence[Task]) -> list[list[Finding]]:
+    return [
+        list(
+            engine.answer(
+                case.images,
+                modality=case.modality,
+                kind="images",
+                tasks=[task],
+                rendered=case.rendered,
+            ).findings
+        )
+        for task in tasks
+    ]
+
+
+def _own_words(question: _Question, finding: Finding) -> str:
+    if question.name != "region":
+        return finding.text
+    return finding.target if finding.target != "model's answer" else NONE_LISTED
+
+
+def _composed(
+    questions: Sequence[_Question],
+    case: Case,
+    found: Sequence[Finding],
+    marked: Sequence[Sequence[Finding]],
+    card: ModelCard,
+    values: Mapping[str, frozenset[int]],
+) -> list[str]:
+    """Put what the masks say into the words of the same answers."""
+    masks = {
+        one.target: one.mask if one.mask is not None else np.zeros_like(case.truths[one.target])
+        for one in found
+    }
+    seen = _seen(masks, case.modality, card, values)
+    sure = {one.target: one.confidence for one in found if one.mask is not None}
+    shown = _without_rivals(distinct([one for one in seen.values() if one.part], _WITHIN), sure)
+    present = {one.target for one in found if one.presence is Presence.PRESENT}
+    regions = iter(marked)
+    asked = iter(seen.values())
+    result = []
+    for question in questions:
+        if question.name == "modality":
+            result.append(f"This is {case.modality}.")
+        elif question.name == "organ":
+            # Masks know no organs: the names of what is seen are all there is to say.
+            result.append(", ".join(one.name for one in shown))
+        elif question.name == "presence":
+            one = next(asked)
+            yes = one.name in present
+            result.append(f"{'Yes' if yes else 'No'}, {one.name} is {'' if yes else 'not '}seen.")
+        elif question.name == "region":
+            target = next(regions)[0].target
+            result.append(target if target != "region" else NONE_LISTED)
+        elif question.name == "disease":
+            result.append(_plain(disease_answer(shown)))
+        elif question.name == "report":
+            result.append(_plain(report_answer(shown)))
+        else:
+            name = max((name for name in seen if name in question.task.question), key=len)
+            result.append(closed_answer(Sort(question.name), seen[name]))
+    return result
+
+
+def _without_rivals(seen: Sequence[Seen], sure: Mapping[str, float]) -> tuple[Seen, ...]:
+    """Of kinds that exclude each other, benign and malignant, keep the surer."""
+    return tuple(
+        one
+        for one in seen
+        if not any(
+            other.lesion and one.lesion and sure[other.name] > sure[one.name] for other in seen
+        )
+    )
+
+
+def _keep_masks(
+    heard: Heard, way: Way, case: Case, shown: Sequence[Seen], findings: Sequence[Finding]
+) -> None:
+    """Dice of each target that is shown; 0 where the answer has no mask of it."""
+    masks = {one.target: one.mask for one in findings if one.mask is not None}
+    for one in shown:
+        truth = case.truths[one.name]
+        heard.masks[way].append(dice(masks.get(one.name, np.zeros_like(truth)), truth))
+
+
+def _plain(answer: str) -> str:
+    """Return the words of an answer as they are read by the node."""
+    return " ".join(piece.sentence for piece in answers.parse(answer))
+
+
+def _line(name: str, way: Way, answered: Answered) -> dict[str, Any]:
+    majority, _ = Counter(answered.expected).most_common(1)[0]
+    scores = text_scores(answered.said[way], answered.expected)
+    floor = text_scores([majority] * len(answered.expected), answered.expected)
+    return {
+        "task": name,
+        "way": way,
+        "items": len(answered.expected),
+        "groups": len(answered.groups),
+        "accuracy": scores["exact"],
+        "accuracy_of_majority": floor["exact"],
+        **{key: value for key, value in scores.items() if key.startswith(("BLEU", "ROUGE"))},
+        **{f"{key}_of_majority": floor[key] for key in ("BLEU-4", "ROUGE-L")},
+    }
