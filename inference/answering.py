@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from inference import closed_questions, composing
@@ -11,7 +11,8 @@ from inference.checkpoints import Checkpoint
 from inference.closed_questions import ClosedQuestion
 from inference.composing import Answered
 from inference.errors import FinalInferenceError, NotCoveredError
-from inference.findings import Finding
+from inference.findings import Finding, Presence
+from inference.prompts import NONE_LISTED
 from inference.segmenting import Segmenter
 from inference.series import Series
 from inference.speaking import speak
@@ -33,7 +34,8 @@ class Plan:
         What a question in words was understood as; ``None`` for other tasks, and where the
         language model answers.
     spoken
-        How the language model answers it; ``None`` where the answer is composed from masks.
+        How the language model answers it; ``None`` where the answer is composed from masks. What it
+        names a region is confirmed by masks where they can tell.
     """
 
     task: Task
@@ -63,7 +65,9 @@ def plan(task: Task, card: ModelCard, series: Series) -> Plan:
         return Plan(task, named)
     spoken = card.spoken_task(task.kind)
     if spoken is not None and task.kind is not TaskKind.RECOGNITION:
-        return Plan(task, named, spoken=spoken)
+        confirming = task.kind is TaskKind.REGION_CLASSIFICATION and not named
+        targets = _belonging(card, modality, task.body_part) if confirming else named
+        return Plan(task, targets, spoken=spoken)
     if task.kind in QUESTION_TASKS:
         question = closed_questions.understand(task.question, card, modality)
         spoken = card.spoken_task(task.kind, question.sort)
@@ -91,8 +95,12 @@ def answer(
         The fraction that is done, after each batch of slices.
     """
     task = planned.task
+    named: Finding | None = None
     if planned.spoken is not None:
-        return (yield from speak(checkpoint, segmenter, series, task, planned.spoken))
+        said = yield from speak(checkpoint, segmenter, series, task, planned.spoken)
+        named = _to_confirm(task, said, planned.targets)
+        if named is None:
+            return said
     seen = series.only(task.region.frame) if task.region is not None else series
     answered: list[Answered] = []
     if planned.targets:
@@ -114,10 +122,25 @@ def answer(
     if planned.question is not None:
         return composing.closed_answer(planned.question, answered, series, task.kind)
     if task.region is not None:
-        return [composing.region_finding(answered, series, task.region, task.kind)]
+        return [composing.region_finding(answered, series, task.region, task.kind, named)]
     if task.kind is TaskKind.GROUNDED_REPORT:
         return [composing.report_sentence(item, series) for item in answered]
     return [composing.segmentation(item, series, task.kind) for item in answered]
+
+
+def _to_confirm(
+    task: Task, said: Sequence[Finding], targets: Sequence[CardTarget]
+) -> Finding | None:
+    """Return the name of a region, if masks can tell whether what it names is there.
+
+    A model that is shown a box hardly ever says that nothing is in it.
+    """
+    if task.kind is not TaskKind.REGION_CLASSIFICATION or not targets or len(said) != 1:
+        return None
+    one = said[0]
+    listed = one.target in {target.name for target in targets}
+    in_words = one.mask is None and one.presence is Presence.UNCERTAIN
+    return one if in_words and (listed or one.text == NONE_LISTED) else None
 
 
 def _listed(card: ModelCard, modality: str, name: str) -> CardTarget:

@@ -61,12 +61,16 @@ def report_sentence(answered: Answered, series: Series) -> Finding:
 
 
 def region_finding(
-    answered: Sequence[Answered], series: Series, region: Region, kind: TaskKind
+    answered: Sequence[Answered],
+    series: Series,
+    region: Region,
+    kind: TaskKind,
+    named: Finding | None = None,
 ) -> Finding:
     """Name, or describe, what a region shows.
 
     The target whose mask agrees best with the region, weighed by the probability that it is there
-    at all.
+    at all; or the one that the language model named, if its mask reaches the region.
 
     Parameters
     ----------
@@ -74,18 +78,23 @@ def region_finding(
         Every target of the modality, each answered on the region's frame alone.
     series
         The whole series; the mask of the finding lies on it.
+    named
+        What the language model said.
     """
     rows, columns = series.grid
     pixels = region.on(series.frames, rows, columns)
     described = _values(series, region.frame, pixels) if kind is TaskKind.REGION_REPORT else ""
-    best, overlap = _best(answered, pixels)
+    best, overlap = _best(answered, pixels, "" if named is None else named.target)
+    prompt = _prompts(answered, series)
+    if named is not None:
+        prompt = f"{named.prompt} {prompt}"
     if best is None:
         names = ", ".join(item.target.name for item in answered)
         return Finding(
             target="region",
             text=f"The marked region shows none of what the model card lists ({names}).{described}",
             phrase="marked region",
-            prompt=_prompts(answered, series),
+            prompt=prompt,
             presence=Presence.ABSENT,
             confidence=0.0,
             task=kind.value,
@@ -94,6 +103,8 @@ def region_finding(
     unsure = result.presence is Presence.UNCERTAIN or overlap < SURE_OVERLAP
     mask = _on_series(result.mask, series, region.frame)
     text = f"The marked region {'possibly shows' if unsure else 'shows'} {name}"
+    if named is not None and named.target == name:
+        text += ", named by the language model and reached by the mask of that name"
     if kind is TaskKind.REGION_REPORT and mask is not None:
         inside = float((mask[region.frame] & pixels).sum() / pixels.sum())
         one = series.only(region.frame)
@@ -104,7 +115,7 @@ def region_finding(
         target=name,
         text=f"{text}.{described}",
         phrase=name,
-        prompt=_prompts(answered, series),
+        prompt=prompt,
         presence=Presence.UNCERTAIN if unsure else Presence.PRESENT,
         confidence=result.confidence,
         mask=mask,
@@ -215,7 +226,10 @@ def _without_mask(finding: Finding) -> Finding:
     )
 
 
-def _best(answered: Sequence[Answered], pixels: NDArray[np.bool_]) -> tuple[Answered | None, float]:
+def _best(
+    answered: Sequence[Answered], pixels: NDArray[np.bool_], named: str = ""
+) -> tuple[Answered | None, float]:
+    """Find the target that a region shows, and how well its mask agrees with the region."""
     best: Answered | None = None
     most = overlap_of_best = 0.0
     for item in answered:
@@ -224,6 +238,8 @@ def _best(answered: Sequence[Answered], pixels: NDArray[np.bool_]) -> tuple[Answ
             continue
         found = mask[0]
         overlap = 2.0 * float((found & pixels).sum()) / float(found.sum() + pixels.sum())
+        if overlap >= LEAST_OVERLAP and item.target.name == named:
+            return item, overlap
         if overlap >= LEAST_OVERLAP and overlap * item.result.confidence > most:
             best, most, overlap_of_best = item, overlap * item.result.confidence, overlap
     return best, overlap_of_best

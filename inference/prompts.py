@@ -46,6 +46,8 @@ MASKS_PLEASE: Final = (
 DISEASE_QUESTION: Final = f"Can we observe any signs of abnormality? {MASKS_PLEASE}"
 ANATOMY_QUESTION: Final = "Can we observe any signs of abnormality in {anatomy}? " + MASKS_PLEASE
 REGION_QUESTION: Final = f"What is the {REGION} in the picture?"
+NONE_LISTED: Final = "none of the listed targets"
+"""What the small model says of a region that shows nothing it knows."""
 REGION_REPORT_QUESTION: Final = (
     f"Can you provide me with a detailed description of the region in the picture marked by "
     f"{REGION}?"

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from inference import prompts
-from inference.prompts import MASKS_PLEASE, PHRASE_END, PHRASE_START, SEG
+from inference.prompts import MASKS_PLEASE, NONE_LISTED, PHRASE_END, PHRASE_START, SEG
 from inference.tasks import Sort, TaskKind
 
 T = TypeVar("T")
@@ -64,7 +64,6 @@ REGION_QUESTIONS: Final = (
     f"Can you identify the {prompts.REGION} in the image?",
 )
 NOTHING: Final = "Nothing that is looked for is seen."
-NONE_LISTED: Final = "none of the listed targets"
 
 SIZES: Final = ("very small", "small", "medium-sized", "large")
 _SIZE_FROM: Final = (0.01, 0.04, 0.15)

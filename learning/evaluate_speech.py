@@ -8,6 +8,7 @@ truth, which is made of the true masks. Of a volume its middle slice is asked ab
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,11 +21,11 @@ from inference import answers
 from inference.card import ModelCard, SpokenTask
 from inference.engine import Engine
 from inference.findings import Finding, Presence
+from inference.prompts import NONE_LISTED
 from inference.regions import Region
 from inference.tasks import Sort, Task, TaskKind
 from learning.cases import Case
 from learning.dialogues import (
-    NONE_LISTED,
     QUESTIONS,
     Seen,
     ask,
@@ -46,6 +47,7 @@ TAUGHT: Final = (
     TaskKind.GROUNDED_REPORT,
 )
 _OF_TARGETS: Final = (Sort.PRESENCE, Sort.WHERE, Sort.SIZE, Sort.SIDE)
+_TRIES: Final = 40
 _WITHIN: Final = 0.7
 """Of a found mask that one of its kinds must cover to stand for it: the two were drawn apart."""
 
@@ -54,9 +56,20 @@ Mask = NDArray[np.bool_]
 
 @dataclass
 class Answered:
-    """Answers to one sort of question, both ways, beside the expected ones."""
+    """Answers to one sort of question, both ways, beside the expected ones.
+
+    Attributes
+    ----------
+    choices
+        For each item the answers that may be given most often, by their class: for "is it there"
+        yes and no, which name the target that is asked for; otherwise the expected answer itself.
+    classes
+        The class of each expected answer.
+    """
 
     expected: list[str] = field(default_factory=list)
+    choices: list[Mapping[str, str]] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
     said: dict[Way, list[str]] = field(default_factory=lambda: defaultdict(list))
     groups: set[str] = field(default_factory=set)
 
@@ -74,22 +87,16 @@ class _Question:
     name: str
     task: Task
     expected: str
+    choices: Mapping[str, str] = field(default_factory=dict)
 
 
-def measure_speech(engine: Engine, cases: Iterable[Case], recipe: Recipe) -> list[dict[str, Any]]:
-    """Ask every case both ways; one line for each task and way.
+def hear(engine: Engine, cases: Iterable[Case], recipe: Recipe) -> Heard:
+    """Ask every case both ways.
 
     Parameters
     ----------
     recipe
         Of the model: which targets are kinds or parts of others, and which organ a set shows.
-
-    Returns
-    -------
-    list of dict
-        ``task``, ``way``, ``items``, ``groups``, ``accuracy`` (the whole answer is right),
-        ``accuracy_of_majority``, BLEU-1 to BLEU-4, ``ROUGE-L``, ``ROUGE-L_of_majority``. The last
-        two lines have the mean Dice of the masks that reports speak of.
     """
     heard = Heard()
     spoken = tuple(
@@ -106,9 +113,21 @@ def measure_speech(engine: Engine, cases: Iterable[Case], recipe: Recipe) -> lis
         source = sources[case.source]
         values = {key: frozenset(value) for key, value in source.targets.items()}
         truths = _seen(picture.truths, picture.modality, engine.card, values)
-        if not truths:
-            continue
-        _ask(engines, picture, truths, values, source.organ, heard)
+        if truths:
+            _ask(engines, picture, truths, values, source.organ, heard)
+    return heard
+
+
+def summarise_speech(heard: Heard) -> list[dict[str, Any]]:
+    """Sum the answers up, one line for each task and way.
+
+    Returns
+    -------
+    list of dict
+        ``task``, ``way``, ``items``, ``groups``, ``accuracy`` (the whole answer is right),
+        ``accuracy_of_majority``, BLEU-1 to BLEU-4, ``ROUGE-L``, and the last two of the majority
+        answer. The last lines have the mean Dice of the masks that reports speak of.
+    """
     lines = [_line(name, way, answered) for name, answered in heard.tasks.items() for way in WAYS]
     return lines + [
         {"task": "masks of reports", "way": way, "items": len(found), "dice": float(np.mean(found))}
@@ -175,6 +194,10 @@ def _ask(
         region = Region(Region.of_mask(case.truths[one.name][0]).box)
         task = Task(TaskKind.REGION_CLASSIFICATION, region=region)
         questions.append(_Question("region", task, one.name))
+    empty = _empty_box(case)
+    if empty is not None:
+        task = Task(TaskKind.REGION_CLASSIFICATION, region=empty)
+        questions.append(_Question("empty region", task, NONE_LISTED))
     questions.append(
         _Question("disease", Task(TaskKind.DISEASE_RECOGNITION), _plain(disease_answer(shown)))
     )
@@ -183,13 +206,21 @@ def _ask(
     for question in questions:
         answered = heard.tasks[question.name]
         answered.expected.append(question.expected)
+        answered.choices.append(question.choices or {question.expected: question.expected})
+        answered.classes.append(
+            next(name for name, text in answered.choices[-1].items() if text == question.expected)
+        )
         answered.groups.add(case.group)
     spoken = _answers(engines["own words"], case, [question.task for question in questions])
     for question, findings in zip(questions, spoken, strict=True):
         words = " ".join(_own_words(question, one) for one in findings)
         heard.tasks[question.name].said["own words"].append(words)
     _keep_masks(heard, "own words", case, shown, spoken[-1])
-    regions = [question.task for question in questions if question.name == "region"]
+    regions = [
+        question.task
+        for question in questions
+        if question.task.kind is TaskKind.REGION_CLASSIFICATION
+    ]
     names = Task(TaskKind.SEGMENTATION, tuple(truths))
     found, *marked = _answers(engines["composed"], case, [names, *regions])
     for question, words in zip(
@@ -198,6 +229,22 @@ def _ask(
     ):  # fmt: skip
         heard.tasks[question.name].said["composed"].append(words)
     _keep_masks(heard, "composed", case, shown, found)
+
+
+def _empty_box(case: Case) -> Region | None:
+    """Draw a box that holds nothing of any target, the same in every evaluation."""
+    draw = np.random.default_rng(zlib.crc32(case.name.encode()))
+    grid = case.images.shape[1:3]
+    anything = np.any([mask[0] for mask in case.truths.values()], axis=0)
+    for _ in range(_TRIES):
+        sides = [max(4, int(side * draw.uniform(0.12, 0.3))) for side in grid]
+        top, left = (
+            int(draw.integers(max(1, side - own))) for side, own in zip(grid, sides, strict=True)
+        )
+        region = Region.of_box(top, left, top + sides[0], left + sides[1])
+        if min(grid) > 4 and not (region.on(1, *grid) & anything).any():
+            return region
+    return None
 
 
 def _closed(
@@ -212,8 +259,12 @@ def _closed(
     if organ:
         yield _Question("organ", asked(Sort.ORGAN), f"The {organ}.")
     for one in truths.values():
-        expected = closed_answer(Sort.PRESENCE, one)
-        yield _Question("presence", asked(Sort.PRESENCE, one.name), expected)
+        choices = {
+            "yes": closed_answer(Sort.PRESENCE, dataclasses.replace(one, part=1.0)),
+            "no": closed_answer(Sort.PRESENCE, dataclasses.replace(one, part=0.0)),
+        }
+        expected = choices["yes" if one.part else "no"]
+        yield _Question("presence", asked(Sort.PRESENCE, one.name), expected, choices)
     for sort in _OF_TARGETS[1:]:
         for one in shown:
             yield _Question(sort.value, asked(sort, one.name), closed_answer(sort, one))
@@ -235,9 +286,9 @@ def _answers(engine: Engine, case: Case, tasks: Sequence[Task]) -> list[list[Fin
 
 
 def _own_words(question: _Question, finding: Finding) -> str:
-    if question.name != "region":
+    if question.task.kind is not TaskKind.REGION_CLASSIFICATION:
         return finding.text
-    return finding.target if finding.target != "model's answer" else NONE_LISTED
+    return finding.target if finding.target not in ("model's answer", "region") else NONE_LISTED
 
 
 def _composed(
@@ -270,7 +321,7 @@ def _composed(
             one = next(asked)
             yes = one.name in present
             result.append(f"{'Yes' if yes else 'No'}, {one.name} is {'' if yes else 'not '}seen.")
-        elif question.name == "region":
+        elif question.task.kind is TaskKind.REGION_CLASSIFICATION:
             target = next(regions)[0].target
             result.append(target if target != "region" else NONE_LISTED)
         elif question.name == "disease":
@@ -310,9 +361,11 @@ def _plain(answer: str) -> str:
 
 
 def _line(name: str, way: Way, answered: Answered) -> dict[str, Any]:
-    majority, _ = Counter(answered.expected).most_common(1)[0]
+    majority, _ = Counter(answered.classes).most_common(1)[0]
     scores = text_scores(answered.said[way], answered.expected)
-    floor = text_scores([majority] * len(answered.expected), answered.expected)
+    floor = text_scores(
+        [choices.get(majority, majority) for choices in answered.choices], answered.expected
+    )
     return {
         "task": name,
         "way": way,

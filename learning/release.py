@@ -6,6 +6,7 @@ Everything is measured on groups that neither training nor calibration saw, at t
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -24,13 +25,16 @@ from inference.engine import Engine
 from learning import metrics
 from learning.baseline import FIGURES
 from learning.calibrate import ConceptMeasurement, Further, build_card, calibrations, measured_score
+from learning.cases import recipe_cases
 from learning.datasets import Sample, Split, load_split, thinned, with_concept
+from learning.evaluate_speech import hear, summarise_speech
 from learning.evidence import NAMES
 from learning.listing import judge
 from learning.phantom import generate_phantom
 from learning.predict import THRESHOLDS, Prediction, asker, predict, truth_of
 from learning.recipe import Recipe, load_recipe
 from learning.report import Scores, write_report
+from learning.spoken_choice import spoken_tasks
 from learning.train import TrainingModel, model_config
 
 _LOG = logging.getLogger(__name__)
@@ -38,6 +42,8 @@ _MEAN_SIDE = 64
 _PHANTOM_SEEDS = range(90_000, 90_006)
 _VOLUMES = 12
 _GROUPS_FOR_A_CUT = 3
+_WORDS_EVERY = 2
+"""Of the test images and volumes, those that are asked in words: each takes some seconds."""
 
 
 def export(run: Path, recipe: Recipe, out: Path) -> str:
@@ -316,10 +322,13 @@ def release(
     if phantoms:
         volumes["phantom insert, CT"] = tuple(dice for _, dice, _ in phantoms)
     card = build_card(recipe, measured, fitted, volumes, baselines)
+    spoken_of = itertools.islice(recipe_cases(recipe, data), 0, None, _WORDS_EVERY)
+    words = summarise_speech(hear(engine.with_card(card), spoken_of, recipe))
+    card = card.model_copy(update={"spoken": spoken_tasks(words)})
     write_card(card, out)
     if report is not None:
         scores = judged(measured, fitted, recipe, baselines)
-        write_report(report, card, engine.digest, split, phantoms, scores)
+        write_report(report, card, engine.digest, split, phantoms, scores, words)
     return card
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
-from inference.card import MeasuredScore, ModelCard
+from inference.card import MeasuredScore, ModelCard, SpokenTask
+from inference.tasks import TaskKind
 from learning.datasets import Split, group_count
 from learning.listing import Verdict
 from learning.recipe import Concept
@@ -68,6 +70,7 @@ def write_report(
     split: Split,
     phantoms: list[tuple[int, float, float]],
     scores: Scores,
+    words: Sequence[Mapping[str, Any]],
 ) -> None:
     """Write the report of a model.
 
@@ -77,6 +80,8 @@ def write_report(
         Seed, Dice and relative volume error of each phantom.
     scores
         Of all measured targets, listed or not.
+    words
+        From `learning.evaluate_speech.summarise_speech`.
     """
     text = _HEAD.format(
         name=card.name,
@@ -97,7 +102,7 @@ def write_report(
         _row(key, concept, score, verdict) for key, (concept, score, verdict) in scores.items()
     )
     text += _means(scores) + _verdicts(scores)
-    text += _volumes(card) + _phantoms(phantoms)
+    text += _volumes(card) + _phantoms(phantoms) + _words(card, words)
     text += "\n## Limits\n\n" + "".join(f"- {line}\n" for line in card.limitations)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
@@ -181,3 +186,47 @@ def _phantoms(phantoms: list[tuple[int, float, float]]) -> str:
         "\n## Phantoms that were never trained on\n\nThe volume is compared with the inserts' "
         "exact volume.\n\n| seed | Dice | volume error |\n|---|---|---|\n" + rows
     )
+
+
+_WORDS = """
+## Answers in words
+
+The same questions about the same pictures (every second of the test images, and of volumes the
+middle slice), answered in the model's own words and composed from its masks, in the same wording.
+Accuracy: the whole answer is right, and how often the most frequent answer would be. BLEU and
+ROUGE-L: against the answer that the true masks give. A region's own name counts once the mask of
+that name reaches the region. Users get the better of the two, which the last column names.
+
+"""
+_WORD_COLUMNS = (
+    "task", "way", "items / groups", "accuracy", "majority", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4",
+    "ROUGE-L", "majority's", "users get",
+)  # fmt: skip
+
+
+def _words(card: ModelCard, words: Sequence[Mapping[str, Any]]) -> str:
+    """List every task in words, both ways."""
+    if not words:
+        return ""
+    spoken = {_name_of(item) for item in card.spoken}
+    text = _WORDS + f"| {' | '.join(_WORD_COLUMNS)} |\n{'|---' * len(_WORD_COLUMNS)}|\n"
+    masks = []
+    for line in words:
+        if "accuracy" not in line:
+            masks.append(f"{line['dice']:.3f} ({line['way']})")
+            continue
+        own = line["task"].removeprefix("empty ") in spoken
+        figures = [line["accuracy"], line["accuracy_of_majority"]]
+        figures += [line[f"BLEU-{order}"] for order in (1, 2, 3, 4)]
+        figures += [line["ROUGE-L"], line["ROUGE-L_of_majority"]]
+        text += (
+            f"| {line['task']} | {line['way']} | {line['items']} / {line['groups']} | "
+            + " | ".join(f"{figure:.2f}" for figure in figures)
+            + f" | {'yes' if own == (line['way'] == 'own words') else ''} |\n"
+        )
+    return text + f"\nMean Dice of the masks that reports speak of: {', '.join(masks)}.\n"
+
+
+def _name_of(item: SpokenTask) -> str:
+    names = {TaskKind.REGION_CLASSIFICATION: "region", TaskKind.DISEASE_RECOGNITION: "disease"}
+    return item.sort.value if item.sort is not None else names.get(item.kind, "report")

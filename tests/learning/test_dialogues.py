@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from inference import answers, closed_questions
 from inference.engine import Engine
-from inference.prompts import SEG, clean_question
+from inference.prompts import NONE_LISTED, SEG, clean_question
 from inference.tasks import Sort, TaskKind
 from learning.dialogues import (
-    NONE_LISTED,
     NOTHING,
     QUESTIONS,
     SIZES,

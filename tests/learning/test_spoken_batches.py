@@ -11,10 +11,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from inference import decoding, prompts
+from inference.prompts import NONE_LISTED
 from inference.tiling import normalise
 from learning.batches import BatchMaker
 from learning.datasets import load_split
-from learning.dialogues import NONE_LISTED
 from learning.recipe import Recipe
 from learning.spoken_batches import SpokenBatch, SpokenBatchMaker
 from learning.train import Trainer
