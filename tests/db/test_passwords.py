@@ -10,7 +10,7 @@ from db.passwords import NOBODY, AccountError, fits, hashed, prove
 
 
 @given(st.text(min_size=10, max_size=60).filter(lambda text: len(set(text)) > 3))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=2, deadline=None)
 def test_a_hash_is_of_its_password_alone(password: str) -> None:
     made = hashed(password, "Ada")
     assert fits(made, password)
