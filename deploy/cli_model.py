@@ -202,5 +202,7 @@ def _print_description(folder: Path, description: Description, facts: dict[str, 
         console.print(targets)
     else:
         console.print("The card lists no target: the node refuses every question to this model.")
+    for task in found.spoken:
+        console.print(f"- In its own words: {task.statement}")
     for sentence in found.limitations:
         console.print(f"- {sentence}")

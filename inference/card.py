@@ -229,6 +229,15 @@ class SpokenTask(_Strict):
         """The token limit: the card's, or the default of the kind."""
         return self.max_new_tokens or MAX_NEW_TOKENS[self.kind]
 
+    @property
+    def statement(self) -> str:
+        """The task with its figures, for a page or a terminal."""
+        name = self.kind.value.replace("_", " ") + (f" ({self.sort})" if self.sort else "")
+        return (
+            f"{name}: {self.metric} {self.value:.2f}, of the most frequent answer "
+            f"{self.baseline:.2f}; {self.items} items of {self.groups} patients or clusters"
+        )
+
 
 class PromptSettings(_Strict):
     """How questions are put to the model; see `inference.prompts.Whitespace`.
@@ -240,11 +249,15 @@ class PromptSettings(_Strict):
     volume_slices
         Slices that a question about a volume is asked with, evenly spaced; 0 asks every slice on
         its own.
+    spoken_slices
+        Slices that the language model is shown for an answer in words; five in the published
+        training, one where it was taught with single pictures.
     """
 
     newline_after_image: bool = False
     newline_before_answer: bool = True
     volume_slices: int = Field(default=0, ge=0, le=16)
+    spoken_slices: int = Field(default=5, ge=1, le=16)
 
     @property
     def whitespace(self) -> Whitespace:

@@ -7,7 +7,6 @@ keep to the card all the same: a phrase that names no listed target stays a sent
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Final
 
 import numpy as np
 import torch
@@ -25,9 +24,6 @@ from inference.segmenting import Segmenter
 from inference.series import Series, View, evenly_spaced
 from inference.tasks import REGION_TASKS, Task, TaskKind
 from inference.volumes import SliceAnswers, assemble
-
-_SHOWN_SLICES: Final = 5
-"""Slices of a volume that the language model is shown, as in the published training."""
 
 
 def question_text(task: Task) -> str:
@@ -61,7 +57,7 @@ def speak(
         The fraction that is done, after the words and after each batch of masks.
     """
     view = View.of(series, series.policy())
-    frames, pictures = _shown(view, task)
+    frames, pictures = _shown(view, task, checkpoint.card.prompts.spoken_slices)
     tokens = segmenter.tokens_of_many(pictures)
     question = question_text(task)
     whitespace = _whitespace(checkpoint.card, task)
@@ -91,13 +87,13 @@ def speak(
     return [reader.finding(piece, masks) for piece in pieces]
 
 
-def _shown(view: View, task: Task) -> tuple[Sequence[int], NDArray[np.uint8]]:
+def _shown(view: View, task: Task, slices: int) -> tuple[Sequence[int], NDArray[np.uint8]]:
     """Choose the frames that the language model is shown; a region is drawn on its own."""
     if task.region is not None:
         frame = task.region.frame
         picture = view.pictures([frame])[0]
         return [frame], marked(picture, task.region.box)[None]
-    frames = evenly_spaced(view.series.frames, _SHOWN_SLICES)
+    frames = evenly_spaced(view.series.frames, slices)
     return frames, view.pictures(frames)
 
 

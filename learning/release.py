@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer
 
-from inference.card import ModelCard, PresenceCalibration, write_card
+from inference.card import ModelCard, PresenceCalibration, PromptSettings, write_card
 from inference.checkpoints import TOKENIZER_FILE, load_checkpoint, save_weights
 from inference.engine import Engine
 from learning import metrics
@@ -324,7 +324,10 @@ def release(
     card = build_card(recipe, measured, fitted, volumes, baselines)
     spoken_of = itertools.islice(recipe_cases(recipe, data), 0, None, _WORDS_EVERY)
     words = summarise_speech(hear(engine.with_card(card), spoken_of, recipe))
-    card = card.model_copy(update={"spoken": spoken_tasks(words)})
+    # Words are taught with one picture each (`learning.spoken_batches`).
+    card = card.model_copy(
+        update={"spoken": spoken_tasks(words), "prompts": PromptSettings(spoken_slices=1)}
+    )
     write_card(card, out)
     if report is not None:
         scores = judged(measured, fitted, recipe, baselines)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from inference.engine import SHIPPED, Engine
 from inference.findings import Finding, Presence
+from inference.tasks import Sort, Task, TaskKind
 from inference.weight_files import WEIGHTS_FILE, file_digest
 from learning.datasets import Side, read_nifti, side_of
 from learning.metrics import dice, volume_error
@@ -132,3 +133,23 @@ def test_a_hippocampus_volume_it_never_saw(nano: Engine, shared_data: Path) -> N
     whole = by_name["hippocampus"]
     assert whole.mask is not None
     assert dice(whole.mask, truth > 0) > 0.6
+
+
+def test_its_own_words_are_listed_with_their_figures(nano: Engine) -> None:
+    by_task = {(item.kind, item.sort): item for item in nano.card.spoken}
+    assert set(by_task) == {
+        (TaskKind.REGION_CLASSIFICATION, None), (TaskKind.QUESTION, Sort.ORGAN),
+    }  # fmt: skip
+    for item in by_task.values():
+        assert item.value > item.baseline + 0.3
+        assert f"{item.metric} {item.value:.2f}" in item.statement
+
+
+def test_it_says_which_organ_is_shown(nano: Engine, shared_data: Path) -> None:
+    image, _ = hippocampus(shared_data, "001")
+    task = Task(TaskKind.QUESTION, question="Which organ is shown?")
+    (one,) = nano.answer(image, modality="MRI", kind="volume", tasks=[task]).findings
+    assert one.text == "The brain."
+    assert one.prompt == "Which organ is shown?"
+    assert one.presence is Presence.UNCERTAIN
+    assert one.mask is None
