@@ -55,6 +55,19 @@ class Between:
 Condition = OneOf | Like | Between
 
 
+def comparisons(kind: Kind, condition: Condition) -> int:
+    """Count what a condition compares one by one; a list of plain values is one look-up.
+
+    Each is a branch of the statement's expression, which a database takes a thousand of, and costs
+    a look at every row.
+    """
+    if isinstance(condition, Like):
+        return len(condition.patterns)
+    if isinstance(condition, OneOf) and kind in ("name", "values"):
+        return len(condition.values)
+    return 1
+
+
 def holds(
     column: SQLColumnExpression[Any], kind: Kind, condition: Condition, dialect: str
 ) -> ColumnElement[bool]:

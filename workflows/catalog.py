@@ -11,9 +11,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from db.catalog import syntaxes_of
-from db.conditions import Between, Condition, Like, OneOf, first_moment, last_moment
+from db.conditions import (
+    Between,
+    Condition,
+    Like,
+    OneOf,
+    comparisons,
+    first_moment,
+    last_moment,
+)
 from db.query import Described, Found, describe, find
-from db.query_keys import LEVELS, MATCHED, STUDY_DATE_AND_TIME, level_of
+from db.query_keys import KEYS, LEVELS, MATCHED, STUDY_DATE_AND_TIME, level_of
 from db.query_keys import Level as DatabaseLevel
 from db.session import Database
 from dicom_node.archive import Archive
@@ -24,8 +32,10 @@ from workflows.probing import SOP_CLASSES
 LOGGER = logging.getLogger(__name__)
 _PAGE: Final = 200
 """Things described in one transaction: a peer that reads slowly holds none open."""
-_MOST_VALUES: Final = 20_000
-"""Values of one query; SQLite takes some more, and a sensible query has a few."""
+_MOST_VALUES: Final = 10_000
+"""Values of one query. Each stands in its statement up to three times, and SQLite takes 32766."""
+_MOST_COMPARISONS: Final = 200
+"""Names, patterns and the like of one query; see `db.conditions.comparisons`."""
 _LEVELS: Final[dict[Level, DatabaseLevel]] = dict(zip(Level, LEVELS, strict=True))
 
 
@@ -97,6 +107,15 @@ class NodeCatalog:
         if sum(map(_size, conditions.values())) > _MOST_VALUES:
             raise FinalError(
                 f"a query names more than {_MOST_VALUES} values; ask for fewer at a time"
+            )
+        one_by_one = sum(
+            comparisons(KEYS[keyword].kind if keyword in KEYS else "text", condition)
+            for keyword, condition in conditions.items()
+        )
+        if one_by_one > _MOST_COMPARISONS:
+            raise FinalError(
+                f"a query names more than {_MOST_COMPARISONS} names or patterns; ask for fewer at "
+                "a time"
             )
         return find(session, _LEVELS[query.level], conditions)
 
