@@ -63,6 +63,17 @@ def test_patients_are_hidden_until_a_person_shows_them_and_that_is_kept_and_audi
     assert kept == [("viewer", "patients.hide"), ("viewer", "patients.show")]
 
 
+def test_the_audit_page_hides_whom_somebody_looked_at(
+    browser: Browser, addresses: list[str]
+) -> None:
+    client = browser(Role.ADMIN)
+    client.get(addresses[1])
+    assert "job.view" in client.get("/audit").text
+    assert seen(client, ["/audit"]) == set()
+    choose(client, "yes")
+    assert seen(client, ["/audit"]) == {"PID-4711"}
+
+
 def test_a_header_in_quarantine_hides_what_names_the_patient(browser: Browser, node: Node) -> None:
     from tests.workflows.nodes import _file, dataset_of
 
