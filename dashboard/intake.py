@@ -76,9 +76,9 @@ def reinject_one(request: Request, node: NodeOf, actor: Operator, number: Number
     try:
         study = reinject(node, number, actor.name)
     except DicomNodeError as error:
-        _noted(node, request, "quarantine.reinject", number, "refused")
+        noted(node, request, "quarantine.reinject", number, "refused")
         return say(response, f"{error.sentence}.", bad=True)
-    _noted(node, request, "quarantine.reinject", number, "success")
+    noted(node, request, "quarantine.reinject", number, "success")
     return say(response, f"Taken up: study {study} waits to be complete.")
 
 
@@ -89,12 +89,14 @@ def discard_one(request: Request, node: NodeOf, actor: Operator, number: Number)
     try:
         discard(node, number, actor.name)
     except DicomNodeError as error:
+        noted(node, request, "quarantine.discard", number, "refused")
         return say(response, f"{error.sentence}.", bad=True)
-    _noted(node, request, "quarantine.discard", number, "success")
+    noted(node, request, "quarantine.discard", number, "success")
     return say(response, "The object is deleted.")
 
 
-def _noted(node: Node, request: Request, action: str, number: int, outcome: str) -> None:
+def noted(node: Node, request: Request, action: str, number: int, outcome: str) -> None:
+    """Write into the audit trail what somebody did to an object in quarantine."""
     with node.database.session() as session:
         note(session, request, action, target=f"quarantine {number}", outcome=outcome)
 

@@ -21,7 +21,7 @@ from dashboard.timeline import timeline_of
 from db.figures import filter_values
 from db.jobs import JobState, job_as_json, jobs_of_study, list_jobs
 from db.orders import Order, Outcome, give
-from db.results import present_targets
+from db.results import present_targets, with_results
 from workflows.node import Node
 from workflows.priors import priors_as_json
 
@@ -72,6 +72,7 @@ def jobs_page(
         )
         values = filter_values(session)
         critical = _critical(node, session, page.jobs)
+        pictured = with_results(session, [job["id"] for job in page.jobs])
     if search and request.headers.get("x-live") is None:
         with node.database.session() as session:
             note(session, request, "patient.search", found=len(page.jobs))
@@ -80,6 +81,7 @@ def jobs_page(
         "jobs.html",
         page=page,
         critical=critical,
+        pictured=pictured,
         chosen=[str(one) for one in chosen],
         modality=modality or "",
         rule=rule or "",

@@ -326,6 +326,12 @@ def present_targets(session: Session, job_ids: Collection[int]) -> dict[int, lis
     return found
 
 
+def with_results(session: Session, job_ids: Collection[int]) -> set[int]:
+    """Return those of these jobs that wrote results, wherever those are now."""
+    query = select(ResultRecord.job_id).where(ResultRecord.job_id.in_(job_ids)).distinct()
+    return set(session.scalars(query))
+
+
 def plan_deliveries(
     session: Session,
     lease: Lease,

@@ -8,7 +8,7 @@ from fastapi import APIRouter, HTTPException, Request
 
 from dashboard.access import NodeOf, Operator
 from dashboard.api.values import Before, Limit, Number
-from dashboard.auditing import note
+from dashboard.intake import noted
 from db.listing import as_text
 from db.operation import quarantine_page
 from dicom_node.errors import DicomNodeError
@@ -43,7 +43,7 @@ def reinject_one(request: Request, node: NodeOf, actor: Operator, number: Number
     try:
         study = reinject(node, number, actor.name)
     except DicomNodeError as error:
+        noted(node, request, "quarantine.reinject", number, "refused")
         raise HTTPException(409, f"{error.sentence}.") from error
-    with node.database.session() as session:
-        note(session, request, "quarantine.reinject", target=f"quarantine {number}")
+    noted(node, request, "quarantine.reinject", number, "success")
     return {"study_instance_uid": study}

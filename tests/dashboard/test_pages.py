@@ -13,12 +13,13 @@ from starlette.testclient import TestClient
 
 from dashboard.rendering import MENU
 from db import jobs
-from db.catalog import add_quarantined
+from db.audit import audit_page
+from db.catalog import add_quarantined, register
 from db.jobs import JobState
 from db.models_access import Role
 from db.operation import quarantine_page
 from tests.dashboard.conftest import PASSWORD, Browser, csrf_of
-from tests.workflows.nodes import dataset_of, encoded_job
+from tests.workflows.nodes import dataset_of, encoded_job, store_source
 from workflows.node import Node
 
 ROLES = list(Role)
@@ -126,9 +127,35 @@ def test_an_object_in_quarantine_is_taken_up_once(
     address = f"/quarantine/{quarantined}/reinject"
     assert "study 1.2.9 waits" in post(client, address)
     assert "not in quarantine any more" in post(client, address)
+    assert "not in quarantine any more" in post(client, f"/quarantine/{quarantined}/discard")
+    headers = {"X-CSRF-Token": csrf_of(client)}
+    assert client.post(f"/api{address}", headers=headers).status_code == 409
     with node.database.reading() as session:
         assert [job["state"] for job in jobs.list_jobs(session).jobs] == ["waiting"]
+        told = [
+            (one.action, one.outcome)
+            for one in audit_page(session).records
+            if one.action in ("quarantine.reinject", "quarantine.discard")
+        ]
+    assert told == [
+        ("quarantine.reinject", "refused"),
+        ("quarantine.discard", "refused"),
+        ("quarantine.reinject", "refused"),
+        ("quarantine.reinject", "success"),
+    ]
     assert not list((node.archive.root / "quarantine").iterdir())
+
+
+def test_a_job_with_results_has_its_picture_in_the_list_however_it_ended(
+    browser: Browser, node: Node, failed_job: int
+) -> None:
+    client = browser(Role.VIEWER)
+    assert f"/api/jobs/{failed_job}/picture.png" in client.get("/jobs").text
+    waiting = store_source(node, study="1.2.77")
+    with node.database.session() as session:
+        register(session, waiting)
+    page = client.get("/jobs").text
+    assert page.count('<tr id="job-') == 2 and page.count("picture.png") == 1
 
 
 RULES = "rules:\n  - name: only CT\n    series: {modality: CT}\n"
