@@ -56,6 +56,11 @@ def plain(value: object, longest: int = _LONGEST_TEXT) -> str:
     return shown[:longest] + "…" if len(shown) > longest else shown
 
 
+def ended(sentence: str) -> str:
+    """Close a sentence that others follow; a question has its mark already."""
+    return sentence if sentence.endswith((".", "?", "!", "…")) else f"{sentence}."
+
+
 def person_name(value: str) -> str:
     """Write a Person Name (PS3.5 section 6.2.1) as people do: first component group, no carets."""
     first = value.split("=")[0]
@@ -135,6 +140,7 @@ def environment() -> Environment:
     )
     made.filters.update(
         plain=plain,
+        ended=ended,
         person=person_name,
         duration=duration,
         size=size,

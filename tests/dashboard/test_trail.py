@@ -32,9 +32,11 @@ def test_a_collector_that_is_away_is_seen_everywhere(
 ) -> None:
     client = browser(Role.ADMIN)
     send_audit(node)
-    assert "does not reach “repository”" in client.get("/").text
+    overview = client.get("/").text
+    assert "does not reach “repository”" in overview
+    assert "transport right? 1 record waits;" in overview
     page = client.get("/audit").text
-    assert "cannot be reached" in page
+    assert "cannot be reached" in page and "right? Tried 1 time;" in page
     assert "Nothing is lost" in page
     (told,) = client.get("/api/audit/collectors").json()["collectors"]
     assert (told["unsent"], told["failures"]) == (2, 1)

@@ -211,6 +211,11 @@ def test_patients_are_hidden_until_they_are_shown(admin: Pages, series: Path, fa
     for address in addresses:
         admin.open(address)
         assert number not in admin.page.content() and family not in admin.page.content()
+    admin.open("/jobs")
+    word = admin.page.locator(f"#job-{failed} span.patient")
+    assert word.inner_text() == "hidden"
+    assert word.evaluate("one => one.getClientRects().length") == 1, "it is broken in two"
+    assert admin.page.locator(f"#job-{failed} img").evaluate("one => one.decode()") is None
     admin.open(f"/jobs/{failed}?slice=3")
     show_patients(admin)
     admin.page.wait_for_url(re.compile(rf"/jobs/{failed}\?slice=3"))
