@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -78,17 +79,17 @@ def note_progress(
     state: str,
     sop_instance_uids: Collection[str],
     now: datetime,
-) -> bool:
-    """Note how a procedure step goes on; False when it is not known, or has ended."""
-    found = session.scalars(
+) -> Literal["noted", "unknown", "ended"]:
+    """Note how a procedure step goes on, unless it is not known or has ended."""
+    known = session.scalars(
         select(AnnouncedInstances)
         .where(
             AnnouncedInstances.kind == "mpps",
             AnnouncedInstances.identifier == identifier,
-            AnnouncedInstances.state == "in progress",
         )
         .with_for_update()
     ).all()
+    found = [one for one in known if one.state == "in progress"]
     for one in found:
         one.state = state
         # A message that changes only the state leaves the list as it was.
@@ -96,7 +97,9 @@ def note_progress(
         one.told_at = now
         session.flush()
         _look_at(session, one.study_instance_uid, now)
-    return bool(found)
+    if found:
+        return "noted"
+    return "ended" if known else "unknown"
 
 
 def announced_of(session: Session, study: Study) -> Announced:

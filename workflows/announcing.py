@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from db.announcements import note_announced, note_progress
 from db.session import Database
 from dicom_node.errors import RetriableError
-from dicom_node.services.announcements import Announcement
+from dicom_node.services.announcements import Announcement, Update
 
 
 class NodeAnnouncements:
@@ -48,8 +48,8 @@ class NodeAnnouncements:
             # The same one came on two associations at once.
             return False
 
-    def updated(self, calling_ae_title: str, announcement: Announcement) -> bool:
-        """Note how a step goes on; False if it is not known or has ended."""
+    def updated(self, calling_ae_title: str, announcement: Announcement) -> Update:
+        """Note how a step goes on, unless it is not known or has ended."""
         with self._writing() as session:
             return note_progress(
                 session,

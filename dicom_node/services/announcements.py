@@ -25,6 +25,8 @@ LOGGER = logging.getLogger(__name__)
 
 StepState = Literal["in progress", "completed", "discontinued"]
 
+Update = Literal["noted", "unknown", "ended"]
+
 _STATES: Final[Mapping[str, StepState]] = {
     "IN PROGRESS": "in progress",
     "COMPLETED": "completed",
@@ -38,13 +40,19 @@ _NO_SUCH_INSTANCE: Final = 0x0112
 _MISSING_ATTRIBUTE: Final = 0x0120
 STATUSES: Final[Mapping[int, str]] = {
     _SUCCESS: "noted",
-    _PROCESSING_FAILURE: "the database is away, or the attributes cannot be read",
+    _PROCESSING_FAILURE: "the database is away, or the attributes cannot be read; with Error ID "
+    "A710, N-SET: the procedure step has ended",
     _DUPLICATE: "N-CREATE: a procedure step of this UID is known",
-    _NO_SUCH_INSTANCE: "N-SET: no procedure step of this UID is known, or it has ended",
+    _NO_SUCH_INSTANCE: "N-SET: no procedure step of this UID is known",
     _MISSING_ATTRIBUTE: "no Study Instance UID, no UID of the step, or no such status of a step",
 }
 """What a procedure step or an availability notification is answered."""
 _MOST_INSTANCES: Final = 100_000
+_STATUS_OF_UPDATE: Final[Mapping[Update, int]] = {
+    "noted": _SUCCESS,
+    "unknown": _NO_SUCH_INSTANCE,
+    "ended": _PROCESSING_FAILURE,
+}
 _READ_ERRORS: Final = (ValueError, TypeError, AttributeError, KeyError, EOFError)
 
 
@@ -85,8 +93,8 @@ class Announcements(Protocol):
             It cannot be noted now.
         """
 
-    def updated(self, calling_ae_title: str, announcement: Announcement) -> bool:
-        """Note how a step goes on; False if it is not known, or has ended.
+    def updated(self, calling_ae_title: str, announcement: Announcement) -> Update:
+        """Note how a step goes on, unless it is not known or has ended.
 
         Raises
         ------
@@ -142,15 +150,17 @@ class AnnouncementScp:
 
         return _answer(event, lambda: take(event.attribute_list)), Dataset()
 
-    def _changed(self, event: Any) -> tuple[int, Dataset | None]:
+    def _changed(self, event: Any) -> tuple[int | Dataset, Dataset | None]:
+        updates: list[Update] = []
         identifier = str(event.request.RequestedSOPInstanceUID or "")
 
         def take(told: Dataset) -> int:
             step = Announcement("mpps", identifier, "", _state(told), _performed(told))
-            known = self._announcements.updated(_calling(event), step)
-            return _SUCCESS if known else _NO_SUCH_INSTANCE
+            updates.append(self._announcements.updated(_calling(event), step))
+            return _STATUS_OF_UPDATE[updates[0]]
 
-        return _answer(event, lambda: take(event.modification_list)), Dataset()
+        status = _answer(event, lambda: take(event.modification_list))
+        return (_no_longer_updated() if updates == ["ended"] else status), Dataset()
 
 
 def _answer(event: Event, take: Callable[[], int]) -> int:
@@ -169,6 +179,15 @@ def _answer(event: Event, take: Callable[[], int]) -> int:
     if status != _SUCCESS:
         LOGGER.warning("an announcement by %s is answered %04X", calling, status)
     return status
+
+
+def _no_longer_updated() -> Dataset:
+    """Return what an update of an ended step is answered (PS3.4 F.7.2.2)."""
+    answer = Dataset()
+    answer.Status = _PROCESSING_FAILURE
+    answer.ErrorID = 0xA710
+    answer.ErrorComment = "the procedure step has ended"
+    return answer
 
 
 def _calling(event: Event) -> str:

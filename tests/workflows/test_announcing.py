@@ -170,9 +170,10 @@ def test_wrong_announcements_get_the_right_status(node: Node, ris: Association) 
     ):
         status, _ = ris.send_n_create(told, PROCEDURE_STEP, uid)
         assert status.Status == expected
-    for uid, expected in (("1.2.3.99", 0x0112), (STEP, 0x0000), (STEP, 0x0112)):
+    for uid, expected in (("1.2.3.99", 0x0112), (STEP, 0x0000), (STEP, 0x0110)):
         status, _ = ris.send_n_set(step("COMPLETED"), PROCEDURE_STEP, uid)
         assert status.Status == expected, "an ended step does not change any more"
+    assert status.ErrorID == 0xA710
     with node.database.reading() as session:
         assert [one.state for one in session.scalars(select(AnnouncedInstances))] == ["completed"]
 
