@@ -21,6 +21,7 @@ from pynetdicom.presentation import PresentationContext
 from dicom_node.counters import QUERIES_FAILED
 from dicom_node.errors import DicomNodeError, FinalError, RetriableError
 from dicom_node.services.association import Destination
+from dicom_node.services.command_set import error_comment
 from dicom_node.services.identifiers import read_identifier, retrieve_query
 from dicom_node.services.query import Catalog, Level, Match
 from dicom_node.services.reactor import DirectAssociation
@@ -151,7 +152,9 @@ class Retrieval:
                 "destination, in node.yaml",
                 name[:16],
             )
-            self._respond(DESTINATION_UNKNOWN, SubOperations({}))
+            self._respond(
+                DESTINATION_UNKNOWN, SubOperations({}), "the destination has no host and port here"
+            )
             return
         originator = Originator(str(self._association.requestor.ae_title), self._message_id)
 
@@ -194,11 +197,11 @@ class Retrieval:
         except DicomNodeError as error:
             LOGGER.warning("%s failed: %s", self._name, error.sentence)
             refused = DOES_NOT_MATCH if isinstance(error, FinalError) else CANNOT_COUNT
-            self._respond(refused, SubOperations({}))
+            self._respond(refused, SubOperations({}), error.sentence)
             return
         except UNREADABLE as error:
             LOGGER.warning("%s failed: its identifier cannot be read (%s)", self._name, error)
-            self._respond(CANNOT_PROCESS, SubOperations({}))
+            self._respond(CANNOT_PROCESS, SubOperations({}), "the identifier cannot be read")
             return
         operations = SubOperations(
             {
@@ -256,7 +259,7 @@ class Retrieval:
         if operations.uids and self._association.is_established:
             self._respond(PENDING, operations)
 
-    def _respond(self, status: int, operations: SubOperations) -> None:
+    def _respond(self, status: int, operations: SubOperations, comment: str = "") -> None:
         request = self._request
         if status not in (SUCCESS, PENDING, CANCELLED):
             operation = "c_move" if isinstance(request, C_MOVE) else "c_get"
@@ -265,6 +268,9 @@ class Retrieval:
         response.MessageIDBeingRespondedTo = request.MessageID
         response.AffectedSOPClassUID = request.AffectedSOPClassUID
         response.Status = status
+        if comment:
+            # pynetdicom declares it as None alone.
+            response.ErrorComment = error_comment(comment)  # type: ignore[assignment]
         if status in (PENDING, CANCELLED):
             response.NumberOfRemainingSuboperations = len(operations.uids)
         response.NumberOfFailedSuboperations = len(operations.failed)

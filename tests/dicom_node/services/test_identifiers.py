@@ -17,7 +17,7 @@ from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 
 from dicom_node.errors import FinalError
 from dicom_node.peers import Peer, Peers
-from dicom_node.services.association import STUDY_ROOT_FIND
+from dicom_node.services.association import MOVE_CLASSES, STUDY_ROOT_FIND, Destination
 from dicom_node.services.identifiers import answer_of, asked_for, retrieve_query
 from dicom_node.services.key_values import problem_of
 from dicom_node.services.query import (
@@ -247,3 +247,27 @@ def test_ten_thousand_keys_cancel_and_negotiation(start_node: NodeFactory) -> No
             association.send_c_cancel(1, query_model=STUDY_ROOT_FIND)
     assert seen[-1] == 0xFE00 and set(seen[:-1]) == {0xFF00}
     association.release()
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected", "words"),
+    [
+        ({"StudyInstanceUID": "1.2"}, 0xA801, "no host and port"),
+        ({"StudyInstanceUID": ""}, 0xA900, "no StudyInstanceUID"),
+    ],
+)
+def test_a_retrieval_that_is_refused_says_why(
+    start_node: NodeFactory, keys: dict[str, str], expected: int, words: str
+) -> None:
+    known = Destination("store", "STORE", "127.0.0.1", 1)
+    scp = QueryRetrieveScp(
+        Studies(count=1), "UNIBIOMED", lambda _: known if expected == 0xA900 else None
+    )
+    node = start_node(peers=Peers([Peer("tests", "SENDER")]), services=[scp])
+    caller = AE(ae_title="SENDER")
+    caller.add_requested_context(MOVE_CLASSES[1])
+    association = caller.associate("127.0.0.1", node.scp.port, ae_title="UNIBIOMED")
+    [(status, _)] = association.send_c_move(identifier(**keys), "STORE", MOVE_CLASSES[1])
+    association.release()
+    assert status.Status == expected
+    assert words in status.ErrorComment
