@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from db.models import (
@@ -19,15 +18,12 @@ from db.models import (
     JobEvent,
     JobStage,
     ResultRecord,
-    Series,
     Study,
 )
-from db.names import folded_name
 from db.results import findings_of, results_of
 from db.states import JobState
+from db.studies import studies_found
 
-_HIGHEST: Final = "\U0010ffff"
-_MOST_STUDIES: Final = 500
 """Below the number of parameters that a statement may have; who finds more should write more."""
 
 
@@ -126,7 +122,8 @@ def _newest_ids(
     if chosen.rule is not None:
         query = query.where(Job.rule == chosen.rule)
     if chosen.study_instance_uid is not None:
-        query = query.where(Job.study_id.in_(_ids_of(session, [_is_study(chosen)])))
+        study = select(Study.id).where(Study.study_instance_uid == chosen.study_instance_uid)
+        query = query.where(Job.study_id.in_(session.scalars(study).all()))
     if chosen.search:
         query = query.where(_found(session, chosen.search.strip()))
     if chosen.received_since is not None:
@@ -145,10 +142,6 @@ def _newest_ids(
     return sorted(chain.from_iterable(found), reverse=True)[:limit]
 
 
-def _is_study(chosen: JobFilter) -> ColumnElement[bool]:
-    return Study.study_instance_uid == chosen.study_instance_uid
-
-
 def _found(session: Session, search: str) -> ColumnElement[bool]:
     """Return the condition on jobs that a search stands for."""
     number = (
@@ -156,30 +149,7 @@ def _found(session: Session, search: str) -> ColumnElement[bool]:
         if search.isascii() and search.isdigit() and len(search) < 18
         else []
     )
-    beginnings = {folded_name(search), folded_name(re.sub(r"[\s,]+", "^", search))} - {""}
-    of_study: list[ColumnElement[bool]] = [
-        Study.patient_id == search,
-        Study.accession_number == search,
-        Study.study_instance_uid == search,
-        *(
-            and_(Study.patient_name_key >= text, Study.patient_name_key < text + _HIGHEST)
-            for text in beginnings
-        ),
-    ]
-    studies = _ids_of(session, of_study)
-    series = session.scalars(
-        select(Series.study_id).where(Series.series_instance_uid == search).limit(_MOST_STUDIES)
-    )
-    return or_(Job.study_id.in_({*studies, *series}), *number)
-
-
-def _ids_of(session: Session, conditions: Sequence[ColumnElement[bool]]) -> set[int]:
-    """Return the studies that fit any of these, the newest where there are very many."""
-    found: set[int] = set()
-    for condition in conditions:
-        query = select(Study.id).where(condition).limit(_MOST_STUDIES)
-        found.update(session.scalars(query))
-    return set(sorted(found)[-_MOST_STUDIES:])
+    return or_(Job.study_id.in_(studies_found(session, search)), *number)
 
 
 def patient_line(study: Study) -> dict[str, Any]:

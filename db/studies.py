@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Final
 
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
 from db.models import Instance, Job, Series, Study
+from db.names import folded_name
 
 __all__ = [
     "StudyPage",
@@ -15,8 +18,12 @@ __all__ = [
     "list_studies",
     "series_of",
     "series_of_job",
+    "studies_found",
     "study_of",
 ]
+
+_HIGHEST: Final = "\U0010ffff"
+_MOST_STUDIES: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,7 @@ def list_studies(
     session
         A session.
     search
-        Beginning of a Patient's Name, or a whole Patient ID, Accession Number or Study UID.
+        As in `studies_found`.
     before
         Only studies with a smaller identifier.
     limit
@@ -53,19 +60,45 @@ def list_studies(
     """
     query = select(Study)
     if search:
-        query = query.where(
-            or_(
-                Study.patient_id == search,
-                Study.accession_number == search,
-                Study.study_instance_uid == search,
-                Study.patient_name.startswith(search, autoescape=True),
-            )
-        )
+        query = query.where(Study.id.in_(studies_found(session, search)))
     if before is not None:
         query = query.where(Study.id < before)
     found = list(session.scalars(query.order_by(Study.id.desc()).limit(limit + 1)))
     page = found[:limit]
     return StudyPage(page, page[-1].id if len(found) > limit else None)
+
+
+def studies_found(session: Session, search: str) -> set[int]:
+    """Return the studies that a person searches for, the newest where there are very many.
+
+    Parameters
+    ----------
+    session
+        Any session.
+    search
+        Beginning of a Patient's Name, however it is written, or a whole Patient ID, Accession
+        Number, Study or Series Instance UID.
+    """
+    text = search.strip()
+    if "\0" in text:  # in no text of a database: PostgreSQL refuses even to compare it
+        return set()
+    beginnings = {folded_name(text), folded_name(re.sub(r"[\s,]+", "^", text))} - {""}
+    conditions: list[ColumnElement[bool]] = [
+        Study.patient_id == text,
+        Study.accession_number == text,
+        Study.study_instance_uid == text,
+        *(
+            and_(Study.patient_name_key >= name, Study.patient_name_key < name + _HIGHEST)
+            for name in beginnings
+        ),
+    ]
+    # One statement for each index: asked for all at once, a database reads the whole table.
+    queries = [select(Study.id).where(condition) for condition in conditions]
+    queries.append(select(Series.study_id).where(Series.series_instance_uid == text))
+    found: set[int] = set()
+    for query in queries:
+        found.update(session.scalars(query.limit(_MOST_STUDIES)))
+    return set(sorted(found)[-_MOST_STUDIES:])
 
 
 def study_of(session: Session, study_id: int) -> Study | None:
@@ -80,7 +113,11 @@ def series_of(session: Session, study_id: int) -> list[Series]:
 
 
 def _number(text: str) -> int:
-    return int(text) if text.strip().lstrip("-").isdecimal() else 1 << 31
+    """Read a Series Number (VR IS); what is none, as a hostile sender may write, comes last."""
+    try:
+        return int(text)
+    except ValueError:
+        return 1 << 31
 
 
 def series_of_job(session: Session, job: Job) -> Series | None:
