@@ -117,14 +117,7 @@ def header_of(
                 _add(lines, part, "", masked)
     except FileNotFoundError:
         return [], "The file is not in the archive any more."
-    except (
-        InvalidDicomError,
-        OSError,
-        ValueError,
-        KeyError,
-        EOFError,
-        NotImplementedError,
-    ) as error:
+    except _UNREADABLE as error:
         return [], f"The header cannot be read: {plain(error, 200)}"
     return lines, "" if lines else "The file has no DICOM elements."
 

@@ -27,7 +27,7 @@ def studies_page(
     node: NodeOf,
     actor: Viewer,
     search: Annotated[str, Query(max_length=128)] = "",
-    before: int | None = None,
+    before: Annotated[int | None, Query(ge=0, le=2**53)] = None,
 ) -> Response:
     """List the studies of the archive, newest first."""
     with node.database.reading() as session:

@@ -10,13 +10,14 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from dashboard.api import description, jobs, node, peers, people, quarantine, rules, trail
+from dashboard.api import description, jobs, node, peers, people, quarantine, rules, studies, trail
 from dashboard.api.values import REFUSALS
 
 __all__ = ["REFUSALS", "ROUTERS"]
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     jobs.router,
+    studies.router,
     node.router,
     quarantine.router,
     rules.router,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel, Field
 
 from dashboard.access import Admin, NodeOf, Viewer
 from dashboard.api.values import Number
 from dashboard.auditing import note
-from db.accounts import change_user, invite, list_users
+from db.accounts import change_user, invite, list_users, unlock
 from db.listing import as_text
 from db.models_access import Role
 
@@ -74,3 +74,13 @@ def change_person(
     return {
         "id": number, "name": user.name, "role": str(wanted.role), "enabled": wanted.enabled,
     }  # fmt: skip
+
+
+@router.post("/people/{number}/unlock", tags=["people"], status_code=204)
+def unlock_one(request: Request, node: NodeOf, actor: Admin, number: Number) -> None:
+    """Let a locked account try again."""
+    with node.database.session() as session:
+        name = unlock(session, number)
+        if name is None:
+            raise HTTPException(404, "There is no such account.")
+        note(session, request, "account.unlock", target=name)

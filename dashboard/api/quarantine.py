@@ -8,11 +8,12 @@ from fastapi import APIRouter, HTTPException, Request
 
 from dashboard.access import NodeOf, Operator
 from dashboard.api.values import Before, Limit, Number
-from dashboard.intake import noted
+from dashboard.auditing import note
+from dashboard.intake import header_of, noted
 from db.listing import as_text
-from db.operation import quarantine_page
+from db.operation import quarantine_entry, quarantine_page
 from dicom_node.errors import DicomNodeError
-from workflows.reinjection import reinject
+from workflows.reinjection import discard, reinject
 
 router = APIRouter(prefix="/api")
 
@@ -47,3 +48,33 @@ def reinject_one(request: Request, node: NodeOf, actor: Operator, number: Number
         raise HTTPException(409, f"{error.sentence}.") from error
     noted(node, request, "quarantine.reinject", number, "success")
     return {"study_instance_uid": study}
+
+
+@router.get("/quarantine/{number}/header", tags=["quarantine"])
+def header(request: Request, node: NodeOf, actor: Operator, number: Number) -> dict[str, Any]:
+    """Return the elements of an object, or the sentence that says why it cannot be read."""
+    with node.database.reading() as session:
+        entry = quarantine_entry(session, number)
+    if entry is None:
+        raise HTTPException(404, "There is no such object in quarantine.")
+    elements, problem = header_of(node, entry.path, masked=False)
+    with node.database.session() as session:
+        note(session, request, "quarantine.view", target=f"quarantine {number}")
+    return {
+        "elements": [
+            {"tag": tag, "vr": vr, "name": name, "value": value}
+            for tag, vr, name, value in elements
+        ],
+        "problem": problem,
+    }
+
+
+@router.post("/quarantine/{number}/discard", tags=["quarantine"], status_code=204)
+def discard_one(request: Request, node: NodeOf, actor: Operator, number: Number) -> None:
+    """Delete an object for good."""
+    try:
+        discard(node, number, actor.name)
+    except DicomNodeError as error:
+        noted(node, request, "quarantine.discard", number, "refused")
+        raise HTTPException(409, f"{error.sentence}.") from error
+    noted(node, request, "quarantine.discard", number, "success")

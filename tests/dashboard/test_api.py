@@ -15,7 +15,10 @@ from starlette.testclient import TestClient
 
 from dashboard.api.description import api_routes, role_of
 from db.accounts import add_token, add_user, change_user, list_users
+from db.audit import audit_page
+from db.catalog import add_quarantined
 from db.models_access import Role
+from db.operation import quarantine_page
 from tests.dashboard.conftest import Browser
 from tests.workflows.nodes import encoded_job
 from workflows.node import Node
@@ -32,11 +35,15 @@ ROLES_OF_THE_API = {
     "GET /api/jobs/{job_id}": "viewer",
     "POST /api/jobs/orders": "operator",
     "GET /api/failures": "viewer",
+    "GET /api/studies": "viewer",
+    "GET /api/studies/{study_id}": "viewer",
     "GET /api/overview": "viewer",
     "GET /api/model": "viewer",
     "GET /api/settings": "admin",
     "GET /api/quarantine": "operator",
+    "GET /api/quarantine/{number}/header": "operator",
     "POST /api/quarantine/{number}/reinject": "operator",
+    "POST /api/quarantine/{number}/discard": "operator",
     "GET /api/rules": "viewer",
     "GET /api/rules/versions/{number}": "viewer",
     "POST /api/rules/try": "operator",
@@ -48,6 +55,7 @@ ROLES_OF_THE_API = {
     "GET /api/people": "admin",
     "POST /api/people/invitations": "admin",
     "PUT /api/people/{number}": "admin",
+    "POST /api/people/{number}/unlock": "admin",
     "GET /api/audit": "admin",
     "GET /api/audit/chain": "admin",
     "GET /api/audit/collectors": "admin",
@@ -144,6 +152,40 @@ def test_lists_are_paged_by_key(node: Node, app: FastAPI) -> None:
         if before is None:
             break
     assert seen == sorted(made, reverse=True)
+
+
+def test_a_program_finds_the_series_of_a_study(node: Node, app: FastAPI) -> None:
+    for number in (1, 2, 3):
+        encoded_job(node, [], study=f"1.2.{number}")
+    client = TestClient(app, headers=token_for(node, Role.VIEWER))
+    first = client.get("/api/studies", params={"limit": 2}).json()
+    rest = client.get("/api/studies", params={"before": first["next_before"]}).json()
+    listed = [one["study_instance_uid"] for one in first["studies"] + rest["studies"]]
+    assert listed == ["1.2.3", "1.2.2", "1.2.1"] and rest["next_before"] is None
+    (found,) = client.get("/api/studies", params={"search": "1.2.2"}).json()["studies"]
+    study = client.get(f"/api/studies/{found['id']}").json()
+    (series,) = study["series"]
+    assert series["series_instance_uid"] == "1.2.2.1" and series["instances"] == 1
+    assert client.get("/api/studies/77").status_code == 404
+    with node.database.reading() as session:
+        actions = [one.action for one in audit_page(session).records]
+    assert actions == ["study.view", "studies.list", "studies.list", "studies.list"]
+    for address in ("/studies", "/api/studies"):
+        assert client.get(address, params={"before": 10**30}).status_code == 422
+
+
+def test_a_program_looks_into_quarantine_and_deletes(node: Node, app: FastAPI) -> None:
+    path = node.archive.quarantine(b"x", "could not be read", {})
+    with node.database.session() as session:
+        add_quarantined(
+            session, path=node.archive.relative(path), reason="x", received_at=node.now()
+        )
+        number = quarantine_page(session)[0][0].id
+    client = TestClient(app, headers=token_for(node, Role.OPERATOR))
+    assert client.get(f"/api/quarantine/{number}/header").json()["problem"]
+    assert client.post(f"/api/quarantine/{number}/discard").status_code == 204
+    assert not path.exists()
+    assert client.post(f"/api/quarantine/{number}/discard").status_code == 409
 
 
 def test_a_token_is_no_more_than_its_owner(node: Node, app: FastAPI, browser: Browser) -> None:
