@@ -15,7 +15,7 @@ from dashboard.access import ForbiddenError, ForgedError, NotLoggedInError
 from dashboard.frames import FrameUnavailableError
 from dashboard.rendering import render
 from db.passwords import AccountError
-from db.session import DATABASE_ERRORS, is_passing
+from db.session import DATABASE_ERRORS, is_passing, is_refused_value
 from dicom_node.errors import FinalError, RetriableError
 
 _LOG = logging.getLogger(__name__)
@@ -132,6 +132,10 @@ def _http(request: Request, error: Exception) -> Response:
 
 
 def _database(request: Request, error: Exception) -> Response:
+    if is_refused_value(error):
+        _LOG.warning("the database refused a value of a request")
+        sentence = "A value has characters, or a size, that the database cannot hold."
+        return problem(request, 422, "Not understood", sentence)
     if not is_passing(error):
         _LOG.error("the database did not understand: %s", type(error).__name__)
         return problem(

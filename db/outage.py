@@ -8,12 +8,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 DATABASE_ERRORS = (DBAPIError, PoolTimeoutError)
 """What a database that is away, locked or asked wrongly raises; `is_passing` tells them apart."""
 _LOG = logging.getLogger(__name__)
+
+
+def is_refused_value(error: BaseException) -> bool:
+    """Say whether a database refused a value for what it is, such as a text with a NUL."""
+    return isinstance(error, DataError)
 
 
 def is_passing(error: BaseException) -> bool:

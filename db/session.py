@@ -13,9 +13,9 @@ from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.orm import Session
 
-from db.outage import DATABASE_ERRORS, Outage, is_passing
+from db.outage import DATABASE_ERRORS, Outage, is_passing, is_refused_value
 
-__all__ = ["DATABASE_ERRORS", "Database", "is_passing", "migration_config"]
+__all__ = ["DATABASE_ERRORS", "Database", "is_passing", "is_refused_value", "migration_config"]
 _READING = "unibiomed_reading"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 from pydicom import Dataset
+from sqlalchemy.exc import DataError
 from starlette.testclient import TestClient
 
 from dashboard.rendering import MENU
@@ -251,6 +252,19 @@ def test_a_mistake_of_the_node_itself_is_said(
     assert "John Doe" not in answer.text
     assert "'unsafe-inline'" not in answer.headers["content-security-policy"]
     assert answer.headers["cache-control"] == "no-store"
+
+
+def test_a_value_that_the_database_cannot_hold_is_refused(
+    app: FastAPI, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise DataError("SELECT", {}, ValueError("John Doe"))  # as PostgreSQL does at a NUL
+
+    client = browser(Role.VIEWER)
+    monkeypatch.setattr("dashboard.jobs.list_jobs", refused)
+    answer = client.get("/jobs?rule=%00")
+    assert answer.status_code == 422
+    assert "cannot hold" in answer.text and "John Doe" not in answer.text
 
 
 def test_the_database_gone_for_a_while_is_said_and_recovers(
