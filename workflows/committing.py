@@ -88,7 +88,7 @@ class NodeLedger:
         names = [
             one.name
             for one in self._settings().destinations
-            if isinstance(one, AeDestinationSettings) and one.ae_title == calling_ae_title
+            if isinstance(one, AeDestinationSettings) and calling_ae_title in one.reporters
         ]
         return self.answered(names, report)
 

@@ -58,6 +58,13 @@ class AeDestinationSettings(DestinationSettings):
     host: Host
     port: Port
     tls: Flag = False
+    commitment_from: tuple[AeTitle, ...] = ()
+    """What its reports of storage commitment call themselves, where that is another AE title."""
+
+    @property
+    def reporters(self) -> tuple[str, ...]:
+        """AE titles whose reports of storage commitment count as this destination's."""
+        return self.commitment_from or (self.ae_title,)
 
     @property
     def title(self) -> str:

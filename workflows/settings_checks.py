@@ -124,11 +124,9 @@ def _unprovable(settings: NodeSettings, marked: MarkedYaml) -> Iterable[Configur
     for index, destination in enumerate(settings.destinations):
         if not isinstance(destination, AeDestinationSettings):
             continue
-        may_report = any(
-            peer.ae_title == destination.ae_title and "commit" in peer.allow
-            for peer in settings.peers
-        )
-        if destination.confirm == "commitment" and not may_report:
-            text = f"{destination.ae_title!r} may not call this node to report what it commits to"
+        may_report = {peer.ae_title for peer in settings.peers if "commit" in peer.allow}
+        silent = [title for title in destination.reporters if title not in may_report]
+        if destination.confirm == "commitment" and silent:
+            text = f"{silent[0]!r} may not call this node to report what it commits to"
             mend = "list it under peers, with allow: [echo, commit]"
             yield marked.problem(("destinations", index, "confirm"), text, mend)

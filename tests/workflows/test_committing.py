@@ -197,6 +197,30 @@ def test_only_who_was_asked_may_answer(node: Node, committing: list[Dataset]) ->
     assert job_of(node, job_id).state is not JobState.DELIVERED
 
 
+def test_a_pacs_may_report_under_another_ae_title(
+    tmp_path: Path,
+    sqlite_database: Database,
+    clock: Clock,
+    pacs: Pacs,
+    committing: list[Dataset],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("workflows.committing._SAME_ASSOCIATION_SECONDS", 0.2)
+    node = make_node(
+        tmp_path,
+        sqlite_database,
+        clock,
+        peers=[{"name": "committer", "ae_title": "PACS_SC", "allow": ["commit"]}],
+        destinations=[{**destination(pacs, confirm="commitment"), "commitment_from": ["PACS_SC"]}],
+    )
+    job_id = encoded_job(node, ["pacs"])
+    deliver_job(node, job_id)
+    assert not reported(node, "PACS", report_of(committing[0])), "nobody calls itself so there"
+    assert reported(node, "PACS_SC", report_of(committing[0]))
+    deliver_job(node, job_id)
+    assert job_of(node, job_id).state is JobState.DELIVERED
+
+
 def test_a_transaction_uid_is_taken_once(node: Node) -> None:
     with restarted(node) as ledger:
         assert ledger.requested("CT1", "1.2.3", [Reference("1.2", "1.2.3.4")])
