@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -14,6 +16,21 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 DATABASE_ERRORS = (DBAPIError, PoolTimeoutError)
 """What a database that is away, locked or asked wrongly raises; `is_passing` tells them apart."""
 _LOG = logging.getLogger(__name__)
+# Result codes without their extension (https://sqlite.org/rescode.html): all other errors of SQLite
+# that Python calls operational are mistakes in a statement.
+_SQLITE_PASSES: Final = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+    }
+)
+# PostgreSQL's Appendix A: connection, rollback of a transaction, resources, operator, system, and
+# a lock that was not had in time.
+_POSTGRESQL_PASSES: Final = ("08", "40", "53", "57", "58", "55P03")
 
 
 def is_refused_value(error: BaseException) -> bool:
@@ -24,12 +41,24 @@ def is_refused_value(error: BaseException) -> bool:
 def is_passing(error: BaseException) -> bool:
     """Say whether a database error may go away by itself.
 
-    Locked, disconnected, restarting, deadlocked or out of connections: yes. A broken constraint
-    or statement: no.
+    Locked, disconnected, restarting, deadlocked, out of connections or of disk: yes. A broken
+    constraint, or a statement that the database cannot do: no.
     """
-    if isinstance(error, OperationalError | PoolTimeoutError):
+    if isinstance(error, PoolTimeoutError):
         return True
-    return isinstance(error, DBAPIError) and error.connection_invalidated
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    if isinstance(error.orig, sqlite3.Error):
+        # Absent where the driver itself complains, and not SQLite.
+        code = getattr(error.orig, "sqlite_errorcode", 0)
+        return code & 0xFF in _SQLITE_PASSES
+    state = getattr(error.orig, "sqlstate", None)
+    if state is None:
+        # There was no connection on which a server could have told one.
+        return isinstance(error, OperationalError)
+    return str(state).startswith(_POSTGRESQL_PASSES)
 
 
 class Outage:

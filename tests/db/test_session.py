@@ -5,11 +5,12 @@ import os
 import threading
 from pathlib import Path
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 import db.models_access
 import db.models_operation
@@ -125,6 +126,46 @@ def test_errors_that_pass_and_errors_that_do_not(tmp_path: Path, database: Datab
     with pytest.raises(IntegrityError) as broken, database.session() as session:
         session.execute(text("INSERT INTO quarantine (path) VALUES (NULL)"))
     assert not is_passing(broken.value)
+
+
+def test_a_statement_that_sqlite_refuses_does_not_pass(sqlite_database: Database) -> None:
+    too_deep = " OR ".join(["id = 1"] * 2000)
+    for statement in (f"SELECT id FROM quarantine WHERE {too_deep}", "SELECT id FROM nothing"):
+        with sqlite_database.reading() as session, pytest.raises(OperationalError) as refused:
+            session.execute(text(statement))
+        assert not is_passing(refused.value), statement
+
+
+def test_a_database_file_that_cannot_be_opened_may_come_back(tmp_path: Path) -> None:
+    absent = Database(f"sqlite:///{tmp_path / 'share' / 'node.sqlite'}")
+    (tmp_path / "share").rmdir()
+    with pytest.raises(OperationalError, match="unable to open") as away:
+        absent.engine.connect()
+    assert is_passing(away.value)
+    absent.dispose()
+
+
+@pytest.mark.parametrize(
+    ("state", "passes"),
+    [
+        ("08006", True),
+        ("40001", True),
+        ("40P01", True),
+        ("53300", True),
+        ("57P01", True),
+        ("55P03", True),
+        ("57014", True),
+        ("54001", False),
+        ("42601", False),
+        ("42501", False),
+        ("58030", True),
+    ],
+)
+def test_postgresql_tells_by_its_state_what_passes(state: str, passes: bool) -> None:
+    answer = psycopg.errors.lookup(state)("said by the server")
+    error = DBAPIError.instance("SELECT 1", {}, answer, psycopg.Error)
+    assert isinstance(error, DBAPIError)
+    assert is_passing(error) is passes
 
 
 def test_a_locked_database_is_given_up_after_the_time(sqlite_database: Database) -> None:
