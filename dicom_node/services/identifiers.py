@@ -180,7 +180,7 @@ def retrieve_query(identifier: Dataset, levels: tuple[Level, ...]) -> Query:
     Raises
     ------
     FinalError
-        The unique key of its level is missing.
+        The unique key of its level is missing, or is no UID.
     """
     level = level_of_identifier(identifier, levels)
     matching: dict[str, Matching] = {}
@@ -188,6 +188,8 @@ def retrieve_query(identifier: Dataset, levels: tuple[Level, ...]) -> Query:
         element = identifier.get(UNIQUE_KEYS[one])
         values = () if element is None or one.depth > level.depth else _values(element)
         given = tuple(value for value in (text.strip(" \0") for text in values) if value)
+        if one is not Level.PATIENT and (problem := problem_of("UI", given, may_be_any=False)):
+            raise FinalError(f"{UNIQUE_KEYS[one]} {problem}")
         if given:
             # Without wildcards, also where a patient's identifier has a star in it.
             matching[UNIQUE_KEYS[one]] = matching_of("UI", given) or Range("", "")

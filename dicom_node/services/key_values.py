@@ -63,7 +63,7 @@ _FITS: Final[Mapping[str, tuple[Callable[[str], bool], str]]] = {
 }
 
 
-def problem_of(vr: str, values: Sequence[str]) -> str:
+def problem_of(vr: str, values: Sequence[str], *, may_be_any: bool = True) -> str:
     """Say what a key's values should be and are not; empty where nothing is wrong.
 
     The values are not quoted: a birth date belongs in no log.
@@ -74,11 +74,13 @@ def problem_of(vr: str, values: Sequence[str]) -> str:
         Value representation of the key.
     values : sequence of str
         What it asks for. Hostile text.
+    may_be_any : bool
+        Whether a lone star or two quotation marks may stand for any value or for none.
     """
     if vr not in _FITS:
         return ""
     fits, words = _FITS[vr]
     given = [text for value in values if (text := value.strip(" \0"))]
-    if given in ([EMPTY_VALUE], ["*"]) or all(map(fits, given)):
+    if (may_be_any and given in ([EMPTY_VALUE], ["*"])) or all(map(fits, given)):
         return ""
     return words

@@ -54,7 +54,8 @@ STATUSES: Final[Mapping[int, str]] = {
     CANNOT_SEND: "none could be sent; with the list of those that failed",
     DESTINATION_UNKNOWN: "C-MOVE: the destination is neither under destinations nor a peer with "
     "host and port",
-    DOES_NOT_MATCH: "no such level, its unique key is missing, or more UIDs than can be matched",
+    DOES_NOT_MATCH: "no such level, its unique key is missing or no UID, or more UIDs than can be "
+    "matched",
     CANNOT_PROCESS: "the identifier cannot be read",
 }
 """What a C-MOVE or C-GET is answered."""

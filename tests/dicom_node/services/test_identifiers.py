@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis.strategies import dates, from_regex, integers, lists, sampled_from, text, times
 from pydicom import DataElement
 from pydicom.config import IGNORE
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pynetdicom import AE
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
@@ -138,8 +139,7 @@ def test_a_value_that_cannot_be_is_refused_and_not_quoted(vr: str, value: str) -
     assert problem_of(vr, [value]).startswith("must be")
     assert value not in problem_of(vr, [value])
     if vr == "DA":
-        question = identifier()
-        question.add(DataElement("StudyDate", "DA", value, validation_mode=IGNORE))
+        question = identifier(StudyDate=value)
         with pytest.raises(FinalError, match="StudyDate must be a date"):
             asked_for(question, STUDY_ROOT, Studies())
 
@@ -148,7 +148,10 @@ def identifier(**keys: object) -> Dataset:
     made = Dataset()
     made.QueryRetrieveLevel = "STUDY"
     for keyword, value in keys.items():
-        setattr(made, keyword, value)
+        tag = tag_for_keyword(keyword)
+        assert tag is not None
+        vr = dictionary_VR(tag)
+        made.add(DataElement(tag, vr, value, validation_mode=IGNORE))
     return made
 
 
@@ -197,7 +200,14 @@ def test_sequences_of_return_keys_are_read_from_a_file(tmp_path: Path) -> None:
 def test_a_retrieval_needs_the_key_of_its_level() -> None:
     query = retrieve_query(identifier(StudyInstanceUID=["1.2", "1.3"]), STUDY_ROOT)
     assert query == Query(Level.IMAGE, {"StudyInstanceUID": Exact(("1.2", "1.3"))})
-    for bad in (identifier(), identifier(StudyInstanceUID="", PatientID="P*")):
+    bads = (
+        identifier(),
+        identifier(StudyInstanceUID="", PatientID="P*"),
+        identifier(StudyInstanceUID=["1.2", "1.2; drop"]),
+        identifier(StudyInstanceUID="1.2.*"),
+        identifier(StudyInstanceUID="*"),
+    )
+    for bad in bads:
         with pytest.raises(FinalError):
             retrieve_query(bad, STUDY_ROOT)
     wrong = identifier(StudyInstanceUID="1.2")
@@ -249,11 +259,15 @@ def test_ten_thousand_keys_cancel_and_negotiation(start_node: NodeFactory) -> No
     association.release()
 
 
+# pydicom says so as well, when it decodes what no UID can be.
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 @pytest.mark.parametrize(
     ("keys", "expected", "words"),
     [
         ({"StudyInstanceUID": "1.2"}, 0xA801, "no host and port"),
         ({"StudyInstanceUID": ""}, 0xA900, "no StudyInstanceUID"),
+        ({"StudyInstanceUID": "1.2.x"}, 0xA900, "StudyInstanceUID must be UIDs"),
+        ({"StudyInstanceUID": "*"}, 0xA900, "StudyInstanceUID must be UIDs"),
     ],
 )
 def test_a_retrieval_that_is_refused_says_why(
