@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from db.figures import bytes_since
+from db.figures import bytes_since, received_since
 from workflows.node import Node
 
 _LOG = logging.getLogger(__name__)
@@ -59,6 +59,10 @@ def forecast_disk(node: Node, per_day: float | None) -> Disk:
         return Disk(usage.total, 0, per_day, 0.0, "Full: senders are refused (A700).")
     if per_day is None:
         return Disk(usage.total, free, None, None, "The forecast is being computed.")
+    if per_day <= 0 and _has_begun(node):
+        # The rate is computed now and then, and beside it a page shows what just came.
+        text = "Too early to tell: images came in that are not counted yet."
+        return Disk(usage.total, free, None, None, text)
     if per_day <= 0:
         return Disk(usage.total, free, 0.0, None, "Nothing came in for a week: no forecast.")
     days = free / per_day
@@ -70,6 +74,11 @@ def forecast_disk(node: Node, per_day: float | None) -> Disk:
         text = "Not in sight: at this rate it takes more than a hundred years."
         return Disk(usage.total, free, per_day, None, text)
     return Disk(usage.total, free, per_day, days, "")
+
+
+def _has_begun(node: Node) -> bool:
+    with node.database.reading() as session:
+        return received_since(session, node.now() - timedelta(days=_GROWTH_DAYS)) > 0
 
 
 def log_forecast(node: Node) -> Disk:

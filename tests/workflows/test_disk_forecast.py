@@ -46,3 +46,16 @@ def test_a_disk_that_is_full_soon_is_told_of(
     assert "Not in sight" in forecast_disk(node, per_day).sentence
     assert CliRunner().invoke(app, ["disk", "--home", str(tmp_path / "no")]).exit_code == 1
     node.database.dispose()
+
+
+def test_on_a_fresh_node_it_is_too_early_to_tell(tmp_path: Path) -> None:
+    node = make_node(tmp_path)
+    before = growth_per_day(node, node.now())
+    assert before == 0.0
+    assert "Nothing came in" in forecast_disk(node, before).sentence
+    # The rate is computed now and then; what came in since is not in it yet.
+    take_in(node, write_ct_series(tmp_path / "ct", ct_volume()))
+    disk = forecast_disk(node, before)
+    assert disk.sentence == "Too early to tell: images came in that are not counted yet."
+    assert disk.per_day is None and disk.full_in_days is None
+    node.database.dispose()
