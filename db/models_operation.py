@@ -47,7 +47,8 @@ class WorkerRecord(Base):
 class EchoRecord(Base):
     """What a destination said last, to a C-ECHO or a delivery, and when it last answered.
 
-    `seconds` is how long a C-ECHO took; 0 after a delivery, which `sentence` then tells of.
+    `seconds` is how long a C-ECHO took; 0 where there was none (it answered a delivery, or takes
+    no Verification), which `sentence` then tells of.
     """
 
     __tablename__ = "echo"

@@ -49,5 +49,9 @@ class RejectedError(FinalError):
     """
 
 
+class NothingTakenError(FinalError):
+    """A peer accepted an association, and in it none of the offered presentation contexts."""
+
+
 class StorageFullError(RetriableError):
     """The archive has no room: the disk is full or under its watermark; later may do."""

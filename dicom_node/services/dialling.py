@@ -15,7 +15,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
-from dicom_node.errors import FinalError, RejectedError, RetriableError
+from dicom_node.errors import FinalError, NothingTakenError, RejectedError, RetriableError
 from dicom_node.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.services.association import Destination
 from dicom_node.services.reactor import DirectAssociation, OpenSink
@@ -212,7 +212,9 @@ def _not_established(
             return RejectedError(f"{destination} refused the association: {reason}")
         return RetriableError(f"{destination} refused the association for now: {reason}")
     if isinstance(answer, A_ASSOCIATE) and answer.result == 0:
-        return FinalError(f"{destination} takes none of the offered classes and transfer syntaxes")
+        return NothingTakenError(
+            f"{destination} takes none of the offered classes and transfer syntaxes"
+        )
     mend = "Is that port a DICOM service?"
     if destination.tls is not None:
         # In TLS 1.3 the other side looks at our certificate after the handshake is over for us.

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import build_context
 from pynetdicom.association import Association
 
-from dicom_node.errors import FinalError, RetriableError
+from dicom_node.errors import FinalError, NothingTakenError, RetriableError
 from dicom_node.services.association import STUDY_ROOT_FIND, UNCOMPRESSED, Destination
 from dicom_node.services.dialling import dial
 
@@ -64,12 +64,10 @@ def confirm(
                 if not found.issuperset(wanted):
                     found |= _ask(association, destination, study_instance_uid, series_uid, [])
                 proven.update(found.intersection(wanted))
-    except FinalError as error:
-        if "takes none" in error.sentence:
-            raise FinalError(
-                f"{destination} does not take Study Root C-FIND, so storage cannot be proven there"
-            ) from error
-        raise
+    except NothingTakenError as error:
+        raise FinalError(
+            f"{destination} does not take Study Root C-FIND, so storage cannot be proven there"
+        ) from error
     return proven
 
 

@@ -18,7 +18,7 @@ from pynetdicom.presentation import PresentationContext
 
 from dicom_node.byte_order import is_big_endian, turn_to_little_endian
 from dicom_node.counters import OBJECTS_SENT
-from dicom_node.errors import FinalError, RetriableError
+from dicom_node.errors import FinalError, NothingTakenError, RetriableError
 from dicom_node.part10 import read_file_meta
 from dicom_node.services.association import (
     MAX_PROPOSED_CONTEXTS,
@@ -37,6 +37,7 @@ _BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
 _DIRECTORY: Final = "1.2.840.10008.1.3.10"
 
 CLASS_REFUSED: Final = 0x0122
+NOT_AUTHORISED: Final = 0x0124
 # PS3.7 annex C: statuses of any service that a C-STORE may be answered with, and what they ask for.
 GENERAL_STATUSES: Final[Mapping[int, tuple[Verdict, str]]] = {
     0x0000: ("stored", "stored"),
@@ -46,7 +47,7 @@ GENERAL_STATUSES: Final[Mapping[int, tuple[Verdict, str]]] = {
     0x0111: ("warning", "it says that it has an instance with this UID already"),
     0x0116: ("warning", "stored, with attribute values out of range"),
     CLASS_REFUSED: ("final", "it does not take this SOP class"),
-    0x0124: ("final", "we are not authorised to store there"),
+    NOT_AUTHORISED: ("final", "we are not authorised to store there"),
     0x0213: ("retry", "it has no resources for it now"),
 }
 # PS3.4 Table B.2-1: first and last of each kind.
@@ -100,7 +101,10 @@ class StoreStatus:
 
 @dataclass(frozen=True, slots=True)
 class EchoResult:
-    """Answer to a C-ECHO: whether the peer is there, the seconds it took, and a sentence."""
+    """Answer to a C-ECHO: whether the peer is there, the seconds it took, and a sentence.
+
+    The seconds are 0 of a peer that is there, but takes no C-ECHO; the sentence says so.
+    """
 
     ok: bool
     seconds: float
@@ -234,6 +238,10 @@ def verify(destination: Destination, calling_ae_title: str) -> EchoResult:
         context = build_context(VERIFICATION, list(UNCOMPRESSED))
         with dial(destination, [context], calling_ae_title=calling_ae_title) as association:
             status = association.send_c_echo().get("Status")
+    except NothingTakenError:
+        # Not every PACS lets everybody verify; that it accepted the association tells the same.
+        words = f"{destination} answers, but does not take Verification (C-ECHO)"
+        return EchoResult(True, 0.0, words)
     except (RetriableError, FinalError) as error:
         return EchoResult(False, time.monotonic() - began, error.sentence)
     seconds = time.monotonic() - began

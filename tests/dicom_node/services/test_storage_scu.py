@@ -188,6 +188,13 @@ def test_nobody_listens(instances: list[Path]) -> None:
     assert not verify(destination, "ME").ok
 
 
+def test_a_peer_without_verification_answers_all_the_same(serve: Serve) -> None:
+    answer = verify(serve(contexts=[build_context(CT)]), "ME")
+    assert answer.ok
+    assert "answers, but does not take Verification (C-ECHO)" in answer.sentence
+    assert answer.seconds == 0.0  # no C-ECHO was measured
+
+
 def test_a_peer_that_refuses_for_good(serve: Serve, instances: list[Path]) -> None:
     destination = serve(require_calling_aet=["OTHER"])
     with pytest.raises(FinalError, match="does not know our AE title ME"):
