@@ -278,7 +278,10 @@ def _heed_reports(
             is_final = reason in _FINAL_REASONS
             state = DeliveryState.REFUSED if is_final else DeliveryState.PENDING
             (outcome.never if is_final else outcome.again).append(
-                sentence if is_final else f"{sentence}; it is sent again"
+                f"{sentence}. It was stored there: let it commit to this class, or set confirm: "
+                "find for this destination, then retry the job"
+                if is_final
+                else f"{sentence}; it is sent again"
             )
             record_sending(session, lease, [parcel.delivery_id], state, sentence, node.now())
         if any(reason is not None for reason in reasons.values()):

@@ -25,8 +25,8 @@ from db.results import (
     results_of,
     silence_at,
 )
-from dicom_node.errors import FinalError, RejectedError, RetriableError
-from dicom_node.services.storage_scu import StoreStatus
+from dicom_node.errors import FinalError, NothingTakenError, RejectedError, RetriableError
+from dicom_node.services.storage_scu import NOT_AUTHORISED, StoreStatus
 from workflows.another_form import RefusedClass, write_in_another_form
 from workflows.boundary import attend
 from workflows.carriers import carrier_of
@@ -41,6 +41,7 @@ from workflows.parcels import Outcome, Parcel, parcels_for, pause
 _LOG = logging.getLogger(__name__)
 
 SEGMENTATION: Final = "segmentation"
+_RETRY: Final = "then retry the job"
 REPORTS: Final = frozenset({"measurement_report", "grounded_report"})
 
 
@@ -229,8 +230,11 @@ def _send_to(
             outcome.rejected.append(f"{error.sentence}. It answers so, too, while it restarts")
             return
         except FinalError as error:
-            _refuse(node, lease, destination, error.sentence)
-            outcome.never.append(error.sentence)
+            sentence = error.sentence
+            if isinstance(error, NothingTakenError):
+                sentence += f": allow them there for {node.settings.node.ae_title}, {_RETRY}"
+            _refuse(node, lease, destination, sentence)
+            outcome.never.append(sentence)
             return
         if attempt < retries.fast_attempts:
             pause(keeper, retries.fast_seconds)
@@ -265,7 +269,7 @@ def _send_pending(
         def note(status: StoreStatus, by_path: Mapping[Path, Parcel] = by_path) -> None:
             # Not sent, because one before it failed: nothing to tell.
             if status.verdict != "retry" or status.status is not None:
-                _record(node, lease, by_path[status.path], status)
+                _record(node, lease, destination, by_path[status.path], status)
             keeper.check()
 
         carrier = carrier_of(destination, node.settings)
@@ -289,22 +293,44 @@ def _send_pending(
             _refuse(node, lease, destination, sentence, REPORTS)
 
 
-def _record(node: Node, lease: Lease, parcel: Parcel, status: StoreStatus) -> None:
-    state = DeliveryState.PENDING
+def _record(
+    node: Node,
+    lease: Lease,
+    destination: DestinationSettings,
+    parcel: Parcel,
+    status: StoreStatus,
+) -> None:
+    state, sentence = DeliveryState.PENDING, status.sentence
     if status.is_stored:
         state = DeliveryState.SENT
     elif status.verdict == "final":
         state = DeliveryState.REFUSED
+        sentence += f": {_what_to_do(node, destination, status)}"
     with node.database.session() as session:
         record_sending(
             session,
             lease,
             [parcel.delivery_id],
             state,
-            status.sentence,
+            sentence,
             node.now(),
             status=status.status,
         )
+
+
+def _what_to_do(node: Node, destination: DestinationSettings, status: StoreStatus) -> str:
+    """Say what an administrator does about an object that was refused for good."""
+    title = node.settings.node.ae_title
+    if status.is_class_refused:
+        return (
+            f"allow this class there for {title}, {_RETRY}. Later jobs leave it out where objects "
+            f"of {destination.name} in node.yaml do not list it"
+        )
+    if status.status is None:
+        return "its file cannot be sent as it is, so retry the job from the start"
+    if status.status == NOT_AUTHORISED:
+        return f"give {title} the right to store there, {_RETRY}"
+    return f"its log may say what it objects to. Mend that, {_RETRY}"
 
 
 def _refuse(

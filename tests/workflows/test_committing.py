@@ -175,6 +175,7 @@ def test_a_class_that_it_does_not_keep_is_final(node: Node, committing: list[Dat
     deliver_job(node, job_id)
     assert job_of(node, job_id).state is JobState.FAILED
     assert "does not take this SOP class" in job_of(node, job_id).error
+    assert "set confirm: find for this destination, then retry" in job_of(node, job_id).error
     with node.database.reading() as session:
         states = session.scalars(select(DeliveryRecord.state)).all()
     assert sorted(states) == sorted([DeliveryState.REFUSED, *2 * [DeliveryState.CONFIRMED]])

@@ -154,6 +154,8 @@ def test_a_refused_report_fails_the_job_and_the_rest_is_there(
     job = told(node, job_id)
     assert job["state"] == "failed"
     assert "does not take Comprehensive 3D SR" in job["error"]
+    assert "allow this class there for UNIBIOMED, then retry the job" in job["error"]
+    assert "objects of pacs in node.yaml" in job["error"]
     assert confirmed(job) == [True, False, True]
     pacs.stop()
     # The administrator allows the class and retries the job.
@@ -167,6 +169,21 @@ def test_a_refused_report_fails_the_job_and_the_rest_is_there(
     assert pacs.received == [SEG_UID, GROUNDED_UID, MEASURED_UID]
 
 
+def test_who_takes_none_of_the_classes_is_to_be_told_what_to_allow(
+    tmp_path: Path, sqlite_database: Database, clock: Clock
+) -> None:
+    pacs = Pacs(classes=("1.2.840.10008.5.1.4.1.1.7",))
+    pacs.start()
+    node = make_node(tmp_path, sqlite_database, clock, destinations=[destination(pacs)])
+    job_id = encoded_job(node, ["pacs"])
+    deliver_job(node, job_id)
+    pacs.stop()
+    job = told(node, job_id)
+    assert job["state"] == "failed"
+    assert "takes none of the offered classes" in job["error"]
+    assert "allow them there for UNIBIOMED, then retry the job" in job["error"]
+
+
 def test_reports_do_not_go_without_their_segmentation(node: Node, pacs: Pacs) -> None:
     pacs.statuses[SEG_UID] = [0xC000]
     job_id = encoded_job(node, ["pacs"])
@@ -175,6 +192,7 @@ def test_reports_do_not_go_without_their_segmentation(node: Node, pacs: Pacs) ->
     assert job["state"] == "failed"
     why, reports = job["error"].split("; ")
     assert "answered C000" in why
+    assert "its log may say what it objects to" in why and "then retry the job" in why
     assert reports == "the reports are not sent to pacs without the segmentation"
     assert pacs.received == []
     # Another job of the same fate is the same dead letter.
