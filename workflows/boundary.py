@@ -33,6 +33,7 @@ from workflows.dispatch import Dispatch
 from workflows.errors import NotApplicableError
 from workflows.lease_keeper import DeadlineError, LeaseKeeper
 from workflows.node import Node
+from workflows.parcels import NotCalledError
 from workflows.settings import RetrySettings
 
 _LOG = logging.getLogger(__name__)
@@ -108,7 +109,8 @@ def attend(
     except LostLease as error:
         _LOG.warning("%s", error)
     except RetriableError as error:
-        return _again(node, lease, error.sentence, after_seconds=error.after_seconds)
+        level = logging.DEBUG if isinstance(error, NotCalledError) else logging.WARNING
+        return _again(node, lease, error.sentence, after_seconds=error.after_seconds, level=level)
     except SQLAlchemyError as error:
         if is_passing(error):
             return _again(node, lease, "the node's database did not answer in time")
@@ -190,15 +192,16 @@ def _again(
     sentence: str,
     most: int | None = None,
     after_seconds: float | None = None,
+    level: int = logging.WARNING,
 ) -> list[Dispatch]:
     """Put the job back for a later attempt, unless there were enough.
 
     ``most`` limits how often in a row it may end so; what went before, as a PACS that was away for
     a day, is not counted. ``after_seconds`` is the least pause, as a destination asked for it.
-    The log is told what is news; see `db.leases.postpone`.
+    The log is told what is news, at a level; see `db.leases.postpone`. An end is always a warning.
     """
 
-    def write(session: Session) -> tuple[list[Dispatch], str]:
+    def write(session: Session) -> tuple[list[Dispatch], int, str]:
         retries, now = node.settings.retries, node.now()
         job = session.get_one(Job, lease.job_id)
         spent = job.attempts + 1 >= retries.attempts
@@ -207,7 +210,7 @@ def _again(
         if spent and job.state is not JobState.WAITING:
             reason = f"given up after {job.attempts + 1} attempts: {sentence}"
             finish(session, lease, JobState.FAILED, reason, now=now)
-            return [], reason
+            return [], logging.WARNING, reason
         seconds = max(pause_seconds(job.attempts, retries), after_seconds or 0.0)
         resting = RESTING_STATE_OF[job.state]
         tries = job.attempts + 1
@@ -222,12 +225,12 @@ def _again(
         )
         news = (sentence if tries == 1 else f"{sentence} (try {tries})") if is_news else ""
         if seconds > node.settings.jobs.sweep_seconds:
-            return [], news  # the sweep will find it
-        return [Dispatch(job.id, resting, job.study_id, job.priority, seconds)], news
+            return [], level, news  # the sweep will find it
+        return [Dispatch(job.id, resting, job.study_id, job.priority, seconds)], level, news
 
-    following, news = _written(node, lease, write) or ([], sentence)
+    following, loudness, news = _written(node, lease, write) or ([], level, sentence)
     if news:
-        _LOG.warning("job %d: %s", lease.job_id, news)
+        _LOG.log(loudness, "job %d: %s", lease.job_id, news)
     return following
 
 

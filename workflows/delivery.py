@@ -189,8 +189,11 @@ def _not_silent(
             silence = silence_at(session, destination.name, since, but_job=lease.job_id)
         if silence is None:
             found.append(destination)
-        else:
-            outcome.again.append(f"not called, as another job got no answer just now: {silence}")
+            continue
+        outcome.not_called.append(f"not called, as another job got no answer just now: {silence}")
+        if node.silences.begins(destination.name):
+            said = "%s gives no answer; jobs wait for it, and one calls it now and then: %s"
+            _LOG.warning(said, destination.name, silence)
     return found
 
 
@@ -201,6 +204,8 @@ def _heard(node: Node, destination: DestinationSettings, statuses: Sequence[Stor
         words = f"took {stored} object{'s' if stored > 1 else ''}"
         with node.database.session() as session:
             note_answer(session, destination.name, words, node.now())
+        if node.silences.ends(destination.name):
+            _LOG.warning("%s answers again", destination.name)
 
 
 def _send_to(

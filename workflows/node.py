@@ -13,6 +13,7 @@ from db.session import Database
 from dicom_node.archive import Archive
 from workflows.configuration import Configuration, load_configuration
 from workflows.home import Home
+from workflows.known_silences import KnownSilences
 from workflows.model_card import KnownModel, look_at_model
 from workflows.settings import NodeSettings
 
@@ -36,6 +37,8 @@ class Node:
         What the process does, for the owner of leases.
     now
         Clock, for tests.
+    silences
+        What the process's log has told of destinations that give no answer.
     """
 
     configuration: Configuration
@@ -43,6 +46,7 @@ class Node:
     archive: Archive
     role: str = "worker"
     now: Callable[[], datetime] = field(default=utc_now)
+    silences: KnownSilences = field(default_factory=KnownSilences)
 
     def with_configuration(self, configuration: Configuration) -> Node:
         """Return the node with settings and rules that were read again.

@@ -31,17 +31,24 @@ class Parcel:
     sent_at: datetime | None = None
 
 
+class NotCalledError(RetriableError):
+    """Nobody was called, as another job got no answer: that is told already."""
+
+
 @dataclass(slots=True)
 class Outcome:
     """What an attempt came to: reasons to try again, to try a few times more, and not to.
 
     Attributes
     ----------
+    not_called
+        Who was left out, as another job got no answer there.
     refused_classes
         Objects that were refused for their class: another form may be taken.
     """
 
     again: list[str] = field(default_factory=list)
+    not_called: list[str] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
     never: list[str] = field(default_factory=list)
     refused_classes: list[RefusedClass] = field(default_factory=list)
@@ -57,7 +64,7 @@ class Outcome:
 
         Raises
         ------
-        RetriableError
+        RetriableError, NotCalledError
             Something may succeed later, whatever else was refused.
         RejectedError
             Some destination rejects us, which its administrator may mend.
@@ -65,7 +72,11 @@ class Outcome:
             All that can be sent is sent; the rest is refused for good.
         """
         if self.again:
-            raise RetriableError(_joined(self.again, self.rejected), self.after_seconds)
+            sentence = _joined(self.again, self.not_called, self.rejected)
+            raise RetriableError(sentence, self.after_seconds)
+        if self.not_called:
+            kind = RetriableError if self.rejected else NotCalledError
+            raise kind(_joined(self.not_called, self.rejected), self.after_seconds)
         if self.rejected:
             raise RejectedError(_joined(self.rejected))
         if self.never:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,30 @@ def test_a_silent_destination_is_not_called_for_each_job(
     for job_id in (second, first):
         deliver_job(node, job_id)
         assert told(node, job_id)["state"] == "delivered"
+
+
+def test_a_silent_destination_is_told_once_for_all_jobs_that_wait(
+    node: Node, pacs: Pacs, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    waiting = [encoded_job(node, ["pacs"], study=f"1.2.{number}") for number in range(6)]
+    for _ in range(2):
+        caplog.clear()
+        pacs.stop()
+        deliver_job(node, waiting[0])
+        with caplog.at_level(logging.DEBUG, "workflows"):
+            for job_id in waiting[1:]:
+                deliver_job(node, job_id)
+        lines = [(one.levelname, one.getMessage()) for one in caplog.records]
+        of_jobs = [level for level, line in lines if "not called" in line]
+        assert of_jobs == ["DEBUG"] * len(waiting[1:])
+        [level] = [level for level, line in lines if line.startswith("pacs gives no answer; jobs")]
+        assert level == "WARNING"
+        for job_id in waiting[1:]:
+            assert "not called" in str(told(node, job_id)["wait_reason"])
+        pacs.start()
+        clock.forward(60)
+        deliver_job(node, waiting.pop(0))
+        clock.forward(60)
 
 
 @pytest.mark.parametrize("how", ["A700", "drop"])
