@@ -470,6 +470,13 @@ def test_a_workitem_is_created_watched_and_cancelled(running: Running) -> None:
     ).json()
     assert found == item
     assert running.get("/workitems?ProcedureStepState=COMPLETED").json() == []
+    assert len(running.get(f"/workitems?StudyInstanceUID={study},1.2.3").json()) == 1
+    for asked, words in (
+        ("PatientBirthDate=2026", "PatientBirthDate must be a date"),
+        ("StudyInstanceUID=1.2.x", "StudyInstanceUID must be UIDs"),
+    ):
+        refused = running.get(f"/workitems?{asked}")
+        assert refused.status_code == 400 and words in refused.text
     assert httpx.post(f"{at}/1.2.3.77/cancelrequest", headers=BEARER).status_code == 202
     [item] = running.get("/workitems/1.2.3.77").json()
     assert item["00741000"]["Value"] == ["CANCELED"]

@@ -4,14 +4,65 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from db import jobs
 from db.jobs import JobState
 from db.session import Database
-from dicom_node.services.dicomweb.worklist import answer_of
+from dicom_node.errors import FinalError
+from dicom_node.services.dicomweb.worklist import (
+    INPUT,
+    STUDY,
+    answer_of,
+    sequence,
+)
+from dicom_node.services.dicomweb.worklist_search import conditions_of, fits
 from tests.workflows.nodes import Clock, destination, encoded_job, make_node, told
 from tests.workflows.pacs import Pacs
 from workflows.delivery import deliver_job
 from workflows.worklist import NodeWorklist
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "found"),
+    [
+        ("PatientBirthDate", "19700203", True),
+        ("PatientBirthDate", "1970.02.03", True),
+        ("PatientBirthDate", "19700101-19701231", True),
+        ("PatientBirthDate", "-19691231", False),
+        ("PatientBirthDate", "*", True),
+        ("00100030", "19710203", False),
+        ("00404021.0020000D", "1.2.4,1.2.3", True),
+        ("StudyInstanceUID", "1.2.4", False),
+        ("PatientName", "DOE*", True),
+        ("99990010", "1", False),
+    ],
+)
+def test_workitems_are_found_by_dates_and_uids_as_studies_are(
+    name: str, value: str, found: bool
+) -> None:
+    item = {
+        "00100010": {"vr": "PN", "Value": [{"Alphabetic": "DOE^JANE"}]},
+        "00100030": {"vr": "DA", "Value": ["19700203"]},
+        INPUT: sequence({STUDY: {"vr": "UI", "Value": ["1.2.3"]}}),
+    }
+    assert fits(item, conditions_of([(name, value)])) is found
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PatientBirthDate", "1970"),
+        ("00100030", "' OR 1=1"),
+        ("StudyInstanceUID", "1.2.*"),
+        ("InputInformationSequence.StudyInstanceUID", "1.2,x"),
+        ("NoSuchKeyword", "1"),
+    ],
+)
+def test_a_workitem_is_not_looked_for_by_what_cannot_be(name: str, value: str) -> None:
+    with pytest.raises(FinalError) as refused:
+        conditions_of([(name, value)])
+    assert value not in refused.value.sentence or value == "1"
 
 
 def test_from_scheduled_to_completed_with_outputs(

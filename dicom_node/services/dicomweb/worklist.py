@@ -9,13 +9,10 @@ which nobody else is shown, and nobody without it changes the workitem any more.
 
 from __future__ import annotations
 
-import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
-
-from pydicom.datadict import tag_for_keyword
 
 from dicom_node.errors import FinalError
 from dicom_node.incoming import valid_uid
@@ -30,8 +27,6 @@ CANCEL_REASON: Final = "00741238"
 INPUT, STUDY = "00404021", "0020000D"
 _INSTANCE: Final = "00080018"
 _MOST_BYTES: Final = 1 << 18
-_MOST_STARS: Final = 4
-_TAG: Final = re.compile(r"[0-9A-Fa-f]{8}")
 # PS3.4 Table CC.2.5-3: what a workitem must say of its performance before it can be completed.
 _REQUIRED_AT_END: Final = {
     "00404028": "Performed Station Name Code Sequence",
@@ -214,60 +209,6 @@ def lacking_at_end(dataset: Mapping[str, Any]) -> list[str]:
     performed = items_of(dataset, PERFORMED)
     there = performed[0] if performed else {}
     return [name for tag, name in _REQUIRED_AT_END.items() if tag not in there]
-
-
-def fits(dataset: Mapping[str, Any], conditions: Iterable[tuple[str, str]]) -> bool:
-    """Whether a workitem matches conditions (PS3.18 8.3.4.1).
-
-    Parameters
-    ----------
-    dataset
-        As `answer_of` gives it.
-    conditions
-        Attribute, by keywords or tags with dots between the levels, and a value, which may have
-        wildcards; an empty value matches all. Hostile text.
-
-    Raises
-    ------
-    FinalError
-        There is no such attribute.
-    """
-    return all(
-        not value.strip(" *") or any(_like(one, value) for one in _found(dataset, _path(name)))
-        for name, value in conditions
-    )
-
-
-def _path(name: str) -> list[str]:
-    tags = []
-    for part in name.split(".")[:8]:
-        tag = int(part, 16) if _TAG.fullmatch(part) else tag_for_keyword(part)
-        if tag is None:
-            raise FinalError(f"{part[:40]!r} is no attribute of DICOM")
-        tags.append(f"{tag:08X}")
-    # The study that a workitem is about stands in a sequence.
-    return [INPUT, STUDY] if tags == [STUDY] else tags
-
-
-def _found(dataset: Mapping[str, Any], path: Sequence[str]) -> Iterator[str]:
-    tag, *below = path
-    if below:
-        for item in items_of(dataset, tag):
-            yield from _found(item, below)
-        return
-    element = dataset.get(tag)
-    for value in (element.get("Value") if isinstance(element, dict) else None) or ():
-        yield str(value.get("Alphabetic", "")) if isinstance(value, dict) else str(value)
-
-
-def _like(text: str, pattern: str) -> bool:
-    if not any(wild in pattern for wild in "*?"):
-        return text == pattern
-    if pattern.count("*") > _MOST_STARS:
-        # More would cost time without end.
-        raise FinalError(f"a value has at most {_MOST_STARS} wildcards")
-    parts = (".*" if c == "*" else "." if c == "?" else re.escape(c) for c in pattern)
-    return re.fullmatch("".join(parts), text, re.DOTALL) is not None
 
 
 def answer_of(item: Workitem, url: str) -> dict[str, Any]:

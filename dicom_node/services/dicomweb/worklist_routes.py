@@ -10,6 +10,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
+from dicom_node.incoming import valid_uid
 from dicom_node.services.dicomweb.access import WebService, WebUser
 from dicom_node.services.dicomweb.bodies import pieces_of
 from dicom_node.services.dicomweb.errors import HttpError
@@ -20,12 +21,12 @@ from dicom_node.services.dicomweb.worklist import (
     STUDY,
     Worklist,
     answer_of,
-    fits,
     new_workitem,
     text_of,
     transaction_of,
     update_of,
 )
+from dicom_node.services.dicomweb.worklist_search import conditions_of, fits
 
 _NO_SUCH: Final = "there is no such workitem"
 _STATES: Final = ("IN PROGRESS", "COMPLETED", "CANCELED")
@@ -76,9 +77,13 @@ class WorklistRoutes:
         asked = [
             (name, value) for name, value in request.query_params.multi_items() if name not in own
         ]
+        conditions = conditions_of(asked)
         study = next((value for name, value in asked if name in _STUDY_NAMES), "")
+        if not valid_uid(study):
+            # A list of studies, or any.
+            study = ""
         everything = [answer_of(item, self._url) for item in self._worklist.search(study)]
-        found = [answer for answer in everything if fits(answer, asked)]
+        found = [answer for answer in everything if fits(answer, conditions)]
         start = _number(request.query_params.get("offset", ""), 0)
         most = _number(request.query_params.get("limit", ""), _MOST_AT_ONCE)
         return JSONResponse(found[start : start + most], media_type=DICOM_JSON)
