@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 
@@ -17,11 +17,16 @@ from dicom_node.part10 import FileMeta, read_file_meta
 from dicom_node.services.dicomweb.multipart import MultipartReader, MultipartWriter, media_type
 from dicom_node.services.dicomweb.negotiation import DICOM, DICOM_JSON
 from dicom_node.services.storage_scu import StoreStatus, judge_status
-from dicom_node.services.web_connection import PIECE, WebConnection
+from dicom_node.services.web_connection import PIECE, WebConnection, WebDestination
 
 _REFERENCED, _FAILED = "00081199", "00081198"
 _SERIES_DESCRIPTION = "0008103E"
 _INSTANCE, _REASON, _WARNING = "00081155", "00081197", "00081196"
+# As many as one C-MOVE can count, which no series has; a server whose pages never end is left.
+_MOST_MATCHES: Final = 65535
+_MOST_PAGES: Final = 2000
+# An object is gathered in memory, and stands there twice when it is handed over.
+_LARGEST_OBJECT: Final = 2 << 30
 
 
 class WebArchive(WebConnection):
@@ -105,10 +110,11 @@ class WebArchive(WebConnection):
         Raises
         ------
         RetriableError, FinalError
-            It does not answer the question.
+            It does not answer the question, or with more than can be kept.
         """
         found: list[dict[str, Any]] = []
-        while True:
+        known: set[tuple[Any, Any, Any]] = set()
+        for _ in range(_MOST_PAGES):
             parameters = {**filters, **({"offset": str(len(found))} if found else {})}
             answer = self.ask(
                 "GET",
@@ -120,12 +126,21 @@ class WebArchive(WebConnection):
             page = self.json_of(answer) if answer.status_code == 200 else []
             if not isinstance(page, list):
                 raise FinalError(f"{self.destination} answers a search with something else")
-            known = {_key(one) for one in found}
             new = [one for one in page if _key(one) not in known]
+            known.update(map(_key, new))
             found += new
+            if len(found) > _MOST_MATCHES:
+                raise FinalError(
+                    f"{self.destination} answers a search with more than {_MOST_MATCHES} matches; "
+                    "is that address the right one?"
+                )
             # Without a limit of ours a page is all there is, unless the server says otherwise.
             if not new or "warning" not in answer.headers:
                 return found
+        raise FinalError(
+            f"{self.destination} answers a search in more than {_MOST_PAGES} pages; raise there "
+            "how many matches it gives at once"
+        )
 
     def allowed_methods(self, path: str) -> frozenset[str] | None:
         """Return the methods that a resource allows (OPTIONS, RFC 9110 9.3.7); None: not told.
@@ -147,13 +162,13 @@ class WebArchive(WebConnection):
         Raises
         ------
         RetriableError, FinalError
-            It does not give them.
+            It does not give them, or one is too large.
         """
         accept = f'multipart/related; type="{DICOM}"; transfer-syntax=*'
         sinks: list[_Gathering] = []
 
         def open_part(_: Mapping[str, str]) -> _Gathering:
-            sinks.append(_Gathering(take))
+            sinks.append(_Gathering(take, self.destination))
             return sinks[-1]
 
         with self.sending("GET", path, headers={"Accept": accept}) as answer:
@@ -205,11 +220,18 @@ class WebArchive(WebConnection):
 class _Gathering:
     """Gathers one object and hands it over."""
 
-    def __init__(self, take: Callable[[bytes], None]) -> None:
+    def __init__(self, take: Callable[[bytes], None], source: WebDestination) -> None:
         self._take = take
+        self._source = source
         self._data = bytearray()
 
     def write(self, data: bytes) -> None:
+        if len(self._data) + len(data) > _LARGEST_OBJECT:
+            self._data.clear()
+            raise FinalError(
+                f"{self._source} gives an object of more than {_LARGEST_OBJECT} bytes, which is "
+                "not fetched; have it sent to the node by C-STORE or STOW-RS"
+            )
         self._data += data
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from pydicom import dcmread
 
 from deploy.demo_pacs import LOOPBACK, OrthancPacs, find_orthanc
 from dicom_node.errors import FinalError, RejectedError, RetriableError
+from dicom_node.services import dicomweb_client
 from dicom_node.services.dicomweb_client import WebArchive
 from dicom_node.services.probing import probe_web
 from dicom_node.services.web_connection import OAuth2, WebDestination
@@ -193,3 +194,49 @@ def test_a_server_that_is_away_is_retriable(tmp_path: Path) -> None:
     ):
         archive.search("/studies", {})
     assert "Is it running" in caught.value.sentence
+
+
+def test_a_search_whose_pages_never_end_is_ended(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dicomweb_client, "_MOST_PAGES", 5)
+    page = iter(range(100))
+
+    def endless(*_: object) -> tuple[int, dict[str, str], object]:
+        study = {"0020000D": {"vr": "UI", "Value": [f"1.2.{next(page)}"]}}
+        return 200, {"Warning": "299 web: there are more"}, [study]
+
+    scripted.answers = [endless] * 20
+    with WebArchive(at(scripted)) as archive, pytest.raises(FinalError) as ended:
+        archive.search("/studies", {})
+    assert "more than 5 pages" in ended.value.sentence
+    assert len(scripted.seen) == 5
+
+
+def test_a_search_that_finds_more_than_can_be_kept_is_ended(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dicomweb_client, "_MOST_MATCHES", 3)
+    studies = [{"0020000D": {"vr": "UI", "Value": [f"1.2.{number}"]}} for number in range(4)]
+    scripted.answers = [says(200, studies[:3]), says(200, studies)]
+    with WebArchive(at(scripted)) as archive:
+        assert archive.search("/studies", {}) == studies[:3]
+        with pytest.raises(FinalError, match="more than 3 matches"):
+            archive.search("/studies", {})
+
+
+def test_an_object_that_is_too_large_is_not_gathered(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dicomweb_client, "_LARGEST_OBJECT", 1000)
+    fetched: list[bytes] = []
+    parts = b"".join(
+        b"--x\r\nContent-Type: application/dicom\r\n\r\n" + bytes(size) + b"\r\n"
+        for size in (1000, 1001)
+    )
+    kind = "multipart/related; type=application/dicom; boundary=x"
+    scripted.answers = [says(200, parts + b"--x--\r\n", Content_Type=kind)]
+    with WebArchive(at(scripted)) as archive, pytest.raises(FinalError) as ended:
+        archive.retrieve("/studies/1.2", fetched.append)
+    assert "an object of more than 1000 bytes" in ended.value.sentence
+    assert [len(data) for data in fetched] == [1000]
