@@ -106,7 +106,7 @@ def get_study(
     Raises
     ------
     RetriableError, FinalError
-        It was not answered, or refused.
+        It was not answered, refused, or is not offered there.
     """
     contexts = [build_context(GET_CLASSES[1], list(UNCOMPRESSED))]
     contexts += [build_context(uid, list(PRIOR_SYNTAXES)) for uid in PRIOR_CLASSES]
@@ -122,6 +122,13 @@ def get_study(
         negotiation=roles,
         open_sink=open_sink,
     ) as association:
+        offered = {context.abstract_syntax for context in association.accepted_contexts}
+        if GET_CLASSES[1] not in offered:
+            # What it stores it may take all the same, so that the association stands.
+            raise FinalError(
+                f"{destination} offers no C-GET to this node; allow it there, or leave "
+                "priors.destination in node.yaml empty"
+            )
         return _outcome(
             association.send_c_get(_study(study_instance_uid), UID(GET_CLASSES[1])),
             destination,

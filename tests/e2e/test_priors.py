@@ -11,9 +11,11 @@ import pytest
 from db.jobs import job_as_json
 from db.models import Job
 from deploy.demo_pacs import LOOPBACK, OrthancPacs, find_orthanc
-from dicom_node.errors import RetriableError
-from dicom_node.services.retrieve_scu import FoundStudy, move_study
+from dicom_node.errors import FinalError, RetriableError
+from dicom_node.services.association import Destination
+from dicom_node.services.retrieve_scu import FoundStudy, get_study, move_study
 from dicom_node.services.storage_scu import send
+from tests.e2e.scripted_pacs import ScriptedPacs
 from tests.factories import write_ct_series
 from tests.workflows.whole_node import ct_volume, make_node, take_in
 from workflows.archive_count import missing_here
@@ -97,6 +99,19 @@ def test_without_the_pacs_a_job_goes_on(node: Node, pacs: OrthancPacs, tmp_path:
     assert priors_of(node, 1) == {}
     with node.database.reading() as session:
         assert "it goes on without priors" in str(job_as_json(session, 1))
+
+
+def test_a_pacs_without_retrieval_is_told_by_name(tmp_path: Path) -> None:
+    # It takes storage classes, so that the association stands, but offers neither C-GET nor C-MOVE.
+    pacs = ScriptedPacs("PACS")
+    pacs.start()
+    there = Destination("pacs", "PACS", LOOPBACK, pacs.port)
+    try:
+        with pytest.raises(FinalError, match="offers no C-GET"):
+            get_study(there, "UNIBIOMED", "1.2.3", tmp_path)
+    finally:
+        pacs.stop()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_earlier_studies_of_the_modality_are_relevant() -> None:
