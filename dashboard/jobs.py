@@ -22,6 +22,7 @@ from db.figures import filter_values
 from db.jobs import JobState, job_as_json, jobs_of_study, list_jobs
 from db.orders import Order, Outcome, give
 from db.results import present_targets, with_results
+from db.studies import jobs_with_images
 from workflows.node import Node
 from workflows.priors import priors_as_json
 
@@ -73,6 +74,7 @@ def jobs_page(
         values = filter_values(session)
         critical = _critical(node, session, page.jobs)
         pictured = with_results(session, [job["id"] for job in page.jobs])
+        imaged = jobs_with_images(session, pictured)
     if search and request.headers.get("x-live") is None:
         with node.database.session() as session:
             note(session, request, "patient.search", found=len(page.jobs))
@@ -82,6 +84,7 @@ def jobs_page(
         page=page,
         critical=critical,
         pictured=pictured,
+        imaged=imaged,
         chosen=[str(one) for one in chosen],
         modality=modality or "",
         rule=rule or "",

@@ -15,7 +15,7 @@ from dashboard.scenes import series_scene
 from dashboard.stacks import sources_of_series
 from dashboard.viewer_api import KEPT, ImagesOf, Number, frame_response
 from db.models import Job, Series
-from db.studies import list_studies, series_of, series_of_job, study_of
+from db.studies import list_studies, series_of, series_of_job, series_with_images, study_of
 from workflows.node import Node
 
 router = APIRouter()
@@ -43,11 +43,12 @@ def study_page(request: Request, node: NodeOf, actor: Viewer, study_id: Number) 
     with node.database.reading() as session:
         study = study_of(session, study_id)
         series = series_of(session, study_id)
+        imaged = series_with_images(session, study_id)
     if study is None:
         raise HTTPException(404)
     with node.database.session() as session:
         note(session, request, "study.view", target=f"study {study_id}")
-    return render(request, "study.html", study=study, series=series)
+    return render(request, "study.html", study=study, series=series, imaged=imaged)
 
 
 @router.get("/series/{series_id}", include_in_schema=False)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy import ColumnElement, and_, exists, select
 from sqlalchemy.orm import Session
 
 from db.models import Instance, Job, Series, Study
@@ -15,9 +16,11 @@ from db.names import folded_name
 __all__ = [
     "StudyPage",
     "instances_of_series",
+    "jobs_with_images",
     "list_studies",
     "series_of",
     "series_of_job",
+    "series_with_images",
     "studies_found",
     "study_of",
 ]
@@ -128,6 +131,36 @@ def series_of_job(session: Session, job: Job) -> Series | None:
             Series.series_instance_uid == job.series_instance_uid,
         )
     ).one_or_none()
+
+
+def jobs_with_images(session: Session, job_ids: Collection[int]) -> set[int]:
+    """Return those of these jobs whose series has images in the archive still."""
+    query = (
+        select(Job.id)
+        .join(
+            Series,
+            and_(
+                Series.study_id == Job.study_id,
+                Series.series_instance_uid == Job.series_instance_uid,
+            ),
+        )
+        .where(Job.id.in_(job_ids), _has_images())
+    )
+    return set(session.scalars(query))
+
+
+def series_with_images(session: Session, study_id: int) -> set[int]:
+    """Return those series of a study that have images in the archive still."""
+    query = select(Series.id).where(Series.study_id == study_id, _has_images())
+    return set(session.scalars(query))
+
+
+def _has_images() -> ColumnElement[bool]:
+    return exists().where(
+        Instance.series_id == Series.id,
+        Instance.conflict.is_(False),
+        Instance.purged_at.is_(None),
+    )
 
 
 def instances_of_series(session: Session, series_id: int) -> list[Instance]:

@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 from pydicom import Dataset
+from sqlalchemy import select
 from sqlalchemy.exc import DataError
 from starlette.testclient import TestClient
 
 from dashboard.rendering import MENU
 from db import jobs
 from db.audit import audit_page
-from db.catalog import add_quarantined, register
+from db.catalog import add_quarantined, forget, register
 from db.jobs import JobState
+from db.models import Instance
 from db.models_access import Role
 from db.operation import quarantine_page
 from tests.dashboard.conftest import PASSWORD, Browser, csrf_of
@@ -157,6 +159,19 @@ def test_a_job_with_results_has_its_picture_in_the_list_however_it_ended(
         register(session, waiting)
     page = client.get("/jobs").text
     assert page.count('<tr id="job-') == 2 and page.count("picture.png") == 1
+
+
+def test_no_picture_is_asked_for_of_images_that_were_deleted(
+    browser: Browser, node: Node, failed_job: int
+) -> None:
+    client = browser(Role.VIEWER)
+    assert client.get("/studies/1").text.count("picture.png") == 1
+    with node.database.session() as session:
+        ids = session.scalars(select(Instance.id)).all()
+        forget(session, ids, node.now())
+    for address in ("/jobs", "/studies/1"):
+        page = client.get(address).text
+        assert "picture.png" not in page and "images deleted" in page, address
 
 
 RULES = "rules:\n  - name: only CT\n    series: {modality: CT}\n"
