@@ -280,6 +280,10 @@ def test_the_model_is_asked_and_the_answer_sent(
     assert np.array_equal(shown_mask(page, *expected.shape[1:]), expected[index])
     assert expected[index].sum() > 500
 
+    # There is more than one destination, and nobody has chosen yet.
+    page.get_by_role("button", name="Send", exact=True).click()
+    page.get_by_text("Choose first where the answer is sent.").wait_for()
+    assert not page.locator("dialog[open]").count()
     page.get_by_label("Send to").select_option("pacs")
     page.get_by_role("button", name="Send", exact=True).click()
     page.locator("dialog").get_by_role("button", name="Send").click()

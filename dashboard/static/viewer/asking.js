@@ -160,7 +160,14 @@ export class Asking {
   }
 
   async #send(question) {
-    const chosen = this.panel.part.destination?.value;
+    const choice = this.panel.part.destination; // there where there is more than one
+    const chosen = choice?.value;
+    const toAll = choice?.selectedOptions[0].dataset.all !== undefined;
+    if (choice && !chosen && !toAll) {
+      say("Choose first where the answer is sent.", true);
+      choice.focus();
+      return;
+    }
     const where = chosen || this.root.dataset.destinations;
     const text = `Write this answer as SEG and SR and send it to ${where}? They go the way of every result: encoded, checked, delivered, proven.`;
     if (!(await ask(text, "Send"))) return;
