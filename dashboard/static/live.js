@@ -3,6 +3,8 @@
 // An event says only that something changed. The page then asks for itself once more and puts in
 // those parts that differ; what a person has ticked, opened or typed elsewhere stays.
 
+import { request } from "./request.js";
+
 const lamp = document.querySelector("#alive .dot");
 const words = document.querySelector("#alive span:last-child");
 const SHORTEST = 900;
@@ -36,7 +38,7 @@ async function refresh() {
   busy = true;
   last = Date.now();
   try {
-    const response = await fetch(location.href, { headers: { "X-Live": "1" } });
+    const response = await request(location.href, { headers: { "X-Live": "1" } });
     if (response.status === 401) return location.reload();
     if (!response.ok) return show("bad", "the node does not answer");
     const page = new DOMParser().parseFromString(await response.text(), "text/html");

@@ -1,5 +1,7 @@
 // What every page does: theme, questions before what cannot be undone, keys.
 
+import { LONG_SECONDS, request } from "./request.js";
+
 function remember(name, value) {
   document.cookie = `${name}=${value}; path=/; max-age=31536000; samesite=lax`;
 }
@@ -45,8 +47,9 @@ export function ask(text, yes = "Do it") {
 export async function send(method, address, content) {
   const headers = { "X-CSRF-Token": document.querySelector("meta[name=csrf]").content };
   if (content !== undefined) headers["Content-Type"] = "application/json";
-  const response = await fetch(address, {
+  const response = await request(address, {
     method,
+    seconds: LONG_SECONDS,
     headers,
     body: content === undefined ? undefined : JSON.stringify(content),
   });

@@ -1,5 +1,7 @@
 // Tells how far the export of training data is, which the browser takes as a download.
 
+import { request } from "./request.js";
+
 const LOOK = 1000;
 const button = document.getElementById("export");
 const part = document.getElementById("export-part");
@@ -15,13 +17,22 @@ function told(one) {
   return `Broken off after ${one.done} of ${one.findings} findings: the archive is of no use.`;
 }
 
+async function asked() {
+  try {
+    const response = await request("/api/training-data", { headers: { "X-Live": "1" } });
+    return response.ok ? await response.json() : null;
+  } catch {
+    return null;
+  }
+}
+
 async function look() {
-  const response = await fetch("/api/training-data", { headers: { "X-Live": "1" } });
-  if (!response.ok) {
+  const answer = await asked();
+  if (answer === null) {
     words.textContent = "The node does not answer; the download may go on.";
     return setTimeout(look, LOOK);
   }
-  const { export: last } = await response.json();
+  const { export: last } = answer;
   if (last !== null) {
     part.hidden = last.ended_at !== null;
     part.value = last.findings ? last.done / last.findings : 0;

@@ -186,6 +186,27 @@ def test_a_peer_is_asked_and_probed_and_certificates_tell_how_long_they_hold(
     admin.page.locator("tr", has_text="this node, DICOM").get_by_text("30 days").wait_for()
 
 
+def test_a_refresh_that_hangs_is_given_up_and_the_page_goes_on(admin: Pages) -> None:
+    page = admin.page.context.new_page()
+    page.set_default_timeout(15_000)
+    page.clock.install()
+    page.add_init_script(
+        """const timeout = AbortSignal.timeout.bind(AbortSignal);
+           AbortSignal.timeout = () => timeout(200);"""
+    )
+    page.goto(f"{admin.url}/jobs")
+    page.locator("#alive", has_text="live").wait_for()
+    hanging: list[Any] = []
+    page.route(f"{admin.url}/jobs", lambda route: hanging.append(route))
+    page.clock.run_for(17_000)  # a page asks for itself every 15 s
+    page.locator("#alive", has_text="does not answer").wait_for()
+    assert len(hanging) == 1
+    page.unroute(f"{admin.url}/jobs")
+    page.clock.run_for(17_000)
+    page.locator("#alive", has_text="live").wait_for()
+    page.close()
+
+
 def test_the_site_and_the_disk_are_told(admin: Pages, node: Node) -> None:
     admin.open("/")
     assert admin.page.locator(".bar .site").inner_text() == "Test, House 4"

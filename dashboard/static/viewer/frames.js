@@ -1,5 +1,7 @@
 // Frames from the node: fetched once, kept within a bound, the next ones ahead of the reader.
 
+import { LONG_SECONDS, request } from "../request.js";
+
 const TYPES = { uint8: Uint8Array, int16: Int16Array, uint16: Uint16Array, float32: Float32Array };
 const MOST_BYTES = 600 * 1024 * 1024;
 const AT_ONCE = 4;
@@ -138,7 +140,7 @@ export class Frames extends EventTarget {
 
   async #fetch(index) {
     const address = this.template.replace("{frame}", String(index));
-    const answer = await fetch(address);
+    const answer = await request(address, { seconds: LONG_SECONDS });
     if (!answer.ok) throw new Error(await sentenceOf(answer));
     const frame = new Frame(JSON.parse(answer.headers.get("X-Frame")), await answer.arrayBuffer());
     this.#keep(index, frame);

@@ -8,13 +8,14 @@ import { FindingList } from "./findings.js";
 import { Reviews } from "./reviews.js";
 import { Asking } from "./asking.js";
 import { sentenceOf } from "./frames.js";
+import { request } from "../request.js";
 
 // What the page brought along; without it, it is asked for.
 const written = document.getElementById("scene");
 const firstScene = written ? JSON.parse(written.textContent) : null;
 
 async function fetchScene(address) {
-  const answer = await fetch(address);
+  const answer = await request(address);
   if (!answer.ok) throw new Error(await sentenceOf(answer));
   return answer.json();
 }

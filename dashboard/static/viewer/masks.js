@@ -1,5 +1,6 @@
 // Masks: run lengths from the node, bitmaps and outlines when they are drawn.
 
+import { LONG_SECONDS, request } from "../request.js";
 import { sentenceOf } from "./frames.js";
 
 const MOST_BITMAPS = 400;
@@ -33,7 +34,7 @@ export class Masks {
   }
 
   static async fetch(address) {
-    const answer = await fetch(address);
+    const answer = await request(address, { seconds: LONG_SECONDS });
     if (!answer.ok) throw new Error(await sentenceOf(answer));
     return Masks.parse(await answer.arrayBuffer());
   }

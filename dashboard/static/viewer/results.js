@@ -2,6 +2,7 @@
 
 import { plain } from "./text.js";
 import { sentenceOf } from "./frames.js";
+import { request } from "../request.js";
 
 const OPEN_DEPTH = 2;
 
@@ -48,7 +49,7 @@ async function open(details) {
   place.dataset.filled = "yes";
   place.textContent = "Loading …";
   try {
-    const answer = await fetch(details.dataset.tree);
+    const answer = await request(details.dataset.tree);
     if (!answer.ok) throw new Error(await sentenceOf(answer));
     const list = document.createElement("ul");
     list.append(branch(await answer.json(), 0));
