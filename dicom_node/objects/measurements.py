@@ -204,14 +204,18 @@ def axes(plane: Mask, spacing: Spacing | None) -> tuple[Axis, Axis]:
     start, end = np.unravel_index(int(squares.argmax()), squares.shape)
     first, second = outline[start], outline[end]
     across = _widest_chord(outline, first, second)
+    is_calibrated = spacing is not None
     return (
-        _axis(first, second, scale, calibrated=spacing is not None),
-        _axis(*across, scale, calibrated=spacing is not None),
+        _axis(first, second, scale, plane.shape, calibrated=is_calibrated),
+        _axis(*across, scale, plane.shape, calibrated=is_calibrated),
     )
 
 
-def _axis(start: Points, end: Points, scale: Points, *, calibrated: bool) -> Axis:
-    first, second = start / scale, end / scale
+def _axis(
+    start: Points, end: Points, scale: Points, shape: tuple[int, ...], *, calibrated: bool
+) -> Axis:
+    # Rounding puts the end of an axis at the image's border a hair beside it, which no SCOORD may.
+    first, second = np.clip(np.stack([start, end]) / scale, 0.0, shape[::-1])
     return Axis(
         length_mm=float(np.linalg.norm(end - start)) if calibrated else None,
         length_px=float(np.linalg.norm(second - first)),
