@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Table, delete, exists, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import delete, exists, select, update
 from sqlalchemy.orm import Session
 
 from db.attributes import plain_text
+from db.inserting import insert_by
 from db.models import (
     Instance,
     Job,
@@ -93,7 +93,7 @@ def add_quarantined(
         for key, text in (origin or {}).items()
         if key in columns
     }
-    statement = _insert(session, Quarantine).values(
+    statement = insert_by(session, Quarantine).values(
         values
         | {"path": path, "reason": plain_text(reason), "received_at": received_at, "size": size}
     )
@@ -116,7 +116,7 @@ def add_refusal(
     now: datetime,
 ) -> None:
     """Count a rejected association; one row per sender and reason, however often it tries."""
-    statement = _insert(session, Refusal).values(
+    statement = insert_by(session, Refusal).values(
         calling_ae_title=plain_text(calling_ae_title, 64),
         called_ae_title=plain_text(called_ae_title, 64),
         peer_host=plain_text(peer_host, 256),
@@ -267,14 +267,6 @@ def forget(session: Session, instance_ids: Iterable[int], now: datetime) -> None
         .where(Instance.id.in_(list(instance_ids)), Instance.purged_at.is_(None))
         .values(purged_at=now)
     )
-
-
-def _insert(session: Session, model: type[Any]) -> Any:
-    """INSERT with ON CONFLICT in the dialect of the session's database."""
-    table: Table = model.__table__
-    if session.get_bind().dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
 
 
 def _release(session: Session, study_ids: Sequence[int], now: datetime) -> list[int]:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from db.inserting import insert_by
 from db.models_operation import CountRecord
 
 
@@ -27,10 +27,9 @@ def labels_text(labels: Mapping[str, str]) -> str:
 
 def add_counts(session: Session, more: Mapping[Series, int]) -> None:
     """Add to what was counted."""
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     # In one order, so that two processes do not wait for each other's rows.
     for series in sorted(more):
-        statement = insert(CountRecord).values(
+        statement = insert_by(session, CountRecord).values(
             name=series.name, labels=series.labels, value=more[series]
         )
         session.execute(

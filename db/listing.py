@@ -24,8 +24,6 @@ from db.results import findings_of, results_of
 from db.states import JobState
 from db.studies import studies_found
 
-"""Below the number of parameters that a statement may have; who finds more should write more."""
-
 
 @dataclass(frozen=True, slots=True)
 class JobPage:

@@ -27,6 +27,7 @@ __all__ = [
 
 _HIGHEST: Final = "\U0010ffff"
 _MOST_STUDIES: Final = 500
+"""Below the number of parameters that a statement may have; who finds more should write more."""
 
 
 @dataclass(frozen=True, slots=True)
