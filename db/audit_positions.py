@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from db.audit import FIRST_DIGEST
+from db.inserting import insert_by
 from db.models_access import AuditPosition, AuditRecord
 
 _MOST_COUNTED = 10_000
@@ -25,12 +25,13 @@ _MOST_COUNTED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to send to one collector, and from where on."""
+    """The right to send to one collector, from where on, and how often it failed before."""
 
     collector: str
     token: str
     record_id: int
     digest: str
+    failures: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +77,9 @@ def claim(session: Session, collector: str, now: datetime, seconds: float) -> Cl
         )
         .values(claimed_until=now + timedelta(seconds=seconds), claimed_by=token)
         .execution_options(synchronize_session=False)
-        .returning(AuditPosition.record_id, AuditPosition.digest)
+        .returning(AuditPosition.record_id, AuditPosition.digest, AuditPosition.failures)
     ).first()
-    return None if taken is None else Claim(collector, token, taken.record_id, taken.digest)
+    return None if taken is None else Claim(collector, token, *taken)
 
 
 def has_unsent(session: Session, collector: str) -> bool:
@@ -108,7 +109,7 @@ def unsent_after(session: Session, record_id: int, limit: int) -> list[AuditReco
 def move(session: Session, held: Claim, record_id: int, digest: str) -> Claim | None:
     """Move the position; None when the right to send has gone to another."""
     moved = _change(session, held, record_id=record_id, digest=digest)
-    return Claim(held.collector, held.token, record_id, digest) if moved else None
+    return replace(held, record_id=record_id, digest=digest) if moved else None
 
 
 def note_sent(session: Session, held: Claim, now: datetime) -> None:
@@ -119,21 +120,19 @@ def note_sent(session: Session, held: Claim, now: datetime) -> None:
     )  # fmt: skip
 
 
-def note_failed(session: Session, held: Claim, sentence: str, failures: int, at: datetime) -> None:
-    """Give the right back with what went wrong, how often in a row, and when to try again."""
+def note_failed(session: Session, held: Claim, sentence: str, at: datetime) -> None:
+    """Give the right back with what went wrong, once more, and when to try again."""
     _change(
-        session, held, sentence=sentence, failures=failures, claimed_until=None, claimed_by="",
-        next_attempt_at=at,
+        session, held, sentence=sentence, failures=held.failures + 1, claimed_until=None,
+        claimed_by="", next_attempt_at=at,
     )  # fmt: skip
 
 
 def _first_position(session: Session, collector: str, now: datetime) -> Any:
     """Return what makes the position where there is none; two at once do no harm."""
-    is_postgres = session.get_bind().dialect.name == "postgresql"
-    insert = postgresql.insert if is_postgres else sqlite.insert
     first = {"collector": collector, "record_id": 0, "digest": FIRST_DIGEST, "failures": 0}
     rest = {"sentence": "", "next_attempt_at": now, "claimed_by": ""}
-    return insert(AuditPosition).values(**first, **rest).on_conflict_do_nothing()
+    return insert_by(session, AuditPosition).values(**first, **rest).on_conflict_do_nothing()
 
 
 def _change(session: Session, held: Claim, **values: object) -> bool:

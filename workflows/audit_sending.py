@@ -18,7 +18,6 @@ from db.audit import FIRST_DIGEST, first_misfit, record
 from db.audit_positions import (
     Claim,
     claim,
-    collector_states,
     has_unsent,
     move,
     note_failed,
@@ -65,7 +64,6 @@ def send_audit(node: Node) -> int:
 def _send_to(node: Node, collector: CollectorSettings, held: Claim) -> int:
     """Send batch after batch, until all is there, something fails, or the round is over."""
     with node.database.reading() as session:
-        before = collector_states(session, [collector.name])[0]
         there = still_there(session, held)
     if not there:
         sentence = (
@@ -103,15 +101,14 @@ def _send_to(node: Node, collector: CollectorSettings, held: Claim) -> int:
                 )
                 _tell_gap(node, collector, sentence)
     except DicomNodeError as error:
-        failures = before.failures + 1
-        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(before.failures, 10))
-        if before.failures == 0:
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(held.failures, 10))
+        if held.failures == 0:
             _LOG.warning("audit trail: %s: %s; it waits here", collector.name, error.sentence)
         at = node.now() + timedelta(seconds=pause)
         with node.database.session() as session:
-            note_failed(session, held, error.sentence, failures, at)
+            note_failed(session, held, error.sentence, at)
         return sent
-    if before.failures:
+    if held.failures:
         _LOG.info("audit trail: %s takes it again, %d messages sent", collector.name, sent)
     with node.database.session() as session:
         note_sent(session, held, node.now())
