@@ -9,10 +9,11 @@ into a state of its job, so tasks do not fail; what a task could not write, the 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from celery import Celery
@@ -65,30 +66,23 @@ def send(dispatches: Sequence[Dispatch]) -> list[Dispatch]:
     return queue.send(app, dispatches)
 
 
+@contextlib.contextmanager
+def _left_for_later() -> Iterator[None]:
+    """Leave what the database does not answer now to the sweep, or to the next round."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        if not is_passing(error):
+            raise
+
+
 def _step(task: Callable[[int], Sequence[Dispatch]]) -> Callable[[int], None]:
-    """Send what follows a step at once; leave it to the sweep when the database is away."""
+    """Send what follows a step at once."""
 
     @functools.wraps(task)
+    @_left_for_later()
     def run(number: int) -> None:
-        try:
-            announce(process.node, task(number), send)
-        except SQLAlchemyError as error:
-            if not is_passing(error):
-                raise
-
-    return run
-
-
-def _periodic(task: Callable[[], None]) -> Callable[[], None]:
-    """Leave what the database does not answer now to the next round."""
-
-    @functools.wraps(task)
-    def run() -> None:
-        try:
-            task()
-        except SQLAlchemyError as error:
-            if not is_passing(error):
-                raise
+        announce(process.node, task(number), send)
 
     return run
 
@@ -122,49 +116,49 @@ def deliver_job(job_id: int) -> Sequence[Dispatch]:
 
 
 @app.task(name=SWEEP_TASK)
-@_periodic
+@_left_for_later()
 def sweep() -> None:
     """Free expired leases and announce what is due."""
     sweep_once(process.node, functools.partial(queue.send_within_depth, app))
 
 
 @app.task(name=RETENTION_TASK)
-@_periodic
+@_left_for_later()
 def clean_up() -> None:
     """Delete what is older than the settings say."""
     retention.clean_up(process.node)
 
 
 @app.task(name=COMMITMENT_TASK)
-@_periodic
+@_left_for_later()
 def commit() -> None:
     """Report to peers what the node commits to."""
     report_commitments(process.node)
 
 
 @app.task(name=WORKLIST_TASK)
-@_periodic
+@_left_for_later()
 def perform() -> None:
     """Do the work of worklists elsewhere."""
     perform_worklists(process.node)
 
 
 @app.task(name=ECHO_TASK)
-@_periodic
+@_left_for_later()
 def echo() -> None:
     """Ask the destinations whether they are there."""
     echo_destinations(process.node)
 
 
 @app.task(name=NOTICE_TASK)
-@_periodic
+@_left_for_later()
 def tell() -> None:
     """Send the notices about jobs that ended."""
     send_notices(process.node)
 
 
 @app.task(name=AUDIT_TASK)
-@_periodic
+@_left_for_later()
 def send_trail() -> None:
     """Send the audit trail to the site's collectors."""
     send_audit(process.node)
