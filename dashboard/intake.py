@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Final
 
 from fastapi import APIRouter, HTTPException, Path, Query, Request
@@ -74,11 +76,10 @@ def reinject_one(request: Request, node: NodeOf, actor: Operator, number: Number
     """Take an object up again."""
     response = RedirectResponse("/quarantine", 303)
     try:
-        study = reinject(node, number, actor.name)
+        with noted(node, request, "quarantine.reinject", number):
+            study = reinject(node, number, actor.name)
     except DicomNodeError as error:
-        noted(node, request, "quarantine.reinject", number, "refused")
         return say(response, f"{error.sentence}.", bad=True)
-    noted(node, request, "quarantine.reinject", number, "success")
     return say(response, f"Taken up: study {study} waits to be complete.")
 
 
@@ -87,18 +88,27 @@ def discard_one(request: Request, node: NodeOf, actor: Operator, number: Number)
     """Delete an object."""
     response = RedirectResponse("/quarantine", 303)
     try:
-        discard(node, number, actor.name)
+        with noted(node, request, "quarantine.discard", number):
+            discard(node, number, actor.name)
     except DicomNodeError as error:
-        noted(node, request, "quarantine.discard", number, "refused")
         return say(response, f"{error.sentence}.", bad=True)
-    noted(node, request, "quarantine.discard", number, "success")
     return say(response, "The object is deleted.")
 
 
-def noted(node: Node, request: Request, action: str, number: int, outcome: str) -> None:
-    """Write into the audit trail what somebody did to an object in quarantine."""
-    with node.database.session() as session:
-        note(session, request, action, target=f"quarantine {number}", outcome=outcome)
+@contextmanager
+def noted(node: Node, request: Request, action: str, number: int) -> Iterator[None]:
+    """Write into the audit trail what somebody does to an object in quarantine, or may not do."""
+
+    def write(outcome: str) -> None:
+        with node.database.session() as session:
+            note(session, request, action, target=f"quarantine {number}", outcome=outcome)
+
+    try:
+        yield
+    except DicomNodeError:
+        write("refused")
+        raise
+    write("success")
 
 
 def header_of(

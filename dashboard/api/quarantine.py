@@ -42,11 +42,10 @@ def quarantine(
 def reinject_one(request: Request, node: NodeOf, actor: Operator, number: Number) -> dict[str, str]:
     """Take an object up again; says which study it belongs to."""
     try:
-        study = reinject(node, number, actor.name)
+        with noted(node, request, "quarantine.reinject", number):
+            study = reinject(node, number, actor.name)
     except DicomNodeError as error:
-        noted(node, request, "quarantine.reinject", number, "refused")
         raise HTTPException(409, f"{error.sentence}.") from error
-    noted(node, request, "quarantine.reinject", number, "success")
     return {"study_instance_uid": study}
 
 
@@ -73,8 +72,7 @@ def header(request: Request, node: NodeOf, actor: Operator, number: Number) -> d
 def discard_one(request: Request, node: NodeOf, actor: Operator, number: Number) -> None:
     """Delete an object for good."""
     try:
-        discard(node, number, actor.name)
+        with noted(node, request, "quarantine.discard", number):
+            discard(node, number, actor.name)
     except DicomNodeError as error:
-        noted(node, request, "quarantine.discard", number, "refused")
         raise HTTPException(409, f"{error.sentence}.") from error
-    noted(node, request, "quarantine.discard", number, "success")
