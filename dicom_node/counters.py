@@ -9,11 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import product
-from typing import Final
+from typing import Final, Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter
 
 COUNTERS: Final = CollectorRegistry()
+
+AssociationCause = Literal[
+    "unknown_ae_title", "address_not_allowed", "tls_required", "certificate_not_pinned",
+    "called_ae_title", "too_many_associations",
+]  # fmt: skip
+"""Why an association is refused."""
+HandshakeCause = Literal[
+    "certificate_expired", "certificate_not_trusted", "no_certificate", "node_certificate_refused",
+    "version_or_cipher", "no_tls", "timeout", "other",
+]  # fmt: skip
+"""Why a TLS handshake failed, as seen by the server."""
+WebCause = Literal[
+    "no_credentials", "not_allowed", "bad_request", "no_boundary", "no_part", "malformed_body",
+    "cut_off", "too_long", "silent", "media_type", "not_found", "not_acceptable", "conflict",
+    "unavailable",
+]  # fmt: skip
+"""Why a DICOMweb request is refused."""
 
 
 def _counter(name: str, text: str, **labels: Iterable[str]) -> Counter:
@@ -28,29 +45,13 @@ def _counter(name: str, text: str, **labels: Iterable[str]) -> Counter:
 ASSOCIATIONS_REFUSED: Final = _counter(
     "unibiomed_associations_refused",
     "Associations that were rejected",
-    cause=(
-        "unknown_ae_title",
-        "address_not_allowed",
-        "tls_required",
-        "certificate_not_pinned",
-        "called_ae_title",
-        "too_many_associations",
-    ),
+    cause=get_args(AssociationCause),
 )
 TLS_HANDSHAKES_FAILED: Final = _counter(
     "unibiomed_tls_handshakes_failed",
     "TLS handshakes that failed, by the port that was called",
     port=("dicom", "dicomweb"),
-    cause=(
-        "certificate_expired",
-        "certificate_not_trusted",
-        "no_certificate",
-        "node_certificate_refused",
-        "version_or_cipher",
-        "no_tls",
-        "timeout",
-        "other",
-    ),
+    cause=get_args(HandshakeCause),
 )
 SERVICES_REFUSED: Final = _counter(
     "unibiomed_services_refused",
@@ -81,27 +82,11 @@ UNKNOWN_REPORTS: Final = _counter(
     "unibiomed_commitment_reports_unknown",
     "Reports of storage commitment (N-EVENT-REPORT) that answer nothing the node asked for",
 )
-WEB_CAUSES: Final = (
-    "no_credentials",
-    "not_allowed",
-    "bad_request",
-    "no_boundary",
-    "no_part",
-    "malformed_body",
-    "cut_off",
-    "too_long",
-    "silent",
-    "media_type",
-    "not_found",
-    "not_acceptable",
-    "conflict",
-    "unavailable",
-)
 WEB_REQUESTS_REFUSED: Final = _counter(
     "unibiomed_dicomweb_requests_refused",
     "DICOMweb requests that were answered with a failure",
     service=("QIDO-RS", "WADO-RS", "STOW-RS", "UPS-RS"),
-    cause=WEB_CAUSES,
+    cause=get_args(WebCause),
 )
 NOT_HTTP: Final = _counter(
     "unibiomed_dicomweb_not_http", "Connections to the DICOMweb port that do not speak HTTP"

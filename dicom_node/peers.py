@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from dicom_node.counters import ASSOCIATIONS_REFUSED, MALFORMED_PDUS
+from dicom_node.counters import ASSOCIATIONS_REFUSED, MALFORMED_PDUS, AssociationCause
 
 Service = Literal["echo", "store", "query", "retrieve", "commit", "notify"]
 ALL_SERVICES: Final[frozenset[Service]] = frozenset(
@@ -33,12 +33,7 @@ SOURCE_TRANSPORT: Final = 0
 TLS_FAILED: Final = 0
 MALFORMED: Final = 1
 
-Cause = Literal[
-    "unknown_ae_title", "address_not_allowed", "tls_required", "certificate_not_pinned",
-    "called_ae_title", "too_many_associations",
-]  # fmt: skip
-"""Why an association is refused, in the words of the counter."""
-_CAUSES: Final[dict[tuple[int, int], Cause]] = {
+_CAUSES: Final[dict[tuple[int, int], AssociationCause]] = {
     (SOURCE_USER, CALLED_NOT_RECOGNIZED): "called_ae_title",
     (SOURCE_PRESENTATION, LOCAL_LIMIT_EXCEEDED): "too_many_associations",
 }
@@ -130,7 +125,7 @@ class Refusal:
     source: int
     reason: int
     sentence: str
-    cause: Cause | None = None
+    cause: AssociationCause | None = None
 
     def count(self) -> None:
         """Count it, as an association that was refused or a connection that sent no PDUs."""
@@ -194,7 +189,7 @@ class Peers:
             cause,
         )
 
-    def _unlisted(self, calling: str, host: str) -> tuple[Cause, str]:
+    def _unlisted(self, calling: str, host: str) -> tuple[AssociationCause, str]:
         shown = printable_ae_title(calling)
         if any(peer.ae_title == calling for peer in self.entries):
             return (
@@ -210,7 +205,7 @@ class Peers:
         )
 
 
-def _insecure(peer: Peer, host: str, channel: Channel) -> tuple[Cause, str] | None:
+def _insecure(peer: Peer, host: str, channel: Channel) -> tuple[AssociationCause, str] | None:
     """Say what a listed peer's connection lacks, if anything."""
     if (peer.requires_tls or peer.certificates) and not channel.is_tls:
         return (

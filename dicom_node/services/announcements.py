@@ -48,11 +48,6 @@ STATUSES: Final[Mapping[int, str]] = {
 }
 """What a procedure step or an availability notification is answered."""
 _MOST_INSTANCES: Final = 100_000
-_STATUS_OF_UPDATE: Final[Mapping[Update, int]] = {
-    "noted": _SUCCESS,
-    "unknown": _NO_SUCH_INSTANCE,
-    "ended": _PROCESSING_FAILURE,
-}
 _READ_ERRORS: Final = (ValueError, TypeError, AttributeError, KeyError, EOFError)
 
 
@@ -127,7 +122,7 @@ class AnnouncementScp:
         """Return none: pynetdicom serves them."""
         return {}
 
-    def _created(self, event: Any) -> tuple[int, Dataset | None]:
+    def _created(self, event: Any) -> tuple[int | Dataset, Dataset | None]:
         is_step = str(event.request.AffectedSOPClassUID) == PROCEDURE_STEP
         identifier = str(event.request.AffectedSOPInstanceUID or "")
 
@@ -151,22 +146,22 @@ class AnnouncementScp:
         return _answer(event, lambda: take(event.attribute_list)), Dataset()
 
     def _changed(self, event: Any) -> tuple[int | Dataset, Dataset | None]:
-        updates: list[Update] = []
         identifier = str(event.request.RequestedSOPInstanceUID or "")
 
-        def take(told: Dataset) -> int:
+        def take(told: Dataset) -> int | Dataset:
             step = Announcement("mpps", identifier, "", _state(told), _performed(told))
-            updates.append(self._announcements.updated(_calling(event), step))
-            return _STATUS_OF_UPDATE[updates[0]]
+            update = self._announcements.updated(_calling(event), step)
+            if update == "ended":
+                return _no_longer_updated()
+            return _SUCCESS if update == "noted" else _NO_SUCH_INSTANCE
 
-        status = _answer(event, lambda: take(event.modification_list))
-        return (_no_longer_updated() if updates == ["ended"] else status), Dataset()
+        return _answer(event, lambda: take(event.modification_list)), Dataset()
 
 
-def _answer(event: Event, take: Callable[[], int]) -> int:
+def _answer(event: Event, take: Callable[[], int | Dataset]) -> int | Dataset:
     calling = _calling(event)
     try:
-        status = take()
+        answer = take()
     except FinalError as error:
         LOGGER.warning("an announcement by %s is refused: %s", calling, error.sentence)
         return _MISSING_ATTRIBUTE
@@ -176,9 +171,10 @@ def _answer(event: Event, take: Callable[[], int]) -> int:
     except _READ_ERRORS as error:
         LOGGER.warning("an announcement by %s cannot be read: %s", calling, type(error).__name__)
         return _PROCESSING_FAILURE
+    status = answer.Status if isinstance(answer, Dataset) else answer
     if status != _SUCCESS:
         LOGGER.warning("an announcement by %s is answered %04X", calling, status)
-    return status
+    return answer
 
 
 def _no_longer_updated() -> Dataset:

@@ -22,6 +22,7 @@ from typing import Final, Literal, NamedTuple
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+from dicom_node.counters import HandshakeCause
 from dicom_node.errors import FinalError
 
 ProfileName = Literal["bcp195-rfc9325", "bcp195-rfc9325-modified", "bcp195-nd", "tls13"]
@@ -223,11 +224,6 @@ def days_left(certificate: x509.Certificate, now: datetime | None = None) -> flo
     return left.total_seconds() / 86400
 
 
-HandshakeCause = Literal[
-    "certificate_expired", "certificate_not_trusted", "no_certificate", "node_certificate_refused",
-    "version_or_cipher", "no_tls", "timeout", "other",
-]  # fmt: skip
-"""Why a handshake failed, in the words of the counter."""
 # X509_V_ERR_CERT_HAS_EXPIRED and X509_V_ERR_CERT_NOT_YET_VALID of OpenSSL.
 _OUT_OF_DATE: Final = frozenset({9, 10})
 

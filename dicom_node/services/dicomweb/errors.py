@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Final, Literal
+from typing import Final
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from dicom_node.counters import WEB_REQUESTS_REFUSED
+from dicom_node.counters import WEB_REQUESTS_REFUSED, WebCause
 from dicom_node.errors import DicomNodeError, RetriableError
 from dicom_node.services.dicomweb.addresses import ADDRESSES, KINDS
 from dicom_node.services.dicomweb.files import NotAcceptableError
@@ -21,13 +21,7 @@ LOGGER = logging.getLogger(__name__)
 RETRY_LATER: Final[Mapping[str, str]] = {"Retry-After": "30"}
 # Bodies and parameters that are not what they should be; who may not ask is noted elsewhere.
 _BAD_INPUT: Final = frozenset({400, 408, 413, 415})
-Cause = Literal[
-    "no_credentials", "not_allowed", "bad_request", "no_boundary", "no_part", "malformed_body",
-    "cut_off", "too_long", "silent", "media_type", "not_found", "not_acceptable", "conflict",
-    "unavailable",
-]  # fmt: skip
-"""Why a request is refused, in the words of the counter."""
-_CAUSES: Final[Mapping[int, Cause]] = {
+_CAUSES: Final[Mapping[int, WebCause]] = {
     400: "bad_request",
     401: "no_credentials",
     403: "not_allowed",
@@ -56,16 +50,16 @@ class HttpError(Exception):
         status: int,
         sentence: str,
         headers: Mapping[str, str] | None = None,
-        cause: Cause | None = None,
+        cause: WebCause | None = None,
     ):
         super().__init__(sentence)
         self.status = status
         self.sentence = sentence
         self.headers = dict(headers or {})
-        self.cause: Cause = cause or _CAUSES[status]
+        self.cause: WebCause = cause or _CAUSES[status]
 
 
-def count(request: Request, cause: Cause) -> None:
+def count(request: Request, cause: WebCause) -> None:
     """Count a request that was answered with a failure."""
     path = getattr(request.scope.get("route"), "path", "")
     service = _SERVICES.get((request.method, path))
