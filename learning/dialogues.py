@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inference import prompts
 from inference.prompts import MASKS_PLEASE, NONE_LISTED, PHRASE_END, PHRASE_START, SEG
@@ -183,6 +184,12 @@ def distinct(seen: Sequence[Seen], within: float = 0.98) -> tuple[Seen, ...]:
     )
 
 
+def centre_of(marginal: NDArray[np.floating | np.integer]) -> float:
+    """Return where a marginal's centre of gravity lies, from its middle, in parts of its length."""
+    place = float((marginal * np.arange(marginal.size)).sum() / marginal.sum())
+    return (place - (marginal.size - 1) / 2) / marginal.size
+
+
 def size_word(part: float) -> str:
     """Name the size class of a part of the picture."""
     return SIZES[int(np.searchsorted(_SIZE_FROM, part, side="right"))]
@@ -224,15 +231,15 @@ def report_answer(seen: Sequence[Seen]) -> str:
     return " ".join(sentences) or NOTHING
 
 
-def presence_answer(asked: Seen) -> str:
+def presence_answer(name: str, *, there: bool) -> str:
     """Say yes or no."""
-    return f"Yes, {asked.name} is seen." if asked.part else f"No, {asked.name} is not seen."
+    return f"Yes, {name} is seen." if there else f"No, {name} is not seen."
 
 
 def closed_answer(sort: Sort, asked: Seen) -> str:
     """Answer what is asked of one target."""
     if sort is Sort.PRESENCE or not asked.part:
-        return presence_answer(asked)
+        return presence_answer(asked.name, there=bool(asked.part))
     if sort is Sort.WHERE:
         return f"In the {_place(asked)}."
     if sort is Sort.SIZE:
@@ -258,7 +265,7 @@ def draw_dialogue(scene: Scene, draw: np.random.Generator) -> Dialogue:
         one = _any(draw, scene.asked)
         question = f"{ask(_any(draw, QUESTIONS[Sort.PRESENCE]), one.name)} {MASKS_PLEASE}"
         if not one.part:
-            return Dialogue(kind, question, presence_answer(one))
+            return Dialogue(kind, question, presence_answer(one.name, there=False))
         answer = f"Yes, {PHRASE_START} {one.name} {PHRASE_END} {SEG}."
         return Dialogue(kind, question, answer, (one.column,))
     if kind is TaskKind.DISEASE_RECOGNITION:

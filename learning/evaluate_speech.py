@@ -29,9 +29,11 @@ from learning.dialogues import (
     QUESTIONS,
     Seen,
     ask,
+    centre_of,
     closed_answer,
     disease_answer,
     distinct,
+    presence_answer,
     report_answer,
 )
 from learning.metrics import dice
@@ -172,11 +174,7 @@ def measured(mask: Mask, target: Seen) -> Seen:
     """Fill in what a mask ``(rows, columns)`` says of a target."""
     if not mask.any():
         return target
-    down, right = (
-        (float(np.flatnonzero(np.ones(side)) @ mask.sum(axis=axis)) / mask.sum() - (side - 1) / 2)
-        / side
-        for side, axis in zip(mask.shape, (1, 0), strict=True)
-    )
+    down, right = (centre_of(mask.sum(axis=axis)) for axis in (1, 0))
     return dataclasses.replace(target, part=float(mask.mean()), down=down, right=right)
 
 
@@ -260,8 +258,8 @@ def _closed(
         yield _Question("organ", asked(Sort.ORGAN), f"The {organ}.")
     for one in truths.values():
         choices = {
-            "yes": closed_answer(Sort.PRESENCE, dataclasses.replace(one, part=1.0)),
-            "no": closed_answer(Sort.PRESENCE, dataclasses.replace(one, part=0.0)),
+            "yes": presence_answer(one.name, there=True),
+            "no": presence_answer(one.name, there=False),
         }
         expected = choices["yes" if one.part else "no"]
         yield _Question("presence", asked(Sort.PRESENCE, one.name), expected, choices)
@@ -319,8 +317,7 @@ def _composed(
             result.append(", ".join(one.name for one in shown))
         elif question.name == "presence":
             one = next(asked)
-            yes = one.name in present
-            result.append(f"{'Yes' if yes else 'No'}, {one.name} is {'' if yes else 'not '}seen.")
+            result.append(presence_answer(one.name, there=one.name in present))
         elif question.task.kind is TaskKind.REGION_CLASSIFICATION:
             target = next(regions)[0].target
             result.append(target if target != "region" else NONE_LISTED)

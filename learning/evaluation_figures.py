@@ -6,7 +6,6 @@ import io
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import matplotlib as mpl
@@ -44,10 +43,14 @@ LIGHT: Final = Theme("#ffffff", "#1f2933", "#d9e2ec", "#2f6f9f", "#b45309", "#6d
 DARK: Final = Theme("#17202a", "#e4e9ee", "#33414f", "#7cb8e4", "#f0a94a", "#b39df3")
 
 
-def box_plots(
-    rows: Sequence[Row], lines: Sequence[dict[str, Any]], path: Path, theme: Theme = LIGHT
-) -> None:
-    """Draw the Dice of images that show each target, with the floor and the U-Net of the card."""
+def box_plots(rows: Sequence[Row], lines: Sequence[dict[str, Any]], theme: Theme) -> bytes:
+    """Draw the Dice of images that show each target, with the floor and the U-Net of the card.
+
+    Returns
+    -------
+    bytes
+        PNG.
+    """
     of_card = {line["target"]: line for line in lines}
     values: dict[str, list[float]] = defaultdict(list)
     for row in rows:
@@ -76,7 +79,7 @@ def box_plots(
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("Dice on images and volumes that show the target")
     _plain(axes, theme)
-    figure.savefig(path, dpi=130)
+    return _png(figure)
 
 
 def _marks(axes: Any, keys: Sequence[str], lines: dict[str, dict[str, Any]], theme: Theme) -> None:
@@ -95,11 +98,11 @@ def _marks(axes: Any, keys: Sequence[str], lines: dict[str, dict[str, Any]], the
             axes.scatter(across, up, marker=marker, color=colour, s=26, zorder=4, label=label)
 
 
-def reliability(rows: Sequence[Row], path: Path, theme: Theme = LIGHT) -> None:
+def reliability(rows: Sequence[Row], theme: Theme) -> bytes:
     """Draw how often targets were there by the probability that was stated, with the counts.
 
     The bars of each point are what 95 of 100 perfectly calibrated forecasts would show of so many
-    cases.
+    cases. Returned as `box_plots` does.
     """
     truth = np.array([row.positive for row in rows], dtype=bool)
     probability = np.array([row.probability for row in rows])
@@ -127,7 +130,7 @@ def reliability(rows: Sequence[Row], path: Path, theme: Theme = LIGHT) -> None:
     lower.set_xlim(-0.03, 1.03)
     for axes in (upper, lower):
         _plain(axes, theme)
-    figure.savefig(path, dpi=130)
+    return _png(figure)
 
 
 def overlay(picture: Picture) -> bytes:
@@ -158,6 +161,12 @@ def _outline(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_
 
 def _figure(inches: tuple[float, float], theme: Theme) -> Figure:
     return Figure(figsize=inches, layout="constrained", facecolor=theme.back)
+
+
+def _png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, dpi=130, format="png")
+    return stream.getvalue()
 
 
 def _plain(axes: Any, theme: Theme) -> None:

@@ -77,14 +77,15 @@ def write_evaluation(
     asked = [row for row in measured.rows if not row.images_of]
     calibration = _calibration(asked)
     write_rows(measured.rows, out / "cases.csv")
-    pictures = {}
-    for theme, colours in (("", figures.LIGHT), ("_dark", figures.DARK)):
-        figures.box_plots(asked, lines, out / f"dice{theme}.png", colours)
-        figures.reliability(asked, out / f"reliability{theme}.png", colours)
-    for name in ("dice", "dice_dark", "reliability", "reliability_dark"):
-        pictures[name] = _source((out / f"{name}.png").read_bytes())
-    for name in ("dice_dark", "reliability_dark"):
-        (out / f"{name}.png").unlink()
+    drawn = {
+        "dice": figures.box_plots(asked, lines, figures.LIGHT),
+        "reliability": figures.reliability(asked, figures.LIGHT),
+    }
+    for name, picture in drawn.items():
+        (out / f"{name}.png").write_bytes(picture)
+    # Those of the dark theme are of use in the page alone.
+    drawn["dice_dark"] = figures.box_plots(asked, lines, figures.DARK)
+    drawn["reliability_dark"] = figures.reliability(asked, figures.DARK)
     recorded = {**facts, "calibration_all": calibration, "words": list(words)}
     write_summary(lines, {**recorded, "comparison": comparison}, out)
     (out / "summary.md").write_text(_markdown(facts, calibration, lines, words), encoding="utf-8")
@@ -100,7 +101,7 @@ def write_evaluation(
         words=words,
         meteor_left_out=LEFT_OUT if any(line["METEOR"] is None for line in words) else None,
         comparison=comparison,
-        pictures=pictures,
+        pictures={name: _source(picture) for name, picture in drawn.items()},
         worst=_worst(measured.worst),
         truth_colour=figures.TRUTH_COLOUR,
         found_colour=figures.FOUND_COLOUR,

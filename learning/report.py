@@ -7,11 +7,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from inference.card import MeasuredScore, ModelCard, SpokenTask
-from inference.tasks import TaskKind
+from inference.card import MeasuredScore, ModelCard
 from learning.datasets import Split, group_count
 from learning.listing import Verdict
 from learning.recipe import Concept
+from learning.spoken_choice import name_of
 
 _HEAD = """\
 # {name} {version}
@@ -208,7 +208,7 @@ def _words(card: ModelCard, words: Sequence[Mapping[str, Any]]) -> str:
     """List every task in words, both ways."""
     if not words:
         return ""
-    spoken = {_name_of(item) for item in card.spoken}
+    spoken = {name_of(item) for item in card.spoken}
     text = _WORDS + f"| {' | '.join(_WORD_COLUMNS)} |\n{'|---' * len(_WORD_COLUMNS)}|\n"
     masks = []
     for line in words:
@@ -225,8 +225,3 @@ def _words(card: ModelCard, words: Sequence[Mapping[str, Any]]) -> str:
             + f" | {'yes' if own == (line['way'] == 'own words') else ''} |\n"
         )
     return text + f"\nMean Dice of the masks that reports speak of: {', '.join(masks)}.\n"
-
-
-def _name_of(item: SpokenTask) -> str:
-    names = {TaskKind.REGION_CLASSIFICATION: "region", TaskKind.DISEASE_RECOGNITION: "disease"}
-    return item.sort.value if item.sort is not None else names.get(item.kind, "report")

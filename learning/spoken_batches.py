@@ -18,7 +18,7 @@ from inference.tasks import TaskKind
 from inference.tiling import normalise
 from learning.batches import MIN_AREA, Batch, BatchMaker, Drawn
 from learning.datasets import Sample
-from learning.dialogues import Dialogue, Scene, Seen, distinct, draw_dialogue
+from learning.dialogues import Dialogue, Scene, Seen, centre_of, distinct, draw_dialogue
 from learning.recipe import Recipe
 
 _LENGTH = 288
@@ -161,8 +161,8 @@ class SpokenBatchMaker:
             modality=known.modality,
             lesion=known.category == "lesion",
             part=total / (rows.size * columns.size),
-            down=_centre(rows) if total else 0.0,
-            right=_centre(columns) if total else 0.0,
+            down=centre_of(rows) if total else 0.0,
+            right=centre_of(columns) if total else 0.0,
             column=place,
             values=frozenset(values),
         )
@@ -210,12 +210,6 @@ class SpokenBatchMaker:
             boxes[number] = [*edges, *wide]
         green = torch.tensor([0.0, 1.0, 0.0], device=pictures.device)[None, :, None, None]
         return torch.where(_outline(self._maker.put(boxes), side), green, pictures)
-
-
-def _centre(line: NDArray[np.float32]) -> float:
-    """Centre of gravity of a marginal, from its middle, in parts of its length."""
-    place = float((line * np.arange(line.size)).sum() / line.sum())
-    return (place - (line.size - 1) / 2) / line.size
 
 
 def _outline(boxes: Tensor, side: int) -> Tensor:

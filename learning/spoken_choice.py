@@ -22,6 +22,11 @@ _TOLERANCE: Final = 0.01
 """By which named regions may be worse where nothing is to be named."""
 
 
+def name_of(item: SpokenTask) -> str:
+    """Return the name that `learning.evaluate_speech` measured a task under."""
+    return next(name for name, task in _TASKS.items() if task == (item.kind, item.sort))
+
+
 def spoken_tasks(lines: Iterable[Mapping[str, Any]]) -> tuple[SpokenTask, ...]:
     """Choose what a model is let answer in its own words: what it says better than its masks do.
 
