@@ -122,7 +122,7 @@ def fill_instances(database: Database, jobs: int, instances: int) -> None:
         numbers=" UNION ALL ".join(f"SELECT {n} AS n" for n in range(instances)),
     )
     table = cast("Table", Instance.__table__)
-    with database.transaction() as connection:
+    with database.engine.begin() as connection:
         if database.is_sqlite:
             connection.exec_driver_sql("PRAGMA cache_size=-400000")
         indices = sorted(table.indexes, key=lambda one: str(one.name))
@@ -143,7 +143,7 @@ def fill(database: Database, jobs: int, instances: int) -> None:
     began = time.monotonic()
     for first in range(1, jobs + 1, AT_ONCE):
         count = min(AT_ONCE, jobs + 1 - first)
-        with database.transaction() as connection:
+        with database.engine.begin() as connection:
             if database.is_sqlite:
                 connection.exec_driver_sql("PRAGMA cache_size=-400000")
             for model, values in rows(first, count, jobs, instances, chance).items():
@@ -155,7 +155,7 @@ def fill(database: Database, jobs: int, instances: int) -> None:
     print(f"filled in {time.monotonic() - began:.0f} s", flush=True)
     if not database.is_sqlite:
         # As its autovacuum does after a while; nothing gathers statistics in a node's SQLite.
-        with database.transaction() as connection:
+        with database.engine.begin() as connection:
             connection.exec_driver_sql("ANALYZE")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +97,9 @@ class Database:
         ):
             yield session
 
-    @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """Give a connection for writing, without a session; commit or roll back as there."""
-        with self._outage.watched(), self.engine.begin() as connection:
-            yield connection
+    def watched(self) -> AbstractContextManager[None]:
+        """Have an outage told of that shows in a block which holds a connection of its own."""
+        return self._outage.watched()
 
     def upgrade(self, revision: str = "head") -> None:
         """Bring the schema to a revision, safely when several processes start at once."""

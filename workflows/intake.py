@@ -302,15 +302,16 @@ class Registrar:
         arrivals = [one.entry for one in entries if isinstance(one.entry, Arrival)]
         others = [one.entry for one in entries if not isinstance(one.entry, Arrival)]
         released: list[int] = []
-        connection = self._connection
-        if connection is None:
-            connection = self._connection = self._database.engine.connect()
-        with connection.begin():
-            register_arrivals(connection, arrivals)
-            if others:
-                # Its commit is only a flush: the transaction is the connection's.
-                with Session(bind=connection) as session, session.begin():
-                    released = self._record(session, others)
+        with self._database.watched():
+            connection = self._connection
+            if connection is None:
+                connection = self._connection = self._database.engine.connect()
+            with connection.begin():
+                register_arrivals(connection, arrivals)
+                if others:
+                    # Its commit is only a flush: the transaction is the connection's.
+                    with Session(bind=connection) as session, session.begin():
+                        released = self._record(session, others)
         return released
 
     def _disconnect(self) -> None:

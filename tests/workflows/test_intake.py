@@ -140,7 +140,9 @@ def test_a_second_try_of_a_conflict_is_still_a_conflict(
         ]
 
 
-def test_a_locked_database_becomes_an_error_in_time(sqlite_database: Database) -> None:
+def test_a_locked_database_becomes_an_error_in_time_and_two_lines(
+    sqlite_database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
     database = Database(sqlite_database.url, busy_seconds=0.05)
     registrar = Registrar(database, listener="test", deadline_seconds=1.0)
     registrar.start()
@@ -154,6 +156,9 @@ def test_a_locked_database_becomes_an_error_in_time(sqlite_database: Database) -
     registrar.stop()
     database.dispose()
     assert count(sqlite_database, Instance) == 1
+    told = [one.getMessage() for one in caplog.records if one.name == "db.outage"]
+    assert len(told) == 2
+    assert "does not answer" in told[0] and "answers again" in told[1]
 
 
 def test_it_waits_for_a_lock_that_goes(sqlite_database: Database) -> None:
