@@ -136,17 +136,65 @@ def _send_stream(
             while connection.recv(_PIECE):
                 connection.settimeout(_left(until))
             return
-        connection.settimeout(_left(until))
-        connection = wrapped = context.wrap_socket(connection, server_hostname=host)
-        wrapped.settimeout(_left(until))
-        wrapped.sendall(framed)
-        wrapped.settimeout(_left(until))
-        # A collector must answer "close notify" by the same (RFC 5425 section 4.4). Some only end
-        # the connection; if that was somebody in between, the digests show what is missing.
-        with suppress(ssl.SSLEOFError):
-            wrapped.unwrap()
+        _send_encrypted(framed, _Encrypted(connection, context, host, until))
     finally:
         connection.close()
+
+
+class _Encrypted:
+    """TLS over a connection, record by record.
+
+    `ssl.SSLSocket.unwrap` takes an alert that ends a connection for an orderly end, and under
+    TLS 1.3 a collector refuses our certificate by such an alert, after our side of the handshake.
+    Only who sends its "close notify" apart from reading what the other says can tell them apart.
+    """
+
+    def __init__(
+        self, connection: socket.socket, context: ssl.SSLContext, host: str, until: float
+    ) -> None:
+        self._connection = connection
+        self._until = until
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+
+    def flush(self) -> None:
+        """Send what is written."""
+        self._connection.settimeout(_left(self._until))
+        self._connection.sendall(self._outgoing.read())
+
+    def receive(self) -> None:
+        """Wait for more from the other side."""
+        self._connection.settimeout(_left(self._until))
+        if octets := self._connection.recv(_PIECE):
+            self._incoming.write(octets)
+        else:
+            self._incoming.write_eof()
+
+
+def _send_encrypted(octets: bytes, way: _Encrypted) -> None:
+    while True:
+        try:
+            way.tls.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            way.flush()
+            way.receive()
+    way.flush()
+    with suppress(ssl.SSLWantReadError):  # what came with the handshake may be a refusal
+        way.tls.read(_PIECE)
+    way.tls.write(octets)
+    with suppress(ssl.SSLWantReadError):  # nothing is read here: this only says "close notify"
+        way.tls.unwrap()
+    way.flush()
+    # A collector must answer by the same (RFC 5425 section 4.4). Some only end the connection; if
+    # that was somebody in between, the digests show what is missing.
+    with suppress(ssl.SSLEOFError, ssl.SSLZeroReturnError):
+        while True:
+            try:
+                if not way.tls.read(_PIECE):
+                    return
+            except ssl.SSLWantReadError:
+                way.receive()
 
 
 def _send_datagrams(messages: Sequence[bytes], host: str, port: int, until: float) -> None:
