@@ -17,7 +17,11 @@ from inference.segmenting import Segmenter
 from inference.series import Series
 from inference.speaking import speak
 from inference.tasks import QUESTION_TASKS, Task, TaskKind
-from inference.volumes import assemble
+from inference.volumes import Assembled, assemble
+
+Key = tuple[int | None, str, bool]
+"""What was looked for where: the frame of a region (``None``: all frames), the target's name, and
+whether the probability of each pixel is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,12 @@ class Plan:
     targets: tuple[CardTarget, ...]
     question: ClosedQuestion | None = None
     spoken: SpokenTask | None = None
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """What has to be found for it, one for each target."""
+        frame = None if self.task.region is None else self.task.region.frame
+        return tuple((frame, target.name, self.task.probabilities) for target in self.targets)
 
 
 def plan(task: Task, card: ModelCard, series: Series) -> Plan:
@@ -85,9 +95,18 @@ def plan(task: Task, card: ModelCard, series: Series) -> Plan:
 
 
 def answer(
-    planned: Plan, checkpoint: Checkpoint, segmenter: Segmenter, series: Series
+    planned: Plan,
+    checkpoint: Checkpoint,
+    segmenter: Segmenter,
+    series: Series,
+    known: dict[Key, Assembled],
 ) -> Generator[float, None, list[Finding]]:
     """Answer a planned task.
+
+    Parameters
+    ----------
+    known
+        What earlier tasks found in this series: it is not looked for again. Filled further.
 
     Yields
     ------
@@ -102,23 +121,20 @@ def answer(
         if named is None:
             return said
     seen = series.only(task.region.frame) if task.region is not None else series
-    answered: list[Answered] = []
-    if planned.targets:
-        slices = yield from segmenter.segment(seen, planned.targets)
-        answered = [
-            Answered(
+    looked_for = list(zip(planned.keys, planned.targets, strict=True))
+    unknown = {key: target for key, target in looked_for if key not in known}
+    if unknown:
+        slices = yield from segmenter.segment(seen, tuple(unknown.values()))
+        for (key, target), one in zip(unknown.items(), slices, strict=True):
+            known[key] = assemble(
+                one,
                 target,
-                assemble(
-                    one,
-                    target,
-                    kind=seen.kind,
-                    grid=seen.grid,
-                    spacing=seen.spacing,
-                    probabilities=task.probabilities,
-                ),
+                kind=seen.kind,
+                grid=seen.grid,
+                spacing=seen.spacing,
+                probabilities=task.probabilities,
             )
-            for target, one in zip(planned.targets, slices, strict=True)
-        ]
+    answered = [Answered(target, known[key]) for key, target in looked_for]
     if planned.question is not None:
         return composing.closed_answer(planned.question, answered, series, task.kind)
     if task.region is not None:

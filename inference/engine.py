@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from inference.answering import answer, plan
+from inference.answering import Key, answer, plan
 from inference.card import ModelCard
 from inference.checkpoints import Checkpoint, load_checkpoint
 from inference.errors import (
@@ -24,6 +24,7 @@ from inference.findings import Finding, Interpretation
 from inference.segmenting import Segmenter
 from inference.series import Kind, Series, Spacing, View, check_geometry, check_images
 from inference.tasks import Task
+from inference.volumes import Assembled
 
 SHIPPED = Path(__file__).parent / "weights" / "nano"
 """The checkpoint that comes with the project."""
@@ -240,9 +241,10 @@ class Engine:
             raise FinalInferenceError("nothing was asked for")
         planned = [plan(task, self.card, series) for task in tasks]
         findings: list[Finding] = []
+        known: dict[Key, Assembled] = {}
         try:
             for number, one in enumerate(planned):
-                steps = answer(one, self._checkpoint, self._segmenter, series)
+                steps = answer(one, self._checkpoint, self._segmenter, series, known)
                 while True:
                     try:
                         fraction = next(steps)
@@ -250,6 +252,9 @@ class Engine:
                         findings.extend(finished.value)
                         break
                     yield (number + fraction) / len(planned)
+                # Masks of large series take memory: only what is asked again is kept.
+                again = {key for later in planned[number + 1 :] for key in later.keys}
+                known = {key: found for key, found in known.items() if key in again}
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise RetriableInferenceError(
                 f"memory ran out on {self._device} with {images.shape[0]} frames of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.card import SpokenTask, write_card
+from inference.card import CardTarget, SpokenTask, write_card
 from inference.engine import Engine
 from inference.errors import FinalInferenceError, NotCoveredError
 from inference.findings import Finding, Presence
 from inference.location import parts
 from inference.regions import Region
+from inference.segmenting import Segmenter, Steps
+from inference.series import Series
 from inference.tasks import QUESTION_TASKS, REGION_TASKS, Sort, Task, TaskKind
 from learning.metrics import dice
 from learning.phantom import Phantom, generate_phantom
@@ -89,6 +92,38 @@ def test_a_box_around_an_insert_is_named(nano: Engine, phantom: Phantom) -> None
     assert "fills" in one.text
     assert "In the region: mean value" in one.text
     assert "HU" in one.text
+
+
+def test_what_several_tasks_ask_about_is_looked_for_once(
+    nano: Engine, phantom: Phantom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_for: list[tuple[str, ...]] = []
+    segment = Segmenter.segment
+
+    def counted(self: Segmenter, series: Series, targets: Sequence[CardTarget]) -> Steps:
+        looked_for.append(tuple(target.name for target in targets))
+        return (yield from segment(self, series, targets))
+
+    monkeypatch.setattr(Segmenter, "segment", counted)
+    listed = tuple(target.name for target in nano.card.targets if target.modality == "CT")
+    box = Region.of_box(100, 100, 160, 160, frame=5)
+    tasks = (
+        Task.segment("phantom insert"),
+        Task(TaskKind.GROUNDED_REPORT),
+        question("Is there a soft-tissue sarcoma?"),
+        question("How large is the phantom insert?", grounded=False),
+        Task(TaskKind.REGION_CLASSIFICATION, region=box),
+    )
+    together = ask(nano, phantom, *tasks)
+    # A report needs the rest of the card; a region its frame as an image of its own.
+    assert looked_for == [listed[-1:], listed[:-1], listed]
+    alone = [one for task in tasks for one in ask(nano, phantom, task)]
+    for one, other in zip(together, alone, strict=True):
+        assert (one.target, one.presence, one.task) == (other.target, other.presence, other.task)
+        assert one.confidence == pytest.approx(other.confidence, abs=1e-3)
+        assert (one.mask is None) == (other.mask is None)
+        if one.mask is not None and other.mask is not None:
+            assert dice(one.mask, other.mask) > 0.99
 
 
 def test_an_empty_corner_shows_nothing_and_gets_no_mask(nano: Engine, phantom: Phantom) -> None:
