@@ -17,6 +17,7 @@ from inference.card import ModelCard
 from inference.engine import Engine
 from inference.errors import InferenceError
 from learning.cases import Case, DataError, published_cases, recipe_cases
+from learning.datasets import Side
 from learning.evaluate import Row, measure, read_rows
 from learning.evaluate_words import measure_words
 from learning.evaluation_page import write_evaluation
@@ -123,7 +124,8 @@ def _cases(request: Request, card: ModelCard) -> tuple[Callable[[], Iterator[Cas
             )
         recipe = load_recipe(request.config)
         groups = "all groups" if request.all_groups else "the held-out groups"
-        reader = some(lambda: recipe_cases(recipe, data, all_groups=request.all_groups))
+        sides = tuple(Side) if request.all_groups else (Side.TEST,)
+        reader = some(lambda: recipe_cases(recipe, data, sides=sides))
         return reader, f"{groups} of {request.config.name}{part}"
     named = _names(request.names)
     return some(lambda: dicom_cases(data, card, named)), f"DICOM series of {data.name}{part}"

@@ -1,28 +1,17 @@
-"""From measurements to a model card: thresholds, calibration, and what may be listed at all."""
+"""From measurements to probabilities: calibration of presence, and its thresholds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from inference.card import (
-    CardModality,
-    CardTarget,
-    Interval,
-    MeasuredScore,
-    ModelCard,
-    NotListed,
-    PresenceCalibration,
-    VolumeRules,
-)
-from learning import metrics
+from inference.card import PresenceCalibration
 from learning.evidence import NAMES, Collected, Weights, weigh
-from learning.listing import judge
-from learning.recipe import Concept, Recipe
+from learning.recipe import Concept
 
 _KEPT_POSITIVES = 0.97
 """Share of positives that should not be called absent."""
@@ -189,7 +178,7 @@ def calibrate(measured: ConceptMeasurement, prior: Curve) -> PresenceCalibration
     weights = Weights(round(curve.slope, 5), round(curve.offset, 5), {})
     if measured.further is not None:
         weights = weigh(_collected(measured, measured.further)) or weights
-    odds = _odds(measured, weights)
+    odds = odds_of(measured, weights)
     lost = float(np.quantile(odds.positive, 1.0 - _KEPT_POSITIVES)) if odds.positive.size else 0.0
     return PresenceCalibration(
         slope=weights.slope,
@@ -222,7 +211,7 @@ def _collected(measured: ConceptMeasurement, further: Further) -> Collected:
 
 
 @dataclass(frozen=True, slots=True)
-class _Odds:
+class Odds:
     """Calibrated log odds of a measurement's images."""
 
     positive: Scores
@@ -235,7 +224,8 @@ class _Odds:
         return np.concatenate([self.negative_own, self.negative_other])
 
 
-def _odds(measured: ConceptMeasurement, weights: Weights | PresenceCalibration) -> _Odds:
+def odds_of(measured: ConceptMeasurement, weights: Weights | PresenceCalibration) -> Odds:
+    """Bring a measurement's evidence to log odds."""
     coefficients = np.array([weights.coefficients.get(name, 0.0) for name in NAMES])
 
     def of(score: Scores, further: Scores | None) -> Scores:
@@ -243,134 +233,8 @@ def _odds(measured: ConceptMeasurement, weights: Weights | PresenceCalibration) 
         return total if further is None or not score.size else total + further @ coefficients
 
     more = measured.further
-    return _Odds(
+    return Odds(
         of(measured.positive, None if more is None else more.positive),
         of(measured.negative_own, None if more is None else more.negative_own),
         of(measured.negative_other, None if more is None else more.negative_other),
-    )
-
-
-def measured_score(
-    measured: ConceptMeasurement,
-    calibration: PresenceCalibration,
-    seed: int,
-    volumes: tuple[float, ...] = (),
-    baseline: float | None = None,
-) -> MeasuredScore:
-    """Sum up one concept for the card.
-
-    Parameters
-    ----------
-    volumes
-        Dice of whole volumes, where they were measured.
-    baseline
-        Dice of the U-Net beside it, where one was trained.
-    """
-    p = calibration.present_from
-    threshold = np.log(p / (1.0 - p)) if 0 < p < 1 else np.inf
-    odds = _odds(measured, calibration)
-    own = odds.negative_own
-    return MeasuredScore(
-        dice=round(float(measured.dice.mean()), 4),
-        dice_interval=_interval(measured.dice, measured.groups, seed),
-        images=measured.dice.size,
-        groups=len(set(measured.groups)),
-        floor=round(float(measured.floor.mean()), 4),
-        dice_shifted=round(float(measured.dice_shifted.mean()), 4),
-        floor_shifted=round(float(measured.floor_shifted.mean()), 4),
-        over_floor=_interval(measured.dice - measured.floor, measured.groups, seed),
-        over_floor_shifted=_interval(
-            measured.dice_shifted - measured.floor_shifted, measured.groups_shifted, seed
-        ),
-        baseline=None if baseline is None else round(baseline, 4),
-        presence_auc=round(metrics.roc_auc(odds.positive, odds.negative), 4),
-        presence_auc_own=round(metrics.roc_auc(odds.positive, own), 4) if own.size else None,
-        negatives=odds.negative.size,
-        negatives_own=own.size,
-        sensitivity=round(metrics.sensitivity(odds.positive, threshold), 4),
-        specificity=round(metrics.specificity(odds.negative, threshold), 4),
-        volume_dice=round(float(np.mean(volumes)), 4) if volumes else None,
-        volumes=len(volumes),
-    )
-
-
-def _interval(values: Scores, groups: Sequence[str], seed: int) -> Interval:
-    low, high = metrics.bootstrap_mean(values.tolist(), groups, seed)
-    return Interval(low=round(low, 4), high=round(high, 4))
-
-
-def build_card(
-    recipe: Recipe,
-    measured: Sequence[ConceptMeasurement],
-    calibrations: Mapping[str, PresenceCalibration],
-    volumes: Mapping[str, tuple[float, ...]],
-    baselines: Mapping[str, float],
-) -> ModelCard:
-    """Write down what was measured; what does not hold is named as not listed.
-
-    Parameters
-    ----------
-    measured
-        On the test images.
-    calibrations
-        Concept key to what was fitted on the calibration images.
-    volumes
-        Concept key to the Dice of whole volumes, where they were measured.
-    baselines
-        Concept key to the Dice of the U-Net, where one was trained.
-    """
-    targets: list[CardTarget] = []
-    refused: list[NotListed] = []
-    for item in measured:
-        concept = item.concept
-        calibration = calibrations[concept.key]
-        score = measured_score(
-            item,
-            calibration,
-            recipe.seed,
-            volumes.get(concept.key, ()),
-            baselines.get(concept.key),
-        )
-        verdict = judge(score, least_dice=concept.least_dice, centred=recipe.centred(concept.key))
-        if not verdict.listed:
-            refused.append(
-                NotListed(name=concept.target, modality=concept.modality, reason=verdict.reason)
-            )
-            continue
-        targets.append(
-            CardTarget(
-                name=concept.target,
-                modality=concept.modality,
-                body_parts=concept.body_parts,
-                category=concept.category,
-                score=score,
-                presence=calibration,
-                rules=VolumeRules(
-                    single_component=concept.single_component,
-                    min_mm3=concept.min_mm3,
-                    min_pixels=concept.min_pixels,
-                    smoothing_mm=concept.smoothing_mm,
-                    solid=concept.solid,
-                    mask_threshold=item.mask_threshold,
-                ),
-            )
-        )
-    used = {target.modality for target in targets}
-    text = recipe.card
-    return ModelCard(
-        name=text.name,
-        version=text.version,
-        licence=text.licence,
-        intended_use=text.intended_use,
-        limitations=text.limitations,
-        training_data=tuple(source.folder for source in recipe.sources),
-        modalities=tuple(
-            CardModality(
-                name=name, dicom=item.dicom, kind=item.kind, intensity=recipe.intensity[name]
-            )
-            for name, item in recipe.modalities.items()
-            if name in used
-        ),
-        targets=tuple(targets),
-        not_listed=tuple(refused),
     )

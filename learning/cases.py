@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,11 @@ from learning.phantom import generate_phantom
 from learning.recipe import Recipe, Source
 
 Kind = Literal["volume", "images"]
-_PHANTOM_SEEDS = range(90_000, 90_006)
+_PHANTOM_SEEDS = {
+    Side.TRAIN: range(0),
+    Side.CALIBRATION: range(91_000, 91_006),
+    Side.TEST: range(90_000, 90_006),
+}
 """Never trained on: recipes draw from their own first seed on."""
 
 EIGHT_BIT = (0.0, 255.0)
@@ -66,10 +70,17 @@ class Case:
     rendered: tuple[float, float] | None = None
 
 
-def recipe_cases(recipe: Recipe, data: Path, *, all_groups: bool = False) -> Iterator[Case]:
-    """Read the sets that a training recipe names; by default only groups that it held out.
+def recipe_cases(
+    recipe: Recipe, data: Path, *, sides: Collection[Side] = (Side.TEST,)
+) -> Iterator[Case]:
+    """Read the sets that a training recipe names; by default only groups to measure on.
 
     Phantoms are drawn anew, from seeds that no recipe trains on.
+
+    Parameters
+    ----------
+    sides
+        Of the split, whose groups are read.
 
     Raises
     ------
@@ -78,12 +89,12 @@ def recipe_cases(recipe: Recipe, data: Path, *, all_groups: bool = False) -> Ite
     """
     for source in recipe.sources:
         if source.folder == "phantom":
-            yield from _phantoms(source)
+            yield from _phantoms(source, sides)
             continue
         stream = (
             sample
             for sample, side in read_source(source, recipe, data / source.folder)
-            if side is Side.TEST or all_groups
+            if side in sides
         )
         for number, (series, samples) in enumerate(_grouped(stream)):
             yield _of_samples(recipe, source, series, samples, data, number)
@@ -127,9 +138,9 @@ def _nifti_spacing(path: Path) -> tuple[float, float, float]:
     return float(z), float(y), float(x)
 
 
-def _phantoms(source: Source) -> Iterator[Case]:
+def _phantoms(source: Source, sides: Collection[Side]) -> Iterator[Case]:
     target = next(iter(source.targets)).rsplit(", ", 1)[0]
-    for seed in _PHANTOM_SEEDS:
+    for seed in (seed for side in sides for seed in _PHANTOM_SEEDS[side]):
         phantom = generate_phantom(seed, inserts=2)
         yield Case(
             name=f"phantom/{seed}",

@@ -36,9 +36,9 @@ from learning.dialogues import (
     presence_answer,
     report_answer,
 )
-from learning.metrics import dice
+from learning.metrics import bootstrap_mean, dice
 from learning.recipe import Recipe
-from learning.wording import text_scores
+from learning.wording import beside_majority, exact
 
 Way = Literal["own words", "composed"]
 WAYS: Final[tuple[Way, Way]] = ("own words", "composed")
@@ -67,13 +67,21 @@ class Answered:
         yes and no, which name the target that is asked for; otherwise the expected answer itself.
     classes
         The class of each expected answer.
+    groups
+        Patient or cluster of each item.
     """
 
     expected: list[str] = field(default_factory=list)
     choices: list[Mapping[str, str]] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
     said: dict[Way, list[str]] = field(default_factory=lambda: defaultdict(list))
-    groups: set[str] = field(default_factory=set)
+    groups: list[str] = field(default_factory=list)
+
+    @property
+    def majority(self) -> list[str]:
+        """The answer that is right most often, for each item."""
+        most, _ = Counter(self.classes).most_common(1)[0]
+        return [choices.get(most, most) for choices in self.choices]
 
 
 @dataclass
@@ -126,9 +134,9 @@ def summarise_speech(heard: Heard) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``task``, ``way``, ``items``, ``groups``, ``accuracy`` (the whole answer is right),
-        ``accuracy_of_majority``, BLEU-1 to BLEU-4, ``ROUGE-L``, and the last two of the majority
-        answer. The last lines have the mean Dice of the masks that reports speak of.
+        ``task``, ``way``, ``items``, ``groups``, what `learning.wording.beside_majority` gives,
+        and ``low`` and ``high``: 95 % interval of the accuracy, drawn by group. The last lines have
+        the mean Dice of the masks that reports speak of.
     """
     lines = [_line(name, way, answered) for name, answered in heard.tasks.items() for way in WAYS]
     return lines + [
@@ -208,8 +216,8 @@ def _ask(
         answered.classes.append(
             next(name for name, text in answered.choices[-1].items() if text == question.expected)
         )
-        answered.groups.add(case.group)
-    spoken = _answers(engines["own words"], case, [question.task for question in questions])
+        answered.groups.append(case.group)
+    spoken = [_answer(engines["own words"], case, [question.task]) for question in questions]
     for question, findings in zip(questions, spoken, strict=True):
         words = " ".join(_own_words(question, one) for one in findings)
         heard.tasks[question.name].said["own words"].append(words)
@@ -220,7 +228,9 @@ def _ask(
         if question.task.kind is TaskKind.REGION_CLASSIFICATION
     ]
     names = Task(TaskKind.SEGMENTATION, tuple(truths))
-    found, *marked = _answers(engines["composed"], case, [names, *regions])
+    # Asked together, regions share what is found in the picture; each has one finding.
+    found = _answer(engines["composed"], case, [names, *regions])
+    found, marked = found[: len(truths)], found[len(truths) :]
     for question, words in zip(
         questions, _composed(questions, case, found, marked, engines["composed"].card, values),
         strict=True,
@@ -268,19 +278,12 @@ def _closed(
             yield _Question(sort.value, asked(sort, one.name), closed_answer(sort, one))
 
 
-def _answers(engine: Engine, case: Case, tasks: Sequence[Task]) -> list[list[Finding]]:
-    return [
-        list(
-            engine.answer(
-                case.images,
-                modality=case.modality,
-                kind="images",
-                tasks=[task],
-                rendered=case.rendered,
-            ).findings
-        )
-        for task in tasks
-    ]
+def _answer(engine: Engine, case: Case, tasks: Sequence[Task]) -> list[Finding]:
+    return list(
+        engine.answer(
+            case.images, modality=case.modality, kind="images", tasks=tasks, rendered=case.rendered
+        ).findings
+    )
 
 
 def _own_words(question: _Question, finding: Finding) -> str:
@@ -293,7 +296,7 @@ def _composed(
     questions: Sequence[_Question],
     case: Case,
     found: Sequence[Finding],
-    marked: Sequence[Sequence[Finding]],
+    marked: Sequence[Finding],
     card: ModelCard,
     values: Mapping[str, frozenset[int]],
 ) -> list[str]:
@@ -319,7 +322,7 @@ def _composed(
             one = next(asked)
             result.append(presence_answer(one.name, there=one.name in present))
         elif question.task.kind is TaskKind.REGION_CLASSIFICATION:
-            target = next(regions)[0].target
+            target = next(regions).target
             result.append(target if target != "region" else NONE_LISTED)
         elif question.name == "disease":
             result.append(_plain(disease_answer(shown)))
@@ -358,18 +361,14 @@ def _plain(answer: str) -> str:
 
 
 def _line(name: str, way: Way, answered: Answered) -> dict[str, Any]:
-    majority, _ = Counter(answered.classes).most_common(1)[0]
-    scores = text_scores(answered.said[way], answered.expected)
-    floor = text_scores(
-        [choices.get(majority, majority) for choices in answered.choices], answered.expected
-    )
+    said, expected = answered.said[way], answered.expected
+    low, high = bootstrap_mean(exact(said, expected), answered.groups, seed=0)
     return {
         "task": name,
         "way": way,
-        "items": len(answered.expected),
-        "groups": len(answered.groups),
-        "accuracy": scores["exact"],
-        "accuracy_of_majority": floor["exact"],
-        **{key: value for key, value in scores.items() if key.startswith(("BLEU", "ROUGE"))},
-        **{f"{key}_of_majority": floor[key] for key in ("BLEU-4", "ROUGE-L")},
+        "items": len(expected),
+        "groups": len(set(answered.groups)),
+        **beside_majority(said, expected, answered.majority),
+        "low": low,
+        "high": high,
     }

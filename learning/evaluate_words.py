@@ -1,7 +1,9 @@
 """Measure the tasks that end in words: what a region shows, closed questions, reports.
 
-The truth of each is composed from the true masks, by the same rules as the answers; beside each
-figure stands what the most frequent answer would have scored.
+Through the engine, of whole series, as a user gets them. The truth of each is composed from the
+true masks, by the same rules as the answers; beside each figure stands what the most frequent
+answer would have scored. Which way of answering is better is measured elsewhere, on single pictures
+of a recipe's sets (`learning.evaluate_speech`): any data can be evaluated here.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from inference.series import Series
 from inference.tasks import Task, TaskKind
 from inference.volumes import Assembled
 from learning.cases import Case
-from learning.wording import text_scores
+from learning.wording import beside_majority
 
 _MODALITY_QUESTION: Final = "Which modality is this?"
 
@@ -49,9 +51,7 @@ def measure_words(engine: Engine, cases: Iterable[Case]) -> list[dict[str, Any]]
     Returns
     -------
     list of dict
-        ``task``, ``items``, ``groups``, ``accuracy``, ``accuracy_of_majority``, ``ROUGE-L``,
-        ``ROUGE-L_of_majority``, ``METEOR`` and ``METEOR_of_majority`` (``None`` without WordNet),
-        BLEU-1 to BLEU-4, ``contains`` (the reference's rule).
+        ``task``, ``items``, ``groups``, and what `learning.wording.beside_majority` gives.
     """
     said = {name: Said() for name in ("region", "present or not", "modality", "size", "report")}
     for case in cases:
@@ -149,18 +149,9 @@ def _is_number(word: str) -> bool:
 
 def _line(name: str, said: Said) -> dict[str, Any]:
     majority, _ = Counter(said.expected).most_common(1)[0]
-    scores = text_scores(said.found, said.expected)
-    floor = text_scores([majority] * len(said.expected), said.expected)
     return {
         "task": name,
         "items": len(said.found),
         "groups": len(said.groups),
-        "accuracy": scores["exact"],
-        "accuracy_of_majority": floor["exact"],
-        "ROUGE-L": scores["ROUGE-L"],
-        "ROUGE-L_of_majority": floor["ROUGE-L"],
-        "METEOR": scores.get("METEOR"),
-        "METEOR_of_majority": floor.get("METEOR"),
-        **{name: value for name, value in scores.items() if name.startswith("BLEU")},
-        "contains": scores["contains"],
+        **beside_majority(said.found, said.expected, [majority] * len(said.expected)),
     }

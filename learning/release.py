@@ -19,22 +19,22 @@ from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer
 
-from inference.card import ModelCard, PresenceCalibration, PromptSettings, write_card
+from inference.card import ModelCard, PromptSettings, write_card
 from inference.checkpoints import TOKENIZER_FILE, load_checkpoint, save_weights
 from inference.engine import Engine
 from learning import metrics
 from learning.baseline import FIGURES
-from learning.calibrate import ConceptMeasurement, Further, build_card, calibrations, measured_score
+from learning.calibrate import ConceptMeasurement, Further, calibrations
 from learning.cases import recipe_cases
-from learning.datasets import Sample, Split, load_split, thinned, with_concept
+from learning.datasets import Sample, Side, Split, load_split, thinned, with_concept
 from learning.evaluate_speech import hear, summarise_speech
 from learning.evidence import NAMES
-from learning.listing import judge
 from learning.phantom import generate_phantom
 from learning.predict import THRESHOLDS, Prediction, asker, predict, truth_of
 from learning.recipe import Recipe, load_recipe
-from learning.report import Scores, write_report
-from learning.spoken_choice import spoken_tasks
+from learning.report import write_report
+from learning.scoring import build_card, judged
+from learning.spoken_choice import choices, spoken_tasks
 from learning.train import TrainingModel, model_config
 
 _LOG = logging.getLogger(__name__)
@@ -300,7 +300,7 @@ def release(
     export(run, recipe, out)
     split = load_split(recipe, data)
     # A first card, of nothing, because the engine refuses to work without one.
-    write_card(build_card(recipe, [], {}, {}, {}), out)
+    write_card(build_card(recipe, []), out)
     # The stored weights are rounded: what is measured is what is shipped.
     checkpoint = load_checkpoint(out)
     samples = thinned(split.test)
@@ -312,26 +312,27 @@ def release(
     constant = constant_masks(split.train, recipe)
     cuts = cuts_of(aside, recipe)
     measured = measure(predictions, moved, cuts, constant, recipe)
-    measured = [item for item in measured if item.dice.size]
     fitted = calibrations(measure(aside, [], cuts, constant, recipe))
-    baselines = baselines_of(run)
-    write_card(build_card(recipe, measured, fitted, {}, baselines), out)
+    scores = judged(measured, fitted, recipe, baselines_of(run))
+    write_card(build_card(recipe, scores), out)
     engine = Engine.load(out)
     volumes = measure_volumes(engine, split, recipe)
     phantoms = measure_phantoms(engine)
     if phantoms:
         volumes["phantom insert, CT"] = tuple(dice for _, dice, _ in phantoms)
-    card = build_card(recipe, measured, fitted, volumes, baselines)
-    spoken_of = itertools.islice(recipe_cases(recipe, data), 0, None, _WORDS_EVERY)
-    words = summarise_speech(hear(engine.with_card(card), spoken_of, recipe))
+    scores = [item.with_volumes(volumes.get(item.concept.key, ())) for item in scores]
     # Words are taught with one picture each (`learning.spoken_batches`).
-    card = card.model_copy(
-        update={"spoken": spoken_tasks(words), "prompts": PromptSettings(spoken_slices=1)}
+    card = build_card(recipe, scores).model_copy(
+        update={"prompts": PromptSettings(spoken_slices=1)}
     )
+    engine = engine.with_card(card)
+    chosen = choices(hear(engine, recipe_cases(recipe, data, sides=(Side.CALIBRATION,)), recipe))
+    tested = itertools.islice(recipe_cases(recipe, data), 0, None, _WORDS_EVERY)
+    words = summarise_speech(hear(engine, tested, recipe))
+    card = card.model_copy(update={"spoken": spoken_tasks(chosen, words)})
     write_card(card, out)
     if report is not None:
-        scores = judged(measured, fitted, recipe, baselines)
-        write_report(report, card, engine.digest, split, phantoms, scores, words)
+        write_report(report, card, engine.digest, split, phantoms, scores, chosen, words)
     return card
 
 
@@ -342,22 +343,6 @@ def baselines_of(run: Path) -> dict[str, float]:
         return {}
     measured: dict[str, dict[str, float]] = json.loads(figures.read_text(encoding="utf-8"))
     return {key: one["dice"] for key, one in measured.items()}
-
-
-def judged(
-    measured: Sequence[ConceptMeasurement],
-    fitted: Mapping[str, PresenceCalibration],
-    recipe: Recipe,
-    baselines: Mapping[str, float],
-) -> Scores:
-    """Sum up every measured target, with the verdict of the rule, for the report."""
-    result = {}
-    for item in measured:
-        key = item.concept.key
-        score = measured_score(item, fitted[key], recipe.seed, baseline=baselines.get(key))
-        verdict = judge(score, least_dice=item.concept.least_dice, centred=recipe.centred(key))
-        result[key] = (item.concept, score, verdict)
-    return result
 
 
 def main(checkpoint: Path | None = None, data: Path | None = None, out: Path | None = None) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from inference.card import MeasuredScore, ModelCard
+from inference.card import ModelCard
 from learning.datasets import Split, group_count
-from learning.listing import Verdict
-from learning.recipe import Concept
-from learning.spoken_choice import name_of
+from learning.meteor import LEFT_OUT
+from learning.scoring import Judged
+from learning.spoken_choice import Choice
 
 _HEAD = """\
 # {name} {version}
@@ -59,9 +59,6 @@ _COLUMNS = (
     "AUC, all (n)", "AUC, own (n)", "sens, spec", "listed",
 )  # fmt: skip
 
-Scores = Mapping[str, tuple[Concept, MeasuredScore, Verdict]]
-"""Concept key to what was measured of it, and whether it is listed."""
-
 
 def write_report(
     path: Path,
@@ -69,7 +66,8 @@ def write_report(
     digest: str,
     split: Split,
     phantoms: list[tuple[int, float, float]],
-    scores: Scores,
+    scores: Sequence[Judged],
+    chosen: Sequence[Choice],
     words: Sequence[Mapping[str, Any]],
 ) -> None:
     """Write the report of a model.
@@ -80,8 +78,10 @@ def write_report(
         Seed, Dice and relative volume error of each phantom.
     scores
         Of all measured targets, listed or not.
+    chosen
+        Which way each task in words is answered.
     words
-        From `learning.evaluate_speech.summarise_speech`.
+        From `learning.evaluate_speech.summarise_speech`, on test groups.
     """
     text = _HEAD.format(
         name=card.name,
@@ -97,37 +97,36 @@ def write_report(
         test=len(split.test),
         test_groups=group_count(split.test),
     )
-    text += f"| {' | '.join(_COLUMNS)} |\n{'|---' * len(_COLUMNS)}|\n"
-    text += "".join(
-        _row(key, concept, score, verdict) for key, (concept, score, verdict) in scores.items()
-    )
+    text += _head(_COLUMNS)
+    text += "".join(_row(item) for item in scores)
     text += _means(scores) + _verdicts(scores)
-    text += _volumes(card) + _phantoms(phantoms) + _words(card, words)
+    text += _volumes(card) + _phantoms(phantoms) + _choices(chosen) + _words(chosen, words)
     text += "\n## Limits\n\n" + "".join(f"- {line}\n" for line in card.limitations)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
 
 
-def _row(key: str, concept: Concept, score: MeasuredScore, verdict: Verdict) -> str:
+def _row(item: Judged) -> str:
+    score = item.score
     own = "none"
     if score.presence_auc_own is not None:
         own = f"{score.presence_auc_own:.3f} ({score.negatives_own})"
     return (
-        f"| {key} | {score.dice:.3f} "
+        f"| {item.concept.key} | {score.dice:.3f} "
         f"| {score.dice_interval.low:.2f} to {score.dice_interval.high:.2f} "
-        f"| {concept.least_dice:.2f} | {score.floor:.2f} | {_figure(score.baseline)} "
+        f"| {item.concept.least_dice:.2f} | {score.floor:.2f} | {_figure(score.baseline)} "
         f"| {score.dice_shifted:.3f} ({score.floor_shifted:.2f}) "
         f"| {score.images} / {score.groups} | {score.presence_auc:.3f} ({score.negatives}) | {own} "
         f"| {score.sensitivity:.2f} / {score.specificity:.2f} "
-        f"| {'yes' if verdict.listed else 'no'} |\n"
+        f"| {'yes' if item.verdict.listed else 'no'} |\n"
     )
 
 
-def _means(scores: Scores) -> str:
+def _means(scores: Sequence[Judged]) -> str:
     """Means over targets, whatever their numbers of images."""
     rows = ""
-    listed = [score for _, score, verdict in scores.values() if verdict.listed]
-    for name, chosen in (("", [score for _, score, _ in scores.values()]), ("listed ", listed)):
+    listed = [item.score for item in scores if item.verdict.listed]
+    for name, chosen in (("", [item.score for item in scores]), ("listed ", listed)):
         if not chosen:
             continue
         own = [s.presence_auc_own for s in chosen if s.presence_auc_own is not None]
@@ -148,11 +147,12 @@ def _means(scores: Scores) -> str:
     return rows
 
 
-def _verdicts(scores: Scores) -> str:
+def _verdicts(scores: Sequence[Judged]) -> str:
     """Say of each target what the rule finds, with the intervals that it looks at."""
     rows = "".join(
-        f"| {key} | {'listed' if verdict.listed else 'not listed'} | {verdict.reason} |\n"
-        for key, (_, _, verdict) in scores.items()
+        f"| {item.concept.key} | {'listed' if item.verdict.listed else 'not listed'} "
+        f"| {item.verdict.reason} |\n"
+        for item in scores
     )
     return _VERDICTS + rows
 
@@ -188,40 +188,78 @@ def _phantoms(phantoms: list[tuple[int, float, float]]) -> str:
     )
 
 
-_WORDS = """
-## Answers in words
+_CHOICES = """
+## Own words, or composed from masks
 
-The same questions about the same pictures (every second of the test images, and of volumes the
-middle slice), answered in the model's own words and composed from its masks, in the same wording.
-Accuracy: the whole answer is right, and how often the most frequent answer would be. BLEU and
-ROUGE-L: against the answer that the true masks give. A region's own name counts once the mask of
-that name reaches the region. Users get the better of the two, which the last column names.
+The same questions about the same pictures of the calibration groups (all images, and of volumes
+the middle slice), answered in the model's own words and composed from its masks, in the same
+wording. Users get own words where these were right more often than the composed answer and than
+the most frequent one (reports: the higher ROUGE-L); regions only if empty ones are not named more
+often. Interval: 95 %, of the gain, drawn by group (`learning/spoken_choice.py`).
 
 """
-_WORD_COLUMNS = (
-    "task", "way", "items / groups", "accuracy", "majority", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4",
-    "ROUGE-L", "majority's", "users get",
+_CHOICE_COLUMNS = (
+    "task", "measure", "own words", "composed", "gain", "interval", "majority", "items / groups",
+    "users get",
 )  # fmt: skip
 
 
-def _words(card: ModelCard, words: Sequence[Mapping[str, Any]]) -> str:
+def _choices(chosen: Sequence[Choice]) -> str:
+    """List which way each task in words is answered, and why."""
+    if not chosen:
+        return ""
+    text = _CHOICES + _head(_CHOICE_COLUMNS)
+    for one in chosen:
+        text += (
+            f"| {one.task} | {one.metric} | {one.own:.2f} | {one.composed:.2f} "
+            f"| {one.gain.difference:+.2f} | {one.gain.low:+.2f} to {one.gain.high:+.2f} "
+            f"| {one.majority:.2f} | {one.gain.count} / {one.groups} "
+            f"| {'own words' if one.spoken else 'composed'} |\n"
+        )
+    return text
+
+
+_WORDS = """
+## Answers in words
+
+Both ways on every second of the test images (of volumes the middle slice), whichever was chosen.
+Accuracy: the whole answer is right, with a 95 % interval by group, and how often the most frequent
+answer would be. BLEU, METEOR and ROUGE-L: against the answer that the true masks give, the last
+beside that of the most frequent answer. A region's own name counts once the mask of that name
+reaches the region.
+
+"""
+_WORD_COLUMNS = (
+    "task", "way", "items / groups", "accuracy", "interval", "majority", "BLEU-1", "BLEU-2",
+    "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "majority's", "users get",
+)  # fmt: skip
+
+
+def _words(chosen: Sequence[Choice], words: Sequence[Mapping[str, Any]]) -> str:
     """List every task in words, both ways."""
     if not words:
         return ""
-    spoken = {name_of(item) for item in card.spoken}
-    text = _WORDS + f"| {' | '.join(_WORD_COLUMNS)} |\n{'|---' * len(_WORD_COLUMNS)}|\n"
+    spoken = {one.task for one in chosen if one.spoken}
+    text = _WORDS + _head(_WORD_COLUMNS)
     masks = []
     for line in words:
         if "accuracy" not in line:
             masks.append(f"{line['dice']:.3f} ({line['way']})")
             continue
         own = line["task"].removeprefix("empty ") in spoken
-        figures = [line["accuracy"], line["accuracy_of_majority"]]
-        figures += [line[f"BLEU-{order}"] for order in (1, 2, 3, 4)]
-        figures += [line["ROUGE-L"], line["ROUGE-L_of_majority"]]
+        figures = [line[f"BLEU-{order}"] for order in (1, 2, 3, 4)]
+        figures += [line[name] for name in ("METEOR", "ROUGE-L", "ROUGE-L_of_majority")]
         text += (
-            f"| {line['task']} | {line['way']} | {line['items']} / {line['groups']} | "
-            + " | ".join(f"{figure:.2f}" for figure in figures)
+            f"| {line['task']} | {line['way']} | {line['items']} / {line['groups']} "
+            f"| {line['accuracy']:.2f} | {line['low']:.2f} to {line['high']:.2f} "
+            f"| {line['accuracy_of_majority']:.2f} | "
+            + " | ".join("" if figure is None else f"{figure:.2f}" for figure in figures)
             + f" | {'yes' if own == (line['way'] == 'own words') else ''} |\n"
         )
+    if any("accuracy" in line and line["METEOR"] is None for line in words):
+        text += f"\n{LEFT_OUT}\n"
     return text + f"\nMean Dice of the masks that reports speak of: {', '.join(masks)}.\n"
+
+
+def _head(columns: Sequence[str]) -> str:
+    return f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|\n"

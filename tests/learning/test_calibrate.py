@@ -12,14 +12,13 @@ from inference.presence import Evidence, probability
 from learning.calibrate import (
     ConceptMeasurement,
     Curve,
-    build_card,
     calibrate,
     calibrations,
     fit_curve,
-    measured_score,
     pool,
 )
 from learning.recipe import Recipe
+from learning.scoring import build_card, judged, measured_score
 from tests.learning.small_recipe import recipe_data
 
 PRIOR = Curve(1.0, -2.0)
@@ -62,13 +61,10 @@ def test_scores_that_are_parted_fully_or_not_at_all_stay_finite(apart: float) ->
 
 
 def test_a_good_target_is_listed_with_what_was_measured() -> None:
-    card = build_card(
-        RECIPE,
-        [measured()],
-        calibrations([measured()]),
-        {"polyp, endoscopy": (0.7, 0.9)},
-        {"polyp, endoscopy": 0.61234},
+    (item,) = judged(
+        [measured()], calibrations([measured()]), RECIPE, {"polyp, endoscopy": 0.61234}
     )
+    card = build_card(RECIPE, [item.with_volumes((0.7, 0.9))])
     target = card.targets[0]
     assert target.score.dice == 0.8
     assert target.score.images == 40
@@ -92,7 +88,7 @@ def test_a_good_target_is_listed_with_what_was_measured() -> None:
     ],
 )
 def test_what_was_not_learned_is_not_listed(item: ConceptMeasurement, reason: str) -> None:
-    card = build_card(RECIPE, [item], calibrations([item]), {}, {})
+    card = build_card(RECIPE, judged([item], calibrations([item]), RECIPE, {}))
     assert card.targets == ()
     assert reason in card.not_listed[0].reason
 

@@ -16,6 +16,7 @@ from inference.engine import Engine
 from inference.findings import Finding, Presence
 from learning import surfaces, wording
 from learning.cases import Case, DataError, published_cases, recipe_cases, split_phrase
+from learning.datasets import Side
 from learning.evaluate import Row, measure, measure_one, read_rows, write_rows
 from learning.evaluate_words import measure_words
 from learning.evaluation_page import read_summary, write_evaluation
@@ -282,7 +283,7 @@ def test_only_cases_that_both_looked_at_are_compared(nano: Engine, phantoms: lis
 
 def test_sets_of_a_recipe_are_read_with_their_negatives(tmp_path: Path) -> None:
     recipe = Recipe.model_validate(recipe_data())
-    cases = list(recipe_cases(recipe, write_data(tmp_path), all_groups=True))
+    cases = list(recipe_cases(recipe, write_data(tmp_path), sides=tuple(Side)))
     assert len(cases) == 24
     breasts = [one for one in cases if one.source == "breasts"]
     assert [bool(one.truths["breast tumour"].any()) for one in breasts[:3]] == [False, True, True]
