@@ -6,15 +6,19 @@ Every route names the role that it needs: ``actor: Viewer``, ``Operator`` or ``A
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from starlette.responses import Response
 
-from db.accounts import Actor, actor_of_session, actor_of_token, needs_touch, touch
+from db.accounts import Actor, actor_of_session, needs_touch, touch
 from db.models_access import Role
+from db.tokens import actor_of_token
 from workflows.node import Node
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 __all__ = [
     "Actor",
@@ -24,6 +28,7 @@ __all__ = [
     "NotLoggedInError",
     "Role",
     "client_host",
+    "is_still",
     "require",
 ]
 
@@ -99,23 +104,36 @@ def find_actor(request: Request) -> Actor | None:
 
 def _find_actor(request: Request) -> Actor | None:
     node = node_of(request)
-    now = node.now()
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        with node.database.reading() as session:
-            return actor_of_token(session, token.strip(), now)
-    secret = session_secret(request)
-    if not secret:
+    now, secret = node.now(), session_secret(request)
+    if _token(request) is None and not secret:
         return None
-    idle = timedelta(minutes=node.settings.dashboard.idle_minutes)
     with node.database.reading() as session:
-        actor = actor_of_session(session, secret, now, idle)
-        stale = actor is not None and needs_touch(session, secret, now)
+        actor = _actor_in(session, request)
+        stale = actor is not None and not actor.by_token and needs_touch(session, secret or "", now)
     # A page that refreshes itself is no sign of a person.
     if stale and request.headers.get("x-live") is None:
         with node.database.session() as session:
-            touch(session, secret, now)
+            touch(session, secret or "", now)
     return actor
+
+
+def _token(request: Request) -> str | None:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _actor_in(session: Session, request: Request) -> Actor | None:
+    node, token = node_of(request), _token(request)
+    if token is not None:
+        return actor_of_token(session, token, node.now())
+    idle = timedelta(minutes=node.settings.dashboard.idle_minutes)
+    return actor_of_session(session, session_secret(request) or "", node.now(), idle)
+
+
+def is_still(session: Session, request: Request, actor: Actor) -> bool:
+    """Say of a request that goes on for long whether its actor is logged in, in the same role."""
+    found = _actor_in(session, request)
+    return found is not None and (found.account_id, found.role) == (actor.account_id, actor.role)
 
 
 class require:  # noqa: N801 - reads as what it does: Depends(require(Role.OPERATOR))

@@ -32,6 +32,7 @@ from dashboard import (
     trail,
     training_data,
     viewer_api,
+    withdrawals,
 )
 from dashboard.errors import answer_errors, unexpected
 from dashboard.images import Images
@@ -86,6 +87,7 @@ def create_app(node: Node) -> FastAPI:
         entry.router,
         overview.router,
         jobs.router,
+        withdrawals.router,
         live.router,
         openid.router,
         *api.ROUTERS,

@@ -72,7 +72,7 @@ def jobs_page(
             patients=True,
         )
         values = filter_values(session)
-        critical = _critical(node, session, page.jobs)
+        critical = critical_jobs(node, session, page.jobs)
         pictured = with_results(session, [job["id"] for job in page.jobs])
         imaged = jobs_with_images(session, pictured)
     if search and request.headers.get("x-live") is None:
@@ -140,7 +140,7 @@ def job_page(request: Request, node: NodeOf, actor: Viewer, job_id: Number) -> R
     with node.database.reading() as session:
         job = job_as_json(session, job_id, patients=True)
         others = [] if job is None else jobs_of_study(session, job_id)
-        critical = set() if job is None else _critical(node, session, [job])
+        critical = set() if job is None else critical_jobs(node, session, [job])
     if job is None:
         raise HTTPException(404, "There is no such job. Records of old jobs are deleted in time.")
     if request.headers.get("x-live") is None:
@@ -167,7 +167,7 @@ def job_page(request: Request, node: NodeOf, actor: Viewer, job_id: Number) -> R
     return page
 
 
-def _critical(node: Node, session: Session, listed: Sequence[Mapping[str, Any]]) -> set[int]:
+def critical_jobs(node: Node, session: Session, listed: Sequence[Mapping[str, Any]]) -> set[int]:
     """Return the jobs whose rule calls one of their findings critical."""
     rules = {job["id"]: node.configuration.rules.rule(job["rule"]) for job in listed}
     asked = {number: rule for number, rule in rules.items() if rule is not None and rule.critical}

@@ -13,7 +13,7 @@ from dashboard.rulebook import MOST_UPLOADED
 
 _MOST: Final = 16 * 2**20
 _ROOM: Final = 2**20
-_UPLOADS: Final = {"/rules/try": MOST_UPLOADED + _ROOM}
+_UPLOADS: Final = dict.fromkeys(("/rules/try", "/api/rules/try/file"), MOST_UPLOADED + _ROOM)
 
 
 class BodyLimit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from dashboard.access import NodeOf, Operator
 from dashboard.auditing import note
 from dashboard.rendering import render, say
 from db.figures import echoes, last_images
+from db.models_operation import EchoRecord
 from db.reports import refusals
 from dicom_node.errors import FinalError
+from dicom_node.services.probing import ProbeResult
 from dicom_node.services.tls import certificates_in, days_left
-from workflows.callers import calls_in
+from workflows.callers import Call, calls_in
+from workflows.destination_settings import DestinationSettings
 from workflows.echoing import echo_destination
 from workflows.node import Node
 from workflows.probing import SOP_CLASSES, TRANSFER_SYNTAXES, probe_destination
@@ -34,52 +38,80 @@ class Certificate:
     problem: str
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What was heard of others: calls and last images by AE title, answers by destination."""
+
+    calls: dict[str, Call]
+    images: dict[str, datetime]
+    echoes: dict[str, EchoRecord]
+
+
 @router.get("/peers")
 def peers_page(request: Request, node: NodeOf, actor: Operator) -> Response:
     """Show peers and destinations with what was heard of them."""
     settings = node.settings
-    titles = [peer.ae_title for peer in settings.peers]
     with node.database.reading() as session:
-        found: dict[str, Any] = {
-            "echoes": echoes(session),
-            "images": last_images(session, titles),
-            "refusals": refusals(session)[:50],
-        }
+        refused = refusals(session)[:50]
+    heard = heard_of(node)
     return render(
         request, "peers.html", peers=settings.peers, destinations=settings.destinations,
-        calls={call.calling_ae_title: call for call in calls_in(node.home.callers_json)},
-        certificates=certificates(node), **found,
+        calls=heard.calls, echoes=heard.echoes, images=heard.images, refusals=refused,
+        certificates=certificates(node),
     )  # fmt: skip
+
+
+def heard_of(node: Node) -> Heard:
+    """Collect when peers called and sent, and what destinations answered."""
+    titles = [peer.ae_title for peer in node.settings.peers]
+    with node.database.reading() as session:
+        answers, images = echoes(session), last_images(session, titles)
+    calls = {call.calling_ae_title: call for call in calls_in(node.home.callers_json)}
+    return Heard(calls, images, answers)
 
 
 @router.post("/peers/{name}/echo")
 def echo(request: Request, node: NodeOf, actor: Operator, name: str) -> Response:
     """Ask a destination by C-ECHO."""
-    destination = node.settings.destination(name)
-    if destination is None:
-        raise HTTPException(404, "There is no destination of this name in node.yaml.")
-    answer = echo_destination(node, destination)
+    answer = echo_noted(request, node, name)
+    return say(RedirectResponse("/peers", 303), answer.sentence, bad=not answer.answers)
+
+
+def echo_noted(request: Request, node: Node, name: str) -> EchoRecord:
+    """Ask a destination by C-ECHO, and note it."""
+    answer = echo_destination(node, destination_named(node, name))
     with node.database.session() as session:
         note(
             session, request, "peer.echo", target=name,
             outcome="success" if answer.answers else "refused",
         )  # fmt: skip
-    return say(RedirectResponse("/peers", 303), answer.sentence, bad=not answer.answers)
+    return answer
 
 
 @router.post("/peers/{name}/probe")
 def probe_page(request: Request, node: NodeOf, actor: Operator, name: str) -> Response:
     """Ask a destination which objects it takes, and in which transfer syntaxes."""
+    answer = probe_noted(request, node, name)
+    return render(
+        request, "probe.html", destination=destination_named(node, name), answer=answer,
+        classes=SOP_CLASSES, syntaxes=TRANSFER_SYNTAXES,
+    )  # fmt: skip
+
+
+def probe_noted(request: Request, node: Node, name: str) -> ProbeResult:
+    """Ask a destination which objects it takes, and note it."""
+    answer = probe_destination(node, destination_named(node, name))
+    with node.database.session() as session:
+        note(session, request, "peer.probe", target=name)
+    return answer
+
+
+def destination_named(node: Node, name: str) -> DestinationSettings:
+    """Return a destination; 404 where ``node.yaml`` has none of this name."""
     destination = node.settings.destination(name)
     if destination is None:
         raise HTTPException(404, "There is no destination of this name in node.yaml.")
-    answer = probe_destination(node, destination)
-    with node.database.session() as session:
-        note(session, request, "peer.probe", target=name)
-    return render(
-        request, "probe.html", destination=destination, answer=answer, classes=SOP_CLASSES,
-        syntaxes=TRANSFER_SYNTAXES,
-    )  # fmt: skip
+    return destination
 
 
 def certificates(node: Node) -> list[Certificate]:

@@ -12,17 +12,17 @@ from dashboard.auditing import note
 from dashboard.entry import local_target
 from dashboard.rendering import render, say
 from db.accounts import (
-    add_token,
+    Actor,
     change_password,
     change_user,
     invite,
     list_users,
-    remove_token,
     show_patients,
-    tokens_of,
     unlock,
 )
+from db.listing import as_text
 from db.passwords import AccountError
+from db.tokens import USUAL_DAYS, NewToken, add_token, remove_token, tokens_of
 from workflows.node import Node
 
 router = APIRouter(include_in_schema=False)
@@ -142,26 +142,40 @@ def new_token(
     actor: Viewer,
     label: Word,
     role: Annotated[Role, Form()],
-    days: Annotated[int, Form(ge=1, le=3650)] = 365,
+    days: Annotated[int, Form(ge=1, le=3650)] = USUAL_DAYS,
 ) -> Response:
     """Make a token; it is shown once."""
     try:
-        with node.database.session() as session:
-            secret = add_token(session, actor.account_id, label, role, node.now(), days)
-            note(session, request, "token.add", target=label, role=str(role), days=days)
+        made = make_token(request, node, actor, label, role, days)
     except AccountError as error:
         return _account(request, node, actor.account_id, error=str(error))
-    return _account(request, node, actor.account_id, secret=secret)
+    return _account(request, node, actor.account_id, secret=made.secret)
+
+
+def make_token(
+    request: Request, node: Node, actor: Actor, label: str, role: Role, days: int | None
+) -> NewToken:
+    """Make a token for who asks, and note it; raises as `db.tokens.add_token`."""
+    with node.database.session() as session:
+        made = add_token(session, actor.account_id, label, role, node.now(), days, maker=actor)
+        until = as_text(made.token.expires_at)
+        note(session, request, "token.add", target=label, role=str(role), until=until)
+    return made
 
 
 @router.post("/account/tokens/{number}/remove")
 def drop_token(request: Request, node: NodeOf, actor: Viewer, number: Number) -> Response:
     """Make a token void."""
-    with node.database.session() as session:
-        if not remove_token(session, actor.account_id, number):
-            raise HTTPException(404)
-        note(session, request, "token.remove", target=f"token {number}")
+    void_token(request, node, actor, number)
     return say(RedirectResponse("/account", 303), "The token is void.")
+
+
+def void_token(request: Request, node: Node, actor: Actor, number: int) -> None:
+    """Make a token of who asks void, and note it; 404 where there is none of this number."""
+    with node.database.session() as session:
+        if not remove_token(session, actor, number):
+            raise HTTPException(404, "There is no such token (any more).")
+        note(session, request, "token.remove", target=f"token {number}")
 
 
 def _account(

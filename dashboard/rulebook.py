@@ -21,7 +21,7 @@ from dicom_node.errors import FinalError
 from workflows.node import Node
 from workflows.reloading import ask_to_reload
 from workflows.rule_trial import try_file, try_past
-from workflows.rules import Rules, rules_of
+from workflows.rules import Plan, Rules, rules_of
 from workflows.rules_checks import unheard, unknown_targets
 from workflows.settings import load
 from workflows.yaml_positions import ConfigurationError, parse_marked
@@ -52,7 +52,7 @@ def try_rules(
     rules, problems = check_rules(node, text)
     if rules is None:
         return _page(request, node, text, problems=problems, status=422)
-    warnings = _worth_a_look(node, rules, text)
+    warnings = worth_a_look(node, rules, text)
     if file is not None and file.filename:
         return _page(request, node, text, warnings=warnings, **_tried_file(node, rules, file))
     past = try_past(node, rules, node.now() - timedelta(days=days))
@@ -150,7 +150,7 @@ def check_rules(node: Node, text: str) -> tuple[Rules | None, list[str]]:
         return None, [str(problem) for problem in error.problems]
 
 
-def _worth_a_look(node: Node, rules: Rules, text: str) -> list[str]:
+def worth_a_look(node: Node, rules: Rules, text: str) -> list[str]:
     """Say what may stand in a text and is seldom meant."""
     marked = parse_marked(text, "rules.yaml")
     known = {target.name for target in node.model.card.targets}
@@ -164,22 +164,33 @@ def _worth_a_look(node: Node, rules: Rules, text: str) -> list[str]:
 
 
 def _tried_file(node: Node, rules: Rules, file: UploadFile) -> dict[str, Any]:
-    """Try a dropped file; it is kept nowhere."""
     name = (file.filename or "")[:120]
+    try:
+        return {"plan": try_uploaded(node, rules, file), "file_name": name}
+    except FinalError as error:
+        return {"file_problem": f"{error.sentence}.", "file_name": name}
+
+
+def try_uploaded(node: Node, rules: Rules, file: UploadFile) -> Plan:
+    """Try a file that somebody sends; it is kept nowhere.
+
+    Raises
+    ------
+    FinalError
+        It is no DICOM, or too large.
+    """
     with tempfile.NamedTemporaryFile(dir=node.home.run, suffix=".dcm") as temporary:
         size = 0
         while chunk := file.file.read(_CHUNK):
             size += len(chunk)
             if size > MOST_UPLOADED:
                 most = MOST_UPLOADED // 2**20
-                said = f"The file is larger than {most} MiB. Any one image of the series will do."
-                return {"file_problem": said, "file_name": name}
+                raise FinalError(
+                    f"The file is larger than {most} MiB. Any one image of the series will do"
+                )
             temporary.write(chunk)
         temporary.flush()
-        try:
-            return {"plan": try_file(node, rules, Path(temporary.name)), "file_name": name}
-        except FinalError as error:
-            return {"file_problem": f"{error.sentence}.", "file_name": name}
+        return try_file(node, rules, Path(temporary.name))
 
 
 def _replace(path: Path, text: str) -> None:

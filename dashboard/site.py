@@ -11,11 +11,14 @@ from dashboard.access import Admin, NodeOf
 from dashboard.auditing import note
 from dashboard.rendering import render, say, size
 from workflows.configuration import check_configuration
+from workflows.node import Node
 from workflows.reloading import ask_to_reload
 from workflows.settings import NodeSettings
+from workflows.yaml_positions import ConfigurationProblem
 
 _SIZES: Final = ("reserve", "longest_body", "quarantine_size", "prepared_memory", "free_below")
 router = APIRouter(include_in_schema=False)
+RELOADED: Final = "All processes read the configuration again; ports need a restart."
 _SECRET: Final = ("secret", "password", "token", "url", "passphrase")
 
 
@@ -34,14 +37,24 @@ def settings_page(request: Request, node: NodeOf, actor: Admin) -> Response:
 @router.post("/settings/reload")
 def reload(request: Request, node: NodeOf, actor: Admin) -> Response:
     """Have all processes read the configuration again, if it has no mistake."""
+    errors = reload_files(request, node)
     response = RedirectResponse("/settings", 303)
-    errors = [one for one in check_configuration(node.home) if one.severity == "error"]
     if errors:
         return say(response, f"Nothing was changed: {errors[0]}", bad=True)
-    ask_to_reload(node.home)
+    return say(response, RELOADED)
+
+
+def reload_files(request: Request, node: Node) -> list[ConfigurationProblem]:
+    """Have all processes read the files again; with mistakes, return them and change nothing."""
+    errors = [one for one in check_configuration(node.home) if one.severity == "error"]
+    if not errors:
+        ask_to_reload(node.home)
     with node.database.session() as session:
-        note(session, request, "settings.reload", target="node.yaml, rules.yaml")
-    return say(response, "All processes read the configuration again; ports need a restart.")
+        note(
+            session, request, "settings.reload", target="node.yaml, rules.yaml",
+            outcome="refused" if errors else "success",
+        )  # fmt: skip
+    return errors
 
 
 def sections_of(settings: NodeSettings) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -16,6 +16,7 @@ from dashboard.stacks import sources_of_series
 from dashboard.viewer_api import KEPT, ImagesOf, Number, frame_response
 from db.models import Job, Series
 from db.studies import list_studies, series_of, series_of_job, series_with_images, study_of
+from dicom_node.objects.series import Source
 from workflows.node import Node
 
 router = APIRouter()
@@ -60,10 +61,7 @@ def series_page(
     part: Annotated[int, Query(ge=0, le=10_000)] = 0,
 ) -> Response:
     """Show one part of a series, and ask the model about it."""
-    try:
-        series, sources, _ = sources_of_series(node, series_id)
-    except FrameUnavailableError as error:
-        raise HTTPException(404, error.sentence[:1].upper() + error.sentence[1:]) from error
+    series, sources = series_with_parts(node, series_id)
     if part >= len(sources):
         raise HTTPException(404, f"This series has {len(sources)} parts.")
     with node.database.reading() as session:
@@ -79,10 +77,19 @@ def series_page(
         part=part,
         parts=[_part_words(source) for source in sources],
         notes=sources[part].notes,
-        targets=_targets(node, sources[part].modality),
+        targets=targets_for(node, sources[part].modality),
         modality=None if modality is None else modality.name,
         destinations=[one.name for one in node.settings.destinations],
     )
+
+
+def series_with_parts(node: Node, series_id: int) -> tuple[Series, list[Source]]:
+    """Return a series and the parts it consists of; 404 where none can be looked at."""
+    try:
+        series, sources, _ = sources_of_series(node, series_id)
+    except FrameUnavailableError as error:
+        raise HTTPException(404, error.sentence[:1].upper() + error.sentence[1:]) from error
+    return series, sources
 
 
 def _part_words(source: Any) -> str:
@@ -91,7 +98,7 @@ def _part_words(source: Any) -> str:
     return f"{frames} {what}, {columns} x {rows}"
 
 
-def _targets(node: Node, dicom_modality: str) -> list[str]:
+def targets_for(node: Node, dicom_modality: str) -> list[str]:
     """Return what the model's card lists for such images."""
     return [target.name for target in node.model.targets_for(dicom_modality)]
 

@@ -55,12 +55,18 @@ def collectors_of(node: Node) -> list[tuple[CollectorSettings, CollectorState]]:
 @router.post("/audit/check")
 def check(request: Request, node: NodeOf, actor: Admin) -> Response:
     """Follow the whole chain."""
-    with node.database.reading() as session:
-        broken = first_broken(session)
-    with node.database.session() as session:
-        note(session, request, "audit.check", outcome="success" if broken is None else "refused")
+    broken = check_chain(request, node)
     response = RedirectResponse("/audit", 303)
     if broken is None:
         return say(response, "The chain is whole: no record was changed or taken out.")
     text = f"Record {broken} does not fit: it was changed, or one before it was taken out."
     return say(response, text, bad=True)
+
+
+def check_chain(request: Request, node: Node) -> int | None:
+    """Follow the whole chain, and note it; returns the first record that does not fit."""
+    with node.database.reading() as session:
+        broken = first_broken(session)
+    with node.database.session() as session:
+        note(session, request, "audit.check", outcome="success" if broken is None else "refused")
+    return broken

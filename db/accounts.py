@@ -1,4 +1,4 @@
-"""Who may open the dashboard: accounts, sessions, invitations and tokens.
+"""Who may open the dashboard: accounts, sessions and invitations; tokens are in `db.tokens`.
 
 Nothing here is kept that would let a thief of the database log in: passwords are argon2id hashes,
 and of cookies, links and tokens only the SHA-256 digest is stored.
@@ -16,13 +16,12 @@ from typing import Final
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from db.models_access import ApiToken, Invitation, LoginSession, Role, User
+from db.models_access import Invitation, LoginSession, Role, User
 from db.passwords import NOBODY, AccountError, Proof, fits, hashed
 
 FAILURES_BEFORE_LOCK: Final = 5
 LOCK_TIME: Final = timedelta(minutes=15)
 INVITATION_TIME: Final = timedelta(hours=48)
-TOKEN_PREFIX: Final = "ubn_"  # noqa: S105 - what a token begins with, no token
 _SEEN_AGAIN: Final = timedelta(minutes=1)
 
 
@@ -42,6 +41,8 @@ class Actor:
         Whether a program asks, by a token.
     patients_shown
         Whether the person wants to see names of patients on the pages; None: has not said.
+    until
+        When the token is void; None of a person.
     """
 
     account_id: int
@@ -50,6 +51,7 @@ class Actor:
     csrf: str = ""
     by_token: bool = False
     patients_shown: bool | None = None
+    until: datetime | None = None
 
     def may(self, needed: Role) -> bool:
         """Say whether the request may do what needs this role."""
@@ -227,7 +229,7 @@ def begin_session(
     secret = secrets.token_urlsafe(32)
     session.add(
         LoginSession(
-            digest=_digest(secret),
+            digest=digest_of(secret),
             account_id=user.id,
             csrf=secrets.token_urlsafe(24),
             host=host[:64],
@@ -243,7 +245,7 @@ def begin_session(
 
 def actor_of_session(session: Session, secret: str, now: datetime, idle: timedelta) -> Actor | None:
     """Return who is logged in by this cookie; ``None`` when it is void, old or long unused."""
-    found = session.get(LoginSession, _digest(secret))
+    found = session.get(LoginSession, digest_of(secret))
     if found is None or found.expires_at <= now or found.seen_at + idle <= now:
         return None
     user = session.get(User, found.account_id)
@@ -254,20 +256,20 @@ def actor_of_session(session: Session, secret: str, now: datetime, idle: timedel
 
 def needs_touch(session: Session, secret: str, now: datetime) -> bool:
     """Say whether `touch` would write; most requests need not."""
-    found = session.get(LoginSession, _digest(secret))
+    found = session.get(LoginSession, digest_of(secret))
     return found is not None and found.seen_at + _SEEN_AGAIN <= now
 
 
 def touch(session: Session, secret: str, now: datetime) -> None:
     """Note that a session is in use."""
-    found = session.get(LoginSession, _digest(secret))
+    found = session.get(LoginSession, digest_of(secret))
     if found is not None:
         found.seen_at = now
 
 
 def end_session(session: Session, secret: str) -> None:
     """Log a browser out."""
-    session.execute(delete(LoginSession).where(LoginSession.digest == _digest(secret)))
+    session.execute(delete(LoginSession).where(LoginSession.digest == digest_of(secret)))
 
 
 def end_sessions(session: Session, user_id: int) -> None:
@@ -284,7 +286,7 @@ def invite(session: Session, role: Role, now: datetime, *, created_by: str, name
     secret = secrets.token_urlsafe(24)
     session.add(
         Invitation(
-            digest=_digest(secret),
+            digest=digest_of(secret),
             role=role,
             name=name,
             created_by=created_by,
@@ -305,7 +307,7 @@ def invite_first_admin(session: Session, now: datetime) -> str | None:
 
 def invitation_of(session: Session, secret: str, now: datetime) -> Invitation | None:
     """Find an invitation that is still good."""
-    found = session.get(Invitation, _digest(secret))
+    found = session.get(Invitation, digest_of(secret))
     return None if found is None or found.expires_at <= now else found
 
 
@@ -319,7 +321,7 @@ def accept_invitation(
     AccountError
         The link is void, the name is taken, or the password is too short.
     """
-    found = session.get(Invitation, _digest(secret), with_for_update=True)
+    found = session.get(Invitation, digest_of(secret), with_for_update=True)
     if found is None or found.expires_at <= now:
         raise AccountError("This link was used already, or is too old. Ask for a new one.")
     user = add_user(session, found.name or name, found.role, now, password=password)
@@ -327,72 +329,6 @@ def accept_invitation(
     return user
 
 
-# ---------------------------------------------------------------------- tokens
-
-
-def add_token(
-    session: Session, user_id: int, label: str, role: Role, now: datetime, days: int | None
-) -> str:
-    """Make a token for an account; the secret is shown once and kept by nobody.
-
-    Raises
-    ------
-    AccountError
-        The token would be allowed more than its owner.
-    """
-    user = session.get_one(User, user_id)
-    if not user.role.may(role):
-        raise AccountError(f"Your own role is {user.role}; a token cannot be {role}.")
-    label = label.strip()
-    if not 0 < len(label) <= 64:
-        raise AccountError("Give the token a name of 1 to 64 characters: what is it for?")
-    secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
-    expires = None if days is None else now + timedelta(days=days)
-    session.add(
-        ApiToken(
-            account_id=user_id,
-            digest=_digest(secret),
-            label=label,
-            role=role,
-            created_at=now,
-            expires_at=expires,
-        )
-    )
-    session.flush()
-    return secret
-
-
-def tokens_of(session: Session, user_id: int) -> list[ApiToken]:
-    """List an account's tokens, oldest first."""
-    return list(
-        session.scalars(
-            select(ApiToken).where(ApiToken.account_id == user_id).order_by(ApiToken.id)
-        )
-    )
-
-
-def remove_token(session: Session, user_id: int, token_id: int) -> bool:
-    """Make a token of this account void; False when it has none of this number."""
-    found = session.get(ApiToken, token_id)
-    if found is None or found.account_id != user_id:
-        return False
-    session.delete(found)
-    return True
-
-
-def actor_of_token(session: Session, secret: str, now: datetime) -> Actor | None:
-    """Return for whom a program asks; ``None`` when the token is void."""
-    found = session.scalars(
-        select(ApiToken).where(ApiToken.digest == _digest(secret))
-    ).one_or_none()
-    if found is None or (found.expires_at is not None and found.expires_at <= now):
-        return None
-    user = session.get_one(User, found.account_id)
-    if not user.enabled:
-        return None
-    role = found.role if user.role.may(found.role) else user.role
-    return Actor(user.id, user.name, role, by_token=True)
-
-
-def _digest(secret: str) -> str:
+def digest_of(secret: str) -> str:
+    """Return what the database keeps of a secret."""
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()

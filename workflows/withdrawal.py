@@ -71,6 +71,7 @@ def withdraw(
     words: str,
     who: str,
     on_kept: Callable[[AuditRecord], None] | None = None,
+    host: str = "",
 ) -> list[Withdrawn]:
     """Withdraw all results of a job, here and at each destination that has something of it.
 
@@ -86,6 +87,8 @@ def withdraw(
         Who asked for it; kept with the job and in the audit trail.
     on_kept
         Called with the record of the audit trail once it is kept.
+    host
+        From which address it was asked for.
 
     Returns
     -------
@@ -118,7 +121,7 @@ def withdraw(
     notes = _Notes(
         node, job_id, _Reason(rejection, words), ResultIdentifiers.from_json(identifiers), model
     )
-    _withdraw_here(node, notes, results, who, on_kept)
+    _withdraw_here(node, notes, results, who, host, on_kept)
     outcomes = []
     for name, rejected in _sent_to(results).items():
         destination = node.settings.destination(name)
@@ -145,6 +148,7 @@ def _withdraw_here(
     notes: _Notes,
     results: Sequence[ResultRecord],
     who: str,
+    host: str,
     on_kept: Callable[[AuditRecord], None] | None,
 ) -> None:
     """Give the results out no more, and the note that rejects all of them instead.
@@ -178,6 +182,7 @@ def _withdraw_here(
             session,
             at=now,
             account=who,
+            host=host,
             action="results.withdraw",
             target=f"job {job_id}",
             details={

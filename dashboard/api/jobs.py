@@ -11,11 +11,14 @@ from pydantic import BaseModel, Field
 from dashboard.access import NodeOf, Operator, Viewer
 from dashboard.api.values import Before, Limit, Number, Word
 from dashboard.auditing import note
-from dashboard.jobs import carry_out
+from dashboard.jobs import carry_out, critical_jobs
+from dashboard.withdrawals import LONGEST_REASON, withdraw_as_asked
 from db.figures import causes
 from db.jobs import JobState, job_as_json, list_jobs
 from db.listing import as_text
 from db.orders import Order
+from dicom_node.errors import DicomNodeError
+from dicom_node.objects.fallback_key_objects import Rejection
 from workflows.priors import priors_as_json
 
 router = APIRouter(prefix="/api")
@@ -46,6 +49,7 @@ class JobLine(BaseModel):
     accession_number: str
     study_date: str
     study_description: str
+    critical: bool
 
 
 class JobLines(BaseModel):
@@ -60,6 +64,21 @@ class JobOrder(BaseModel):
 
     order: Order
     jobs: list[Annotated[int, Field(ge=0, le=2**53)]] = Field(min_length=1, max_length=1000)
+
+
+class WithdrawalWish(BaseModel):
+    """Why results are withdrawn: the code that archives act on, and words for people."""
+
+    reason: Rejection
+    because: str = Field(min_length=1, max_length=LONGEST_REASON, pattern=r"\S")
+
+
+class WithdrawalOutcome(BaseModel):
+    """What became of the results at one destination that has them."""
+
+    destination: str
+    done: bool
+    sentence: str
 
 
 class JobOutcome(BaseModel):
@@ -93,9 +112,11 @@ def jobs(
             study_instance_uid=study_instance_uid, received_since=received_since,
             before=before, limit=limit, patients=True,
         )  # fmt: skip
+        critical = critical_jobs(node, session, page.jobs)
     with node.database.session() as session:
         note(session, request, "job.list", found=len(page.jobs))
-    return JobLines.model_validate({"jobs": page.jobs, "next_before": page.next_before})
+    lines = [{**line, "critical": line["id"] in critical} for line in page.jobs]
+    return JobLines.model_validate({"jobs": lines, "next_before": page.next_before})
 
 
 @router.get("/jobs/{job_id}", tags=["jobs"])
@@ -103,11 +124,12 @@ def job(request: Request, node: NodeOf, actor: Viewer, job_id: Number) -> dict[s
     """Tell all of a job: stages, findings, results with their delivery, events."""
     with node.database.reading() as session:
         found = job_as_json(session, job_id, patients=True)
+        critical = set() if found is None else critical_jobs(node, session, [found])
     if found is None:
         raise HTTPException(404)
     with node.database.session() as session:
         note(session, request, "job.view", target=f"job {job_id}")
-    return {**found, "priors": priors_as_json(node, job_id)}
+    return {**found, "critical": bool(critical), "priors": priors_as_json(node, job_id)}
 
 
 @router.post("/jobs/orders", tags=["jobs"])
@@ -116,6 +138,21 @@ def order(request: Request, node: NodeOf, actor: Operator, wanted: JobOrder) -> 
     return [
         JobOutcome(job=one.job_id, done=one.done, sentence=one.sentence)
         for one in carry_out(node, request, wanted.order, wanted.jobs)
+    ]
+
+
+@router.post("/jobs/{job_id}/withdrawal", tags=["jobs"])
+def withdrawal(
+    request: Request, node: NodeOf, actor: Operator, job_id: Number, wanted: WithdrawalWish
+) -> list[WithdrawalOutcome]:
+    """Withdraw the results of a job that has ended: here, and by a note to each destination."""
+    try:
+        outcomes = withdraw_as_asked(request, node, job_id, wanted.reason, wanted.because)
+    except DicomNodeError as error:
+        raise HTTPException(409, f"{error.sentence}.") from error
+    return [
+        WithdrawalOutcome(destination=one.destination, done=one.done, sentence=one.sentence)
+        for one in outcomes
     ]
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, HTTPException, Request
 
 from dashboard.access import Admin, NodeOf, Viewer
 from dashboard.overview import glance
 from dashboard.rendering import zone_of
-from dashboard.site import sections_of
+from dashboard.site import RELOADED, reload_files, sections_of
 from db.listing import as_text
 from workflows.configuration import check_configuration
 
@@ -55,6 +55,10 @@ def overview(request: Request, node: NodeOf, actor: Viewer) -> dict[str, Any]:
              "jobs": [number for number, _ in tile.jobs]}
             for tile in found["workers"]
         ],
+        "silent_notices": [
+            {"channel": one.channel, "waiting": one.waiting, "problem": one.sentence}
+            for one in found["silences"]
+        ],
         "missing_workers": found["missing"],
     }  # fmt: skip
 
@@ -72,3 +76,12 @@ def settings(node: NodeOf, actor: Admin) -> dict[str, Any]:
         "settings": {name: dict(values) for name, values in sections_of(node.settings)},
         "problems": [str(one) for one in check_configuration(node.home)],
     }
+
+
+@router.post("/settings/reload", tags=["node"], status_code=202)
+def reload(request: Request, node: NodeOf, actor: Admin) -> dict[str, str]:
+    """Have all processes read ``node.yaml`` and ``rules.yaml`` again, if they have no mistake."""
+    errors = reload_files(request, node)
+    if errors:
+        raise HTTPException(409, f"Nothing was changed: {' '.join(str(one) for one in errors)}")
+    return {"sentence": RELOADED}

@@ -10,9 +10,11 @@ from pydantic import BaseModel, Field
 from dashboard.access import Admin, NodeOf, Viewer
 from dashboard.api.values import Number
 from dashboard.auditing import note
+from dashboard.people import make_token, void_token
 from db.accounts import change_user, invite, list_users, unlock
 from db.listing import as_text
-from db.models_access import Role
+from db.models_access import ApiToken, Role
+from db.tokens import tokens_of
 
 router = APIRouter(prefix="/api")
 
@@ -29,6 +31,14 @@ class PersonChange(BaseModel):
 
     role: Role
     enabled: bool
+
+
+class TokenWish(BaseModel):
+    """A token to make; without `days` it is good for a year, or as long as the one that asks."""
+
+    label: str = Field(min_length=1, max_length=64, pattern=r"\S")
+    role: Role
+    days: int | None = Field(default=None, ge=1, le=3650)
 
 
 @router.get("/me", tags=["people"])
@@ -84,3 +94,32 @@ def unlock_one(request: Request, node: NodeOf, actor: Admin, number: Number) -> 
         if name is None:
             raise HTTPException(404, "There is no such account.")
         note(session, request, "account.unlock", target=name)
+
+
+@router.get("/tokens", tags=["people"])
+def tokens(node: NodeOf, actor: Viewer) -> list[dict[str, Any]]:
+    """List the tokens of who asks, without their secrets."""
+    with node.database.reading() as session:
+        return [_line(one) for one in tokens_of(session, actor.account_id)]
+
+
+@router.post("/tokens", tags=["people"], status_code=201)
+def add_one_token(
+    request: Request, node: NodeOf, actor: Viewer, wanted: TokenWish
+) -> dict[str, Any]:
+    """Make a token for who asks; `token` is told this once. A token makes no better one."""
+    made = make_token(request, node, actor, wanted.label, wanted.role, wanted.days)
+    return {**_line(made.token), "token": made.secret}
+
+
+@router.delete("/tokens/{number}", tags=["people"], status_code=204)
+def remove_one_token(request: Request, node: NodeOf, actor: Viewer, number: Number) -> None:
+    """Make a token void, at once."""
+    void_token(request, node, actor, number)
+
+
+def _line(token: ApiToken) -> dict[str, Any]:
+    return {
+        "id": token.id, "label": token.label, "role": str(token.role),
+        "created_at": as_text(token.created_at), "expires_at": as_text(token.expires_at),
+    }  # fmt: skip

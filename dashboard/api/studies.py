@@ -9,6 +9,7 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from dashboard.access import NodeOf, Viewer
 from dashboard.api.values import Before, Limit, Number
 from dashboard.auditing import note
+from dashboard.studies import series_with_parts, targets_for
 from db.listing import as_text, patient_line
 from db.models import Study
 from db.studies import list_studies, series_of, study_of
@@ -52,6 +53,24 @@ def study(request: Request, node: NodeOf, actor: Viewer, study_id: Number) -> di
              "series_description": one.series_description, "instances": one.number_of_instances}
             for one in series
         ]
+    }  # fmt: skip
+
+
+@router.get("/series/{series_id}", tags=["studies"])
+def series(request: Request, node: NodeOf, actor: Viewer, series_id: Number) -> dict[str, Any]:
+    """Return a series with its parts (phases, stacks, single images) and what the model knows."""
+    found, parts = series_with_parts(node, series_id)
+    with node.database.session() as session:
+        note(session, request, "images.view", target=f"series {series_id}")
+    return {
+        "id": found.id, "study": found.study_id,
+        "series_instance_uid": found.series_instance_uid,
+        "parts": [
+            {"part": number, "kind": one.kind, "frames": one.shape[0], "rows": one.shape[1],
+             "columns": one.shape[2], "modality": one.modality, "notes": list(one.notes),
+             "targets": targets_for(node, one.modality)}
+            for number, one in enumerate(parts)
+        ],
     }  # fmt: skip
 
 

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request
 from dashboard.access import Admin, NodeOf
 from dashboard.api.values import Before, Limit, Word
 from dashboard.auditing import note
-from dashboard.trail import collectors_of
-from db.audit import audit_page, first_broken
+from dashboard.trail import check_chain, collectors_of
+from db.audit import audit_page
 from db.listing import as_text
 
 router = APIRouter(prefix="/api")
@@ -43,10 +43,9 @@ def audit(
 
 
 @router.get("/audit/chain", tags=["audit"])
-def audit_chain(node: NodeOf, actor: Admin) -> dict[str, int | None]:
+def audit_chain(request: Request, node: NodeOf, actor: Admin) -> dict[str, int | None]:
     """Follow the whole chain; names the first record that does not fit."""
-    with node.database.reading() as session:
-        return {"first_broken": first_broken(session)}
+    return {"first_broken": check_chain(request, node)}
 
 
 @router.get("/audit/collectors", tags=["audit"])

@@ -20,12 +20,17 @@ function show(tone, text) {
 function put(old, fresh) {
   const ticked = new Set([...old.querySelectorAll("input:checked")].map((box) => box.id));
   const open = new Set([...old.querySelectorAll("details[open][id]")].map((one) => one.id));
+  const typed = old.querySelectorAll("input[id]:not([type=checkbox], [type=hidden]), select[id]");
   const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
   const selected = old.querySelector("[aria-selected=true]")?.id;
   for (const box of fresh.querySelectorAll("input[type=checkbox]")) {
     if (ticked.has(box.id)) box.checked = true;
   }
   for (const one of fresh.querySelectorAll("details[id]")) if (open.has(one.id)) one.open = true;
+  for (const one of typed) {
+    const place = fresh.querySelector(`#${CSS.escape(one.id)}`);
+    if (place) place.value = one.value;
+  }
   if (selected) fresh.querySelector(`#${CSS.escape(selected)}`)?.setAttribute("aria-selected", "true");
   old.replaceWith(fresh);
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
@@ -81,6 +86,11 @@ function stale(reason) {
   if (banner.textContent !== words) banner.textContent = words;
 }
 
+function isTyped() {
+  const fields = document.querySelectorAll("textarea, input:is([type=text], [type=search], :not([type]))");
+  return [...fields].some((one) => one.value !== one.defaultValue);
+}
+
 const AGAIN = 3000;
 let source = null;
 let broken = false;
@@ -109,6 +119,13 @@ function listen() {
     show("good", "live");
     stale("");
     later();
+  });
+  source.addEventListener("over", () => {
+    // Logged out, or in another role now. What was typed is left for its owner to copy.
+    source.close();
+    if (!isTyped()) return location.reload();
+    show("bad", "not logged in");
+    stale("You are not logged in any more, or in another role now: load the page again.");
   });
   source.addEventListener("jobs", (event) => {
     const { jobs } = JSON.parse(event.data);

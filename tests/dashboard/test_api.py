@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,13 +15,16 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
 from dashboard.api.description import api_routes, role_of
-from db.accounts import add_token, add_user, change_user, list_users
+from db.accounts import add_user, change_user, list_users
 from db.audit import audit_page
 from db.catalog import add_quarantined
 from db.models_access import Role
 from db.operation import quarantine_page
+from db.tokens import add_token
 from tests.dashboard.conftest import Browser
+from tests.factories import write_ct_series
 from tests.workflows.nodes import encoded_job
+from tests.workflows.whole_node import ct_volume, take_in
 from workflows.node import Node
 
 OPEN = {
@@ -34,12 +38,14 @@ ROLES_OF_THE_API = {
     "GET /api/jobs": "viewer",
     "GET /api/jobs/{job_id}": "viewer",
     "POST /api/jobs/orders": "operator",
+    "POST /api/jobs/{job_id}/withdrawal": "operator",
     "GET /api/failures": "viewer",
     "GET /api/studies": "viewer",
     "GET /api/studies/{study_id}": "viewer",
     "GET /api/overview": "viewer",
     "GET /api/model": "viewer",
     "GET /api/settings": "admin",
+    "POST /api/settings/reload": "admin",
     "GET /api/quarantine": "operator",
     "GET /api/quarantine/{number}/header": "operator",
     "POST /api/quarantine/{number}/reinject": "operator",
@@ -47,11 +53,15 @@ ROLES_OF_THE_API = {
     "GET /api/rules": "viewer",
     "GET /api/rules/versions/{number}": "viewer",
     "POST /api/rules/try": "operator",
+    "POST /api/rules/try/file": "operator",
     "PUT /api/rules": "admin",
     "GET /api/peers": "operator",
     "POST /api/peers/{name}/echo": "operator",
     "POST /api/peers/{name}/probe": "operator",
     "GET /api/me": "viewer",
+    "GET /api/tokens": "viewer",
+    "POST /api/tokens": "viewer",
+    "DELETE /api/tokens/{number}": "viewer",
     "GET /api/people": "admin",
     "POST /api/people/invitations": "admin",
     "PUT /api/people/{number}": "admin",
@@ -74,6 +84,7 @@ ROLES_OF_THE_API = {
     "GET /api/agreement": "viewer",
     "GET /api/training-data": "admin",
     "GET /api/training-data.zip": "admin",
+    "GET /api/series/{series_id}": "viewer",
     "GET /api/series/{series_id}/parts/{part}/scene": "viewer",
     "GET /api/series/{series_id}/parts/{part}/frames/{index}": "viewer",
     "GET /api/series/{series_id}/picture.png": "viewer",
@@ -93,7 +104,7 @@ def calls(app: FastAPI) -> list[tuple[str, APIRoute]]:
 def token_for(node: Node, role: Role) -> dict[str, str]:
     with node.database.session() as session:
         user = add_user(session, f"program-{role}", role, node.now())
-        secret = add_token(session, user.id, "test", role, node.now(), 1)
+        secret = add_token(session, user.id, "test", role, node.now(), 1).secret
     return {"Authorization": f"Bearer {secret}"}
 
 
@@ -211,6 +222,84 @@ def test_metrics_are_read_by_a_scraper(node: Node, app: FastAPI) -> None:
     assert "unibiomed_disk_free_bytes" in text
     newer = client.get("/metrics", headers={"Accept": "application/openmetrics-text"})
     assert newer.text.endswith("# EOF\n")
+
+
+def test_a_program_makes_and_ends_tokens(node: Node, app: FastAPI) -> None:
+    client = TestClient(app, headers=token_for(node, Role.OPERATOR))
+    made = client.post("/api/tokens", json={"label": "scraper", "role": "viewer"})
+    assert made.status_code == 201
+    token = made.json()
+    scraper = TestClient(app, headers={"Authorization": f"Bearer {token['token']}"})
+    assert scraper.get("/api/me").json()["role"] == "viewer"
+    listed = client.get("/api/tokens").json()
+    assert [one["label"] for one in listed] == ["test", "scraper"]
+    assert token["token"] not in str(listed)
+    # Neither more, nor longer than the token that asks, which is good for a day.
+    assert token["expires_at"] == listed[0]["expires_at"]
+    more = client.post("/api/tokens", json={"label": "x", "role": "admin"})
+    longer = client.post("/api/tokens", json={"label": "x", "role": "viewer", "days": 30})
+    assert (more.status_code, longer.status_code) == (409, 409)
+    assert "lives longer" in longer.json()["detail"]
+    stronger = scraper.delete(f"/api/tokens/{listed[0]['id']}")
+    assert stronger.status_code == 409 and "ends none that is operator" in stronger.text
+    assert client.delete(f"/api/tokens/{token['id']}").status_code == 204
+    assert client.delete(f"/api/tokens/{token['id']}").status_code == 404
+    assert scraper.get("/api/me").status_code == 401
+    with node.database.reading() as session:
+        actions = [one.action for one in audit_page(session).records]
+    assert actions == ["token.remove", "token.add"]
+
+
+def test_a_token_of_somebody_else_is_not_there(node: Node, app: FastAPI) -> None:
+    other = TestClient(app, headers=token_for(node, Role.VIEWER))
+    number = other.get("/api/tokens").json()[0]["id"]
+    client = TestClient(app, headers=token_for(node, Role.ADMIN))
+    assert client.delete(f"/api/tokens/{number}").status_code == 404
+    assert other.get("/api/me").status_code == 200
+
+
+def test_a_program_has_the_settings_read_again(node: Node, app: FastAPI) -> None:
+    client = TestClient(app, headers=token_for(node, Role.ADMIN))
+    text = node.home.node_yaml.read_text()
+    node.home.node_yaml.write_text(text.replace('site: ""', "site: Test bench"))
+    assert client.post("/api/settings/reload").status_code == 202
+    settings = client.get("/api/settings").json()["settings"]
+    assert settings["dashboard"]["site"] == "Test bench"
+    node.home.node_yaml.write_text(text.replace('site: ""', "sight: Test bench"))
+    refused = client.post("/api/settings/reload")
+    assert refused.status_code == 409
+    assert "node.yaml" in refused.json()["detail"] and "sight" in refused.json()["detail"]
+    assert client.get("/api/settings").json()["settings"]["dashboard"]["site"] == "Test bench"
+    with node.database.reading() as session:
+        records = audit_page(session, action="settings.reload").records
+    assert [one.outcome for one in records] == ["refused", "success"]
+
+
+def test_a_program_tries_rules_on_a_file(node: Node, app: FastAPI, tmp_path: Path) -> None:
+    client = TestClient(app, headers=token_for(node, Role.OPERATOR))
+    (image, *_) = write_ct_series(tmp_path / "ct", ct_volume())
+    rules = "rules:\n  - name: only MR\n    series: {modality: MR}\n"
+    with image.open("rb") as file:
+        answer = client.post("/api/rules/try/file", data={"text": rules}, files={"file": file})
+    assert answer.status_code == 200, answer.text
+    told = answer.json()
+    assert told["jobs"] == [] and told["left_out"][0]["rule"] == "only MR"
+    junk = {"file": ("x.dcm", b"junk" * 99)}
+    answer = client.post("/api/rules/try/file", data={"text": rules}, files=junk)
+    assert answer.status_code == 422 and "no DICOM file" in answer.json()["detail"]
+
+
+def test_a_program_learns_the_parts_of_a_series(node: Node, app: FastAPI, tmp_path: Path) -> None:
+    take_in(node, write_ct_series(tmp_path / "ct", ct_volume()))
+    client = TestClient(app, headers=token_for(node, Role.VIEWER))
+    study = client.get("/api/studies").json()["studies"][0]["id"]
+    (series,) = client.get(f"/api/studies/{study}").json()["series"]
+    found = client.get(f"/api/series/{series['id']}").json()
+    (part,) = found["parts"]
+    assert found["study"] == study and part["kind"] == "volume" and part["modality"] == "CT"
+    address = f"/api/series/{series['id']}/parts/{part['part']}/scene"
+    assert client.get(address).json()["frames"] == part["frames"]
+    assert client.get("/api/series/77").status_code == 404
 
 
 UNDESCRIBED = {"/metrics", "/api/docs", "/api/openapi.json"}

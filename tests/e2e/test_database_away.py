@@ -21,8 +21,9 @@ import pydicom
 import pytest
 from pynetdicom import AE
 
-from db.accounts import add_token, add_user
+from db.accounts import add_user
 from db.models_access import Role
+from db.tokens import add_token
 from deploy.demo import write_configuration
 from deploy.demo_pacs import OrthancPacs
 from deploy.node_database import changing
@@ -50,7 +51,7 @@ def client_of(node: Node) -> Iterator[httpx.Client]:
     with changing(node.home) as session:
         user = add_user(session, "Ada", Role.VIEWER, utc_now(), password="correct horse battery")
         session.flush()
-        token = add_token(session, user.id, "test", Role.VIEWER, utc_now(), 1)
+        token = add_token(session, user.id, "test", Role.VIEWER, utc_now(), 1).secret
     headers = {"Authorization": f"Bearer {token}"}
     with httpx.Client(base_url=node.ready["dashboard"], headers=headers, timeout=60) as client:
         yield client

@@ -27,8 +27,9 @@ from pynetdicom.dsutils import encode
 from starlette.testclient import TestClient
 
 from dashboard.app import create_app
-from db.accounts import add_token, add_user
+from db.accounts import add_user
 from db.models_access import Role
+from db.tokens import add_token
 from dicom_node.counters import COUNTERS, OBJECTS_SENT, UNKNOWN_REPORTS
 from dicom_node.errors import DicomNodeError
 from dicom_node.services import commitment
@@ -167,7 +168,7 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
             wait_for(ready.name, ready.exists)
         with node.database.session() as session:
             user = add_user(session, "prometheus", Role.VIEWER, node.now())
-            secret = add_token(session, user.id, "test", Role.VIEWER, node.now(), 1)
+            secret = add_token(session, user.id, "test", Role.VIEWER, node.now(), 1).secret
         scraper = TestClient(create_app(node), headers={"Authorization": f"Bearer {secret}"})
         yield Doors(
             node,
