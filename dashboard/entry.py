@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from datetime import datetime
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
@@ -19,7 +21,7 @@ from dashboard.access import (
     set_session_cookie,
 )
 from dashboard.auditing import note
-from dashboard.rendering import render
+from dashboard.rendering import render, zone_of
 from db.accounts import (
     accept_invitation,
     begin_session,
@@ -28,6 +30,8 @@ from db.accounts import (
     log_in,
     stored_hash,
 )
+from db.listing import as_text
+from db.login_hosts import blocked_until, count_failure, counted_host
 from db.passwords import AccountError, prove
 from workflows.node import Node
 
@@ -57,9 +61,13 @@ def login_page(request: Request, node: NodeOf, next: str = "/") -> Response:
 
 @router.post("/login", dependencies=[Depends(require_own_page)])
 def login(request: Request, node: NodeOf, name: Text, password: Text, next: Text = "/") -> Response:
-    """Check name and password."""
+    """Check name and password, unless too many wrong ones came from this address."""
+    host = counted_host(client_host(request))
     with node.database.reading() as session:
         stored = stored_hash(session, name)
+        blocked = blocked_until(session, host, node.now())
+    if blocked is not None:
+        return _too_many(request, node, name, next, blocked)
     if not _CHECKS.acquire(timeout=_CHECK_SECONDS):
         raise HTTPException(503, "Too many people log in at this moment; try again in a moment.")
     try:
@@ -78,6 +86,16 @@ def login(request: Request, node: NodeOf, name: Text, password: Text, next: Text
             session, request, "login", account=user.name if user else name,
             outcome="success" if user else "refused",
         )  # fmt: skip
+        most = node.settings.dashboard.failed_logins_per_host
+        if user is None and most is not None:
+            blocked = count_failure(session, host, node.now(), most)
+        if blocked is not None:
+            note(
+                session, request, "login.blocked", account=name, target=host, outcome="refused",
+                failures=most, until=as_text(blocked),
+            )  # fmt: skip
+    if blocked is not None:
+        return _too_many(request, node, name, next, blocked)
     if secret is None:
         return render(
             request, "login.html", status_code=401, next=local_target(next), name=name,
@@ -86,6 +104,20 @@ def login(request: Request, node: NodeOf, name: Text, password: Text, next: Text
             openid=node.settings.dashboard.openid,
         )  # fmt: skip
     return enter(request, secret, local_target(next))
+
+
+def _too_many(request: Request, node: Node, name: str, next: str, until: datetime) -> Response:
+    """Refuse an address until then, whatever the password (RFC 6585, section 4)."""
+    at = until.astimezone(zone_of(request))
+    response = render(
+        request, "login.html", status_code=429, next=local_target(next), name=name,
+        error="Too many wrong passwords came from this address: it may try again at "
+        f"{at:%H:%M:%S}. Who is logged in stays so; from another computer it works now.",
+        openid=node.settings.dashboard.openid,
+    )  # fmt: skip
+    left = (until - node.now()).total_seconds()
+    response.headers["Retry-After"] = str(max(1, math.ceil(left)))
+    return response
 
 
 @router.post("/logout")

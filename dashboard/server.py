@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import uvicorn
+from fastapi import FastAPI
 
 from dashboard.app import create_app
 from db.accounts import invite_first_admin
@@ -75,6 +76,24 @@ def listen(settings: DashboardSettings) -> socket.socket:
     return listener
 
 
+def configured(app: FastAPI, settings: DashboardSettings) -> uvicorn.Config:
+    """Say how the application is served; what proxies say of who calls is believed of known ones.
+
+    Anybody else could write any address there, and so go round what counts by address.
+    """
+    return uvicorn.Config(
+        app,
+        ssl_certfile=settings.certificate,
+        ssl_keyfile=settings.key,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=settings.public_url is not None and bool(settings.proxies),
+        forwarded_allow_ips=list(settings.proxies),
+        timeout_graceful_shutdown=_STOP_SECONDS,
+    )
+
+
 def main() -> int:
     """Run until SIGTERM; returns the exit code."""
     logging.basicConfig(
@@ -97,18 +116,8 @@ def main() -> int:
     except OSError as error:
         print(f"The dashboard cannot start: {error} (dashboard.port in node.yaml may be taken).")
         return CANNOT_START
-    config = uvicorn.Config(
-        create_app(node),
-        ssl_certfile=settings.certificate,
-        ssl_keyfile=settings.key,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=settings.public_url is not None,
-        timeout_graceful_shutdown=_STOP_SECONDS,
-    )
     try:
-        Server(config, node).run(sockets=[taken])
+        Server(configured(create_app(node), settings), node).run(sockets=[taken])
     except DATABASE_ERRORS as error:
         _LOG.error("the database does not answer: %s", type(error).__name__)
         return 1

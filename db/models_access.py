@@ -51,6 +51,17 @@ class User(Base):
     last_login_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
+class LoginHost(Base):
+    """An address from which wrong passwords came: how many since when, and until when it rests."""
+
+    __tablename__ = "login_host"
+
+    host: Mapped[str] = mapped_column(String(64), primary_key=True)
+    failures: Mapped[int] = mapped_column(Integer, default=0)
+    since: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    blocked_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
 class LoginSession(Base):
     """A browser that is logged in. The database knows only the digest of its cookie."""
 

@@ -40,6 +40,7 @@ class _Code(NamedTuple):
 _APPLICATION: Final = _Code("110100", "Application Activity")
 _EVENTS: Final = {
     "login": _Code("110114", "User Authentication"),
+    "login.blocked": _Code("110113", "Security Alert"),
     "logout": _Code("110114", "User Authentication"),
     "job.view": _Code("110103", "DICOM Instances Accessed"),
     "job.list": _Code("110112", "Query"),

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from workflows.setting_values import Flag, Host, Name, Secret, Settings, TimeZone
+from workflows.setting_values import Address, Count, Flag, Host, Name, Secret, Settings, TimeZone
 
 
 class OpenIdSettings(Settings):
@@ -31,13 +31,14 @@ class DashboardSettings(Settings):
 
     Without `certificate` and `key` the pages are plain HTTP, meant for this computer or for a
     proxy in front; `public_url` is then the address that people see, and decides whether cookies
-    are for TLS only.
+    are for TLS only. `proxies` are believed what they say of who calls (``X-Forwarded-For``).
     """
 
     enabled: Flag = True
     host: Host = "127.0.0.1"
     port: Annotated[int, Field(strict=True, ge=0, le=65535)] = 8088
     public_url: Annotated[str, Field(pattern=r"^https?://[^\s/]+$")] | None = None
+    proxies: tuple[Address, ...] = ("127.0.0.1", "::1")
     certificate: Annotated[str, Field(min_length=1)] | None = None
     key: Annotated[str, Field(min_length=1)] | None = None
     site: Annotated[str, Field(max_length=64)] = ""
@@ -45,6 +46,7 @@ class DashboardSettings(Settings):
     time_zone: TimeZone | None = None
     session_hours: Annotated[float, Field(strict=True, gt=0, le=168)] = 12.0
     idle_minutes: Annotated[float, Field(strict=True, gt=0, le=10080)] = 60.0
+    failed_logins_per_host: Count | None = 20
     patients_hidden: Flag = True
     viewer_url: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
     openid: OpenIdSettings | None = None

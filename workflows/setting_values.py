@@ -67,6 +67,16 @@ def _network(value: str) -> str:
         raise PydanticCustomError("network", "{text}", {"text": text, "mend": mend}) from error
 
 
+def _address(value: str) -> str:
+    """Check an address or a network: what stands here is compared, and never looked up by name."""
+    try:
+        return str(ipaddress.ip_network(value) if "/" in value else ipaddress.ip_address(value))
+    except ValueError as error:
+        mend = "write an address such as 10.1.2.3, or a network such as 10.1.0.0/16"
+        text = f"is no address ({error})"
+        raise PydanticCustomError("address", "{text}", {"text": text, "mend": mend}) from error
+
+
 def _bytes(value: Any) -> Any:
     """Turn ``"5 GiB"`` into a number of bytes; numbers pass."""
     if not isinstance(value, str):
@@ -124,6 +134,7 @@ Host = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9_
 PeerHost = Annotated[
     str, Field(max_length=253, pattern=r"^[A-Za-z0-9_.:/-]+$"), AfterValidator(_network)
 ]
+Address = Annotated[str, AfterValidator(_address)]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Count = Annotated[int, Field(strict=True, ge=1, le=100_000)]
 Seconds = Annotated[float, Field(strict=True, gt=0, le=7 * 86400)]

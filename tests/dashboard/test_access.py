@@ -7,14 +7,18 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from dashboard.app import create_app
 from dashboard.entry import local_target
+from dashboard.server import configured
 from db.accounts import invite_first_admin
 from db.audit import audit_page
+from db.login_hosts import counted_host
 from db.models_access import Role
 from db.passwords import Proof, prove
 from db.session import Database
 from tests.dashboard.conftest import PASSWORD, Browser, csrf_of
 from tests.workflows.nodes import Clock
+from workflows.dashboard_settings import DashboardSettings
 from workflows.node import Node
 
 DETAIL = "ParticipantObjectDetail"
@@ -52,6 +56,79 @@ def test_five_wrong_passwords_lock_the_account_for_a_quarter_of_an_hour(
     assert client.post("/login", data=right).status_code == 401
     clock.forward(15 * 60)
     assert client.post("/login", data=right).status_code == 303
+
+
+def test_many_wrong_passwords_from_one_address_are_enough(
+    browser: Browser, node: Node, clock: Clock
+) -> None:
+    """Also where each is for another name, and asked of another process of the dashboard."""
+    inside = browser(Role.VIEWER)
+    right = {"name": "viewer", "password": PASSWORD}
+    doors = [TestClient(create_app(node), client=("192.0.2.7", 1)) for _ in range(2)]
+    for number in range(19):
+        wrong = {"name": f"person{number}", "password": "wrong"}
+        assert doors[number % 2].post("/login", data=wrong).status_code == 401
+        clock.forward(10)
+    last = doors[0].post("/login", data={"name": "viewer", "password": "wrong"})
+    assert last.status_code == 429
+    for door in doors:
+        answer = door.post("/login", data=right)
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "900")
+        assert "may try again at" in answer.text
+    assert inside.get("/").status_code == 200
+    other = TestClient(create_app(node), client=("192.0.2.8", 1), follow_redirects=False)
+    assert other.post("/login", data=right).status_code == 303
+    clock.forward(900)
+    assert doors[1].post("/login", data=right, follow_redirects=False).status_code == 303
+    with node.database.reading() as session:
+        (blocked,) = audit_page(session, action="login.blocked").records
+    assert (blocked.target, blocked.host, blocked.outcome) == ("192.0.2.7", "192.0.2.7", "refused")
+    assert blocked.details["failures"] == 20
+
+
+def test_failures_that_are_long_ago_do_not_count(browser: Browser, clock: Clock) -> None:
+    client = browser(None)
+    for number in range(40):
+        wrong = {"name": f"person{number}", "password": "wrong"}
+        assert client.post("/login", data=wrong).status_code == 401
+        clock.forward(60)
+
+
+@pytest.mark.parametrize(
+    ("proxies", "caller", "seen"),
+    [
+        (["10.0.0.0/8"], "10.1.2.3", "203.0.113.9"),
+        (["10.0.0.0/8"], "192.0.2.7", "192.0.2.7"),  # anybody may write the header
+        ([], "127.0.0.1", "127.0.0.1"),
+    ],
+)
+def test_only_known_proxies_say_who_calls(
+    app: FastAPI, node: Node, proxies: list[str], caller: str, seen: str
+) -> None:
+    settings = DashboardSettings.model_validate(
+        {"public_url": "https://node.example.org", "proxies": proxies}
+    )
+    config = configured(app, settings)
+    config.load()
+    client = TestClient(config.loaded_app, client=(caller, 1))
+    wrong = {"name": "somebody", "password": "wrong"}
+    client.post("/login", data=wrong, headers={"X-Forwarded-For": "198.51.100.1, 203.0.113.9"})
+    with node.database.reading() as session:
+        assert audit_page(session).records[0].host == seen
+
+
+@pytest.mark.parametrize(
+    ("address", "counted"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("x" * 99, "x" * 64),
+    ],
+)
+def test_what_one_host_may_have_is_counted_as_one(address: str, counted: str) -> None:
+    assert counted_host(address) == counted
 
 
 def test_a_password_is_checked_while_others_write(
