@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -108,7 +109,7 @@ def fields_of(route: APIRoute) -> set[str]:
     """Name what a route takes beside its path: of the address, of a form, of a JSON body."""
     names = {one.alias for one in route.dependant.query_params}
     for one in route.dependant.body_params:
-        model = one.field_info.annotation
+        model: Any = one.field_info.annotation
         is_model = isinstance(model, type) and issubclass(model, BaseModel)
         names |= set(model.model_fields) if is_model else {one.alias}
     return names
