@@ -14,15 +14,17 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter, Request
-from sqlalchemy.orm import Session
 from starlette.responses import StreamingResponse
 
 from dashboard.access import Viewer, is_still
 from db.changes import changed_since, last_change, under_way
 from db.session import DATABASE_ERRORS, Database
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 router = APIRouter(include_in_schema=False)
 LOOK_SECONDS: Final = 1.0
