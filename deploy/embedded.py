@@ -29,6 +29,7 @@ from deploy.before_start import (
 from deploy.configuration_edit import check_and_reload
 from deploy.ownership import TREE_VARIABLE, Ownership
 from deploy.supervisor import Program, Supervisor
+from deploy.systemd import notify
 from workflows.configuration import load_configuration
 from workflows.home import Home
 from workflows.settings import NodeSettings
@@ -104,6 +105,7 @@ def run(folder: Path, say: Callable[[str], None]) -> None:
             try:
                 _start(tree, supervisor, say)
                 supervisor.wait(lambda: _keep_ready(tree, supervisor, say))
+                notify("STOPPING=1", "STATUS=Stopping: work in progress gets its time to end.")
                 say("Stopping: no new associations; work in progress gets its time to end.")
             finally:
                 home.ready_json.unlink(missing_ok=True)
@@ -140,10 +142,9 @@ def _start(tree: _Tree, supervisor: Supervisor, say: Callable[[str], None]) -> N
     if settings.dicomweb.enabled:
         told |= _start_web(tree, supervisor, say, "dicomweb")
     ready = _write_ready(home, told)
-    say(
-        f"Ready: {ready['ae_title']} takes studies at {ready['host']}:{ready['port']} "
-        f"(home {home.root})."
-    )
+    where = f"{ready['ae_title']} takes studies at {ready['host']}:{ready['port']}"
+    notify("READY=1", f"STATUS={where}")
+    say(f"Ready: {where} (home {home.root}).")
 
 
 def _start_web(
