@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from deploy.cli_backup import backup
 from deploy.cli_conformance import conformance
 from deploy.cli_disk import disk
 from deploy.cli_jobs import app as jobs_app
@@ -154,6 +155,7 @@ app.command()(probe)
 app.command()(worklists)
 app.command()(conformance)
 app.command()(disk)
+app.command()(backup)
 
 
 @app.command()
