@@ -116,12 +116,7 @@ def destination_named(node: Node, name: str) -> DestinationSettings:
 
 def certificates(node: Node) -> list[Certificate]:
     """Look at every certificate that the settings name."""
-    settings = node.settings
-    named: list[tuple[str, str | None]] = [("this node, DICOM", settings.tls.certificate)]
-    named += [("this node, dashboard", settings.dashboard.certificate)]
-    others: list[Any] = [*settings.peers, *settings.destinations]
-    named += [(one.name, one.certificate) for one in others]
-    return [_looked_at(owner, path) for owner, path in named if path is not None]
+    return [_looked_at(owner, path) for owner, path in node.settings.certificates()]
 
 
 def _looked_at(owner: str, path: str) -> Certificate:

@@ -214,13 +214,8 @@ def _port(configuration: Configuration) -> Examined:
 
 def _certificates(configuration: Configuration) -> Iterator[Examined]:
     """Look at every certificate that the configuration names: an expired one stops a connection."""
-    settings = configuration.settings
-    named = {"TLS certificate of the node": settings.tls.certificate}
-    named |= {f"TLS certificate of {one.name}": one.certificate for one in settings.peers}
-    named |= {f"TLS certificate of {one.name}": one.certificate for one in settings.destinations}
-    for subject, path in named.items():
-        if path is None:
-            continue
+    for owner, path in configuration.settings.certificates():
+        subject = f"TLS certificate of {owner}"
         try:
             days = max(days_left(one) for one in certificates_in(Path(path)))
         except FinalError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from inference.card import read_card
 from inference.errors import CheckpointError
@@ -89,6 +90,7 @@ def _worth_a_look(
     if not any("store" in peer.allow for peer in settings.peers):
         text, mend = "nobody may send images to this node", "list the senders under peers"
         yield node.problem(("peers",), text, mend, "warning")
+    yield from _readable_on_the_way(settings, node)
     if not settings.destinations:
         text, mend = "results are kept here but sent nowhere", "list the PACS under destinations"
         yield node.problem(("destinations",), text, mend, "warning")
@@ -115,3 +117,28 @@ def _worth_a_look(
         card = read_card(model_folder(settings))
         known = {target.name for target in card.targets}
         yield from unknown_targets(rules, marked_rules, known)
+
+
+def _readable_on_the_way(
+    settings: NodeSettings, node: MarkedYaml
+) -> Iterable[ConfigurationProblem]:
+    """Find web servers that the network reaches without TLS, the node's own or a proxy's."""
+    pages, web = settings.dashboard, settings.dicomweb
+    plain = {
+        "dashboard": pages.enabled and not pages.certificate,
+        "dicomweb": web.enabled and not web.tls,
+    }
+    for section, one in (("dashboard", pages), ("dicomweb", web)):
+        secured = (one.public_url or "").startswith("https:")
+        if plain[section] and not secured and not _is_loopback(one.host):
+            text = "passwords and patients' data cross the network unencrypted (plain HTTP)"
+            own = "certificate and key" if section == "dashboard" else "tls: true"
+            mend = f"set {own}, or public_url to the https address of a proxy in front"
+            yield node.problem((section, "host"), text, mend, "warning")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -253,6 +253,19 @@ class NodeSettings(Settings):
         """Return the destination of this name, or None when ``node.yaml`` has none."""
         return next((entry for entry in self.destinations if entry.name == name), None)
 
+    def certificates(self) -> list[tuple[str, str]]:
+        """Return whose certificate each file is that is named here, and the file's path."""
+        mails = [(f"mail server of {one.name}", one.mail) for one in self.notices if one.mail]
+        callers = [*self.peers, *self.dicomweb.users]
+        called = [*self.destinations, *self.worklists, *self.notices, *self.audit]
+        named = [
+            ("this node, DICOM", self.tls.certificate),
+            ("this node, dashboard", self.dashboard.certificate),
+            *((one.name, one.certificate) for one in (*callers, *called)),
+            *((owner, mail.certificate) for owner, mail in mails),
+        ]
+        return [(owner, path) for owner, path in named if path is not None]
+
     def located(self, folder: Path) -> NodeSettings:
         """Return the same with the paths of all certificates and keys absolute."""
 
@@ -265,6 +278,7 @@ class NodeSettings(Settings):
         return self.model_copy(
             update={
                 "tls": beside(self.tls, "certificate", "key", "authorities"),
+                "dashboard": beside(self.dashboard, "certificate", "key"),
                 "dicomweb": self.dicomweb.model_copy(
                     update={
                         "users": tuple(beside(one, "certificate") for one in self.dicomweb.users)

@@ -56,6 +56,20 @@ def test_defaults_pass_the_check_with_what_is_worth_a_look(home: Path) -> None:
     assert "nobody may send images" in errors
 
 
+def test_pages_that_cross_the_network_unencrypted_are_told(home: Path) -> None:
+    plain = "dashboard:\n  host: 0.0.0.0\n"
+    web = "dicomweb:\n  host: 10.1.2.3\n  users: [{name: v, allow: [query], token: secret}]\n"
+    (home / "node.yaml").write_text(plain + web)
+    code, _, errors = call("check-config", "--home", home)
+    assert code == 0
+    assert "node.yaml:2: warning: dashboard.host" in errors and "certificate and key" in errors
+    assert "node.yaml:4: warning: dicomweb.host" in errors
+    (home / "node.yaml").write_text(plain + "  public_url: https://node.example.org\n")
+    assert "unencrypted" not in call("check-config", "--home", home)[2]
+    (home / "node.yaml").write_text(plain + "  enabled: false\n")
+    assert "unencrypted" not in call("check-config", "--home", home)[2]
+
+
 def test_a_mistake_is_named_with_file_line_and_mend(home: Path) -> None:
     (home / "node.yaml").write_text("node:\n  port: many\n")
     code, _, errors = call("check-config", "--home", home)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from workflows.configuration import check_configuration
 from workflows.home import Home, default_node_text
-from workflows.settings import NodeSettings, settings_of
+from workflows.settings import NodeSettings, load, settings_of
 from workflows.yaml_positions import ConfigurationError, parse_marked
 
 
@@ -133,3 +134,30 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     assert len(found) == 2 and all("cannot be read" in line for line in found)
     home.node_yaml.write_bytes(b"node:\n  name: \xff\n")
     assert f"{home.node_yaml}:2: " in str(check_configuration(home)[0])
+
+
+def test_every_certificate_that_is_named_is_listed_by_its_path_in_the_home(tmp_path: Path) -> None:
+    entry = {"certificate": "tls/one.pem"}
+    web = {"name": "cloud", "url": "https://archive.example.org/dicom-web", **entry}
+    user = {"name": "viewer", "allow": ["query"], **entry}
+    mail = {"host": "mail.example.org", "sender": "a@example.org", "to": ["b@example.org"], **entry}
+    given = {
+        "tls": {"port": 0, "certificate": "tls/node.pem", "key": "tls/node.key", "mutual": False},
+        "dashboard": {"certificate": "web.pem", "key": "/etc/web.key"},
+        "dicomweb": {"tls": True, "users": [user]},
+        "notices": [{"name": "night shift", "about": ["failed"], "mail": mail}],
+        "audit": [{"name": "collector", "host": "audit.example.org", **entry}],
+        "peers": [{"name": "CT 1", "ae_title": "CT1", **entry}],
+        "destinations": [web],
+        "worklists": [{**web, "name": "manager"}],
+    }
+    (tmp_path / "node.yaml").write_text(yaml.safe_dump(given))
+    settings = load(tmp_path / "node.yaml")
+    one = str(tmp_path / "tls" / "one.pem")
+    assert settings.certificates() == [
+        ("this node, DICOM", str(tmp_path / "tls" / "node.pem")),
+        ("this node, dashboard", str(tmp_path / "web.pem")),
+        *((name, one) for name in ("CT 1", "viewer", "cloud", "manager", "collector")),
+        ("mail server of night shift", one),
+    ]
+    assert settings.dashboard.key == "/etc/web.key"
