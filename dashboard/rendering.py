@@ -210,7 +210,10 @@ def render(
 
     def age(value: datetime | str | None) -> str:
         at = as_time(value)
-        return "–" if at is None else duration((now - at).total_seconds())
+        if at is None:
+            return "–"
+        seconds = max(0, round((now - at).total_seconds()))
+        return f"{seconds} s" if seconds < 60 else duration(seconds)
 
     def address(**changes: object) -> str:
         """Return this page's address with other parameters; None takes one out."""

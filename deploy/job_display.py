@@ -136,7 +136,7 @@ def findings_table(findings: Iterable[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("finding", overflow="fold", ratio=3)
     table.add_column("presence", no_wrap=True)
-    table.add_column("confidence", justify="right")
+    table.add_column("probability", justify="right")
     table.add_column("measurements", overflow="fold", ratio=2)
     for finding in findings:
         table.add_row(

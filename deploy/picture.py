@@ -209,12 +209,12 @@ class _Caption:
 def _caption(finding: Mapping[str, Any], segments: Sequence[Segment]) -> _Caption:
     segment = next(s for s in segments if s.number == finding["segment_number"])
     numbers = measured(finding["measurements"])
-    sure = f"{finding['presence']}, confidence {finding['confidence']:.2f}"
+    sure = f"{finding['presence']}, probability {finding['confidence']:.2f}"
     return _Caption(segment.colour, finding["text"], f"{numbers}   ({sure})" if numbers else sure)
 
 
 def _absent(finding: Mapping[str, Any]) -> str:
-    return f"{finding['target']}: {finding['presence']} (confidence {finding['confidence']:.2f})"
+    return f"{finding['target']}: {finding['presence']} (probability {finding['confidence']:.2f})"
 
 
 def _heading(source: Source, report: Mapping[str, Any]) -> tuple[str, str]:

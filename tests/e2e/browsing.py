@@ -30,6 +30,11 @@ def find_chromium() -> Path:
     pytest.skip("needs chromium (see tests/outside_peers.sh)")
 
 
+_AS_INSTALLED = """home => {
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    for (let text = texts.nextNode(); text; text = texts.nextNode())
+        text.data = text.data.replaceAll(home, "/var/lib/unibiomed");
+}"""
 _SEEN_PICTURES = """Promise.all([...document.images]
     .filter(image => image.getBoundingClientRect().top < innerHeight)
     .map(image => image.decode().catch(() => {})))"""
@@ -44,9 +49,10 @@ class Pages:
         Playwright's page.
     """
 
-    def __init__(self, page: Any, url: str) -> None:
+    def __init__(self, page: Any, url: str, home: Path) -> None:
         self.page = page
         self.url = url
+        self.home = home
         self.wrong: list[str] = []
         page.on("console", self._console)
         page.on("pageerror", lambda error: self.wrong.append(f"page error: {error}"))
@@ -67,8 +73,9 @@ class Pages:
         self.page.goto(self.url + address)
 
     def picture(self, name: str, *, full: bool = False) -> None:
-        """Keep a screenshot, where a folder for them is named."""
+        """Keep a screenshot, where a folder for them is named; the home is where docs have it."""
         if SCREENSHOTS:
+            self.page.evaluate(_AS_INSTALLED, str(self.home))
             self.page.evaluate(_SEEN_PICTURES)
             self.page.screenshot(path=str(Path(SCREENSHOTS) / f"{name}.png"), full_page=full)
 
@@ -77,7 +84,7 @@ def enter(browser: Any, node: Node, name: str, **context: Any) -> Pages:
     """Log an account in, in a window that shares nothing with others of the browser."""
     window = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **context})
     window.set_default_timeout(60_000)
-    pages = Pages(window.new_page(), node.ready["dashboard"])
+    pages = Pages(window.new_page(), node.ready["dashboard"], node.home)
     pages.open("/login")
     pages.page.fill("[name=name]", name)
     pages.page.fill("[name=password]", PASSWORD)

@@ -141,6 +141,8 @@ def test_a_critical_finding_is_marked_in_the_list_and_on_the_page(
     row.locator("a.open").click()
     admin.page.locator("h1 .mark-urgent", has_text="critical").wait_for()
     admin.page.locator(".finding .mark-urgent:visible").first.wait_for()
+    admin.page.locator(".finding").get_by_role("button", name="Accept").first.click()
+    admin.page.locator(".verdict", has_text="accepted by administrator").wait_for()
 
 
 def test_a_study_that_waits_goes_on_when_a_person_says_so(
@@ -307,18 +309,24 @@ def test_an_object_is_taken_up_from_quarantine(
 ) -> None:
     folder, study = real_study(series, tmp_path / "study", "from quarantine")
     archive = Archive(node.home / "archive", reserve_bytes=0)
-    path = archive.quarantine(next(iter(folder.glob("*"))).read_bytes(), "could not be read", {})
-    with changing(node.home) as session:
-        add_quarantined(
-            session, path=archive.relative(path), reason="could not be read",
-            received_at=datetime.now(UTC),
-        )  # fmt: skip
+    whole = next(iter(folder.glob("*"))).read_bytes()
+    for content in (whole[: len(whole) // 2], whole):
+        origin = {"calling_ae_title": SENDER, "peer_host": LOOPBACK}
+        path = archive.quarantine(content, "could not be read", origin)
+        with changing(node.home) as session:
+            add_quarantined(
+                session, path=archive.relative(path), reason="could not be read",
+                received_at=datetime.now(UTC), size=len(content), origin=origin,
+            )  # fmt: skip
     admin.open("/quarantine")
+    assert admin.page.locator("#entries tbody tr").count() == 2
     admin.page.locator("td a").first.click()
     admin.page.locator(".header", has_text="Study Description").wait_for()
     admin.page.get_by_role("button", name="Take up").click()
     assert study in said(admin.page)
     assert node.ended(study)
+    admin.open("/quarantine")
+    assert admin.page.locator("#entries tbody tr").count() == 1
 
 
 def test_an_attack_in_every_string_is_shown_as_text(

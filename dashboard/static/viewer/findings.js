@@ -56,7 +56,7 @@ export class FindingList extends EventTarget {
         this.viewer.setVersion(finding.segment_number, button.dataset.version),
       );
     }
-    const sure = `${PRESENCE[finding.presence] ?? finding.presence}, confidence ${finding.confidence.toFixed(2)}`;
+    const sure = `${PRESENCE[finding.presence] ?? finding.presence}, probability ${finding.confidence.toFixed(2)}`;
     const overlap =
       finding.predicted_iou === null ? "" : ` · the model's own estimate of its mask ${finding.predicted_iou.toFixed(2)}`;
     part(".sure").textContent = `${sure}${overlap}`;

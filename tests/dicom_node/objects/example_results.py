@@ -105,7 +105,7 @@ def finding(
 ) -> Finding:
     """Return a finding; present where there is a mask."""
     if text is None:
-        text = f"There is a {target}." if mask is not None else f"No {target} is seen."
+        text = f"{target.capitalize()} is seen." if mask is not None else f"No {target} is seen."
     key = None if mask is None else int(np.flatnonzero(mask.any(axis=(1, 2)))[-1])
     default = Presence.ABSENT if mask is None else Presence.PRESENT
     return Finding(
