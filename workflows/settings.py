@@ -256,12 +256,15 @@ class NodeSettings(Settings):
     def certificates(self) -> list[tuple[str, str]]:
         """Return whose certificate each file is that is named here, and the file's path."""
         mails = [(f"mail server of {one.name}", one.mail) for one in self.notices if one.mail]
-        callers = [*self.peers, *self.dicomweb.users]
-        called = [*self.destinations, *self.worklists, *self.notices, *self.audit]
         named = [
             ("this node, DICOM", self.tls.certificate),
             ("this node, dashboard", self.dashboard.certificate),
-            *((one.name, one.certificate) for one in (*callers, *called)),
+            *((one.name, one.certificate) for one in self.peers),
+            *((one.name, one.certificate) for one in self.dicomweb.users),
+            *((one.name, one.certificate) for one in self.destinations),
+            *((one.name, one.certificate) for one in self.worklists),
+            *((one.name, one.certificate) for one in self.notices),
+            *((one.name, one.certificate) for one in self.audit),
             *((owner, mail.certificate) for owner, mail in mails),
         ]
         return [(owner, path) for owner, path in named if path is not None]
