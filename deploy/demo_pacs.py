@@ -37,10 +37,18 @@ def find_orthanc() -> Path | None:
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback port that nobody listens on, and that the system gives to nobody else.
+
+    A socket that does not listen stays bound to it until this process ends. Who names the port may
+    listen there all the same (servers set SO_REUSEADDR), also again after a restart; without it,
+    the system could meanwhile choose the same port for another program.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind((LOOPBACK, 0))
+    port = int(held.getsockname()[1])
+    held.detach()
+    return port
 
 
 def start_pacs(folder: Path) -> OrthancPacs | OwnPacs:

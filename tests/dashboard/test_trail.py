@@ -9,8 +9,8 @@ import pytest
 from db.audit import audit_page
 from db.models_access import Role
 from db.session import Database
+from deploy.demo_pacs import free_port
 from tests.dashboard.conftest import Browser
-from tests.dicom_node.services.conftest import free_port
 from tests.factories.syslog_collector import Collector
 from tests.workflows.nodes import Clock, encoded_job, make_node
 from workflows.audit_sending import send_audit

@@ -11,6 +11,7 @@ from pynetdicom import AE, evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 
+from deploy.demo_pacs import free_port
 from tests.listening import listening
 
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -87,8 +88,8 @@ class Pacs:
             (evt.EVT_C_FIND, self._find),
             (evt.EVT_N_ACTION, self._commit),
         ]
+        self.port = self.port or free_port()
         self._server = listening(entity, handlers, port=self.port)
-        self.port = self._server.server_address[1]
 
     def stop(self) -> None:
         """Go away."""

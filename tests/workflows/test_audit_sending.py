@@ -14,8 +14,8 @@ from db.audit import audit_page, record
 from db.audit_positions import CollectorState, claim, collector_states
 from db.models_access import AuditRecord
 from db.session import Database
+from deploy.demo_pacs import free_port
 from tests.databases import *  # noqa: F403
-from tests.dicom_node.services.conftest import free_port
 from tests.factories.syslog_collector import Collector, Message
 from tests.workflows.nodes import Clock, make_node
 from workflows.audit_sending import send_audit

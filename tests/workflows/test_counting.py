@@ -37,7 +37,7 @@ from dicom_node.services.association import Destination
 from dicom_node.services.dialling import dial
 from dicom_node.services.storage_scu import verify
 from dicom_node.services.tls import Tls
-from tests.dicom_node.services.conftest import QUICK, run_dcmtk
+from tests.dicom_node.services.conftest import PATIENT, run_dcmtk
 from tests.factories import write_ct_series
 from tests.factories.certificates import make_certificate
 from tests.workflows.test_workers import ROOT, wait_for
@@ -85,7 +85,7 @@ class Doors:
 
     def at(self, *, tls: Tls | None = None, called: str = "UNIBIOMED") -> Destination:
         port = self.listener["port" if tls is None else "tls_port"]
-        return Destination("node", called, "127.0.0.1", port, timeouts=QUICK, tls=tls)
+        return Destination("node", called, "127.0.0.1", port, timeouts=PATIENT, tls=tls)
 
     def tls(self, who: str) -> Tls:
         folder = self.folder / "home" / "tls"

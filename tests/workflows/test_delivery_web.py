@@ -12,8 +12,9 @@ import pytest
 
 from db.models import Job
 from db.session import Database
-from deploy.demo_pacs import LOOPBACK, OrthancPacs, find_orthanc
+from deploy.demo_pacs import LOOPBACK, OrthancPacs
 from tests.factories.scripted_web import Scripted, says, scripted_web
+from tests.orthanc import Orthanc
 from tests.workflows.nodes import Clock, encoded_job, make_node, told
 from tests.workflows.test_delivery import confirmed
 from workflows.delivery import deliver_job
@@ -40,14 +41,13 @@ def node_for(tmp_path: Path, database: Database, clock: Clock, url: str, **more:
 
 @pytest.fixture(scope="module")
 def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrthancPacs]:
-    program = find_orthanc()
-    if program is None or not PLUGIN.exists():
+    if not PLUGIN.exists():
         pytest.skip("needs Orthanc and its DICOMweb plug-in (see tests/outside_peers.sh)")
     options: dict[str, object] = {
         "Plugins": [str(PLUGIN)],
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
     }
-    with OrthancPacs(tmp_path_factory.mktemp("orthanc"), program, options) as running:
+    with Orthanc(tmp_path_factory.mktemp("orthanc"), options) as running:
         yield running
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from db.jobs import JobState
 from db.models import FindingRecord
 from db.notices import silent_channels
 from db.session import Database
+from deploy.demo_pacs import free_port
 from dicom_node.services.tls import Tls, server_context
 from tests.databases import *  # noqa: F403
 from tests.factories.certificates import make_certificate
@@ -60,7 +60,7 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def hook() -> Iterator[Hook]:
     running = Hook()
-    thread = threading.Thread(target=running.serve_forever)
+    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield running
     running.shutdown()
@@ -116,8 +116,7 @@ class Mailbox:
 @pytest.fixture
 def mailbox() -> Iterator[tuple[Mailbox, int]]:
     box = Mailbox()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     server = Controller(box, hostname="127.0.0.1", port=port)
     server.start()
     yield box, port
@@ -283,8 +282,7 @@ def test_a_mail_server_must_be_who_it_says(
     own, other = make_certificate(tmp_path, "mail"), make_certificate(tmp_path, "other")
     context = server_context(Tls(own.path, own.key_path), mutual=False)
     box = Mailbox()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     options: dict[str, Any] = (
         {"ssl_context": context} if security == "tls" else {"tls_context": context}
     )

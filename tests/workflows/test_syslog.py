@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deploy.demo_pacs import free_port
 from dicom_node.errors import RetriableError
 from dicom_node.services.tls import Tls, client_context, server_context
-from tests.dicom_node.services.conftest import free_port
 from tests.factories.certificates import make_certificate
 from tests.factories.syslog_collector import Collector, Message
 from workflows.syslog import deliver, syslog_message

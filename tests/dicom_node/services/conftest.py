@@ -26,7 +26,8 @@ from tests.listening import listening
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 Serve = Callable[..., Destination]
-QUICK = Timeouts(connection=2, acse=5, dimse=10, network=10)
+PATIENT = Timeouts(connection=20, acse=30, dimse=60, network=60)
+"""For peers that answer: none of it passes while they do, however busy the machine is."""
 
 
 @dataclass
@@ -42,11 +43,11 @@ class Node:
 
     @property
     def destination(self) -> Destination:
-        return Destination("node", "UNIBIOMED", "127.0.0.1", self.scp.port, timeouts=QUICK)
+        return Destination("node", "UNIBIOMED", "127.0.0.1", self.scp.port, timeouts=PATIENT)
 
     def ended(self) -> AssociationEnded:
         """Return the next association that ended."""
-        return self.released.get(timeout=20)
+        return self.released.get(timeout=60)
 
 
 class NodeFactory:
@@ -149,15 +150,9 @@ def run_dcmtk(program: str, *arguments: object) -> subprocess.CompletedProcess[s
     )
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
     """Return once something listens; a port is no event that can be awaited."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while time.monotonic() < until and process.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -181,7 +176,7 @@ def serve() -> Iterator[Serve]:
             contexts=contexts or [build_context(CT), build_context("1.2.840.10008.1.1")],
         )
         servers.append(server)
-        return Destination("pacs", "PACS", "127.0.0.1", server.server_address[1], timeouts=QUICK)
+        return Destination("pacs", "PACS", "127.0.0.1", server.server_address[1], timeouts=PATIENT)
 
     yield start
     for server in servers:

@@ -12,22 +12,22 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
-from deploy.demo_pacs import LOOPBACK, OrthancPacs, find_orthanc
+from deploy.demo_pacs import LOOPBACK
 from dicom_node.errors import FinalError, RejectedError, RetriableError
 from dicom_node.services import dicomweb_client
 from dicom_node.services.dicomweb_client import WebArchive
 from dicom_node.services.probing import probe_web
 from dicom_node.services.web_connection import OAuth2, WebDestination
-from tests.dicom_node.services.conftest import QUICK, write_instances
+from tests.dicom_node.services.conftest import PATIENT, write_instances
 from tests.factories.scripted_web import Scripted, says, scripted_web
+from tests.orthanc import Orthanc
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
 @pytest.fixture(scope="module")
 def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDestination]:
-    program = find_orthanc()
-    if program is None or not PLUGIN.exists():
+    if not PLUGIN.exists():
         pytest.skip("needs Orthanc and its DICOMweb plug-in (see tests/outside_peers.sh)")
     options: dict[str, object] = {
         "Plugins": [str(PLUGIN)],
@@ -35,13 +35,13 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDestination
         "AuthenticationEnabled": True,
         "RegisteredUsers": {"node": "secret"},
     }
-    with OrthancPacs(tmp_path_factory.mktemp("orthanc"), program, options) as running:
+    with Orthanc(tmp_path_factory.mktemp("orthanc"), options) as running:
         yield WebDestination(
             "orthanc",
             f"http://{LOOPBACK}:{running.http_port}/dicom-web",
             user="node",
             password="secret",
-            timeouts=QUICK,
+            timeouts=PATIENT,
         )
 
 
@@ -87,7 +87,7 @@ def scripted() -> Iterator[Scripted]:
 
 
 def at(scripted: Scripted) -> WebDestination:
-    return WebDestination("web", scripted.url, timeouts=QUICK)
+    return WebDestination("web", scripted.url, timeouts=PATIENT)
 
 
 def module(stored: dict[str, int], failed: dict[str, int]) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def test_tokens_are_fetched_once_and_again_when_they_end(
 
 def test_a_server_that_is_away_is_retriable(tmp_path: Path) -> None:
     with (
-        WebArchive(WebDestination("gone", f"http://{LOOPBACK}:1/", timeouts=QUICK)) as archive,
+        WebArchive(WebDestination("gone", f"http://{LOOPBACK}:1/", timeouts=PATIENT)) as archive,
         pytest.raises(RetriableError) as caught,
     ):
         archive.search("/studies", {})

@@ -28,7 +28,7 @@ LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
 
 def associate(node: Node, *contexts: Any, calling: str = "SENDER") -> Association:
     entity = AE(calling)
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 10
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 60
     return entity.associate(
         "127.0.0.1",
         node.scp.port,
@@ -101,7 +101,7 @@ def test_strangers_are_refused_with_reason_and_mend(
     assert done.returncode != 0
     assert "Rejected Permanent, Source: Service User" in done.stdout + done.stderr
     assert words in done.stdout + done.stderr
-    refusal = node.refused.get(timeout=10)
+    refusal = node.refused.get(timeout=60)
     assert "node.yaml" in refusal.sentence
     assert refusal.host == "127.0.0.1"
     assert node.released.empty()
@@ -114,7 +114,7 @@ def test_one_peer_does_not_take_the_associations_of_all(start_node: NodeFactory)
     assert first.is_established
     answer = verify(node.destination, "SENDER")
     assert "limit of associations" in answer.sentence
-    refusal = node.refused.get(timeout=10)
+    refusal = node.refused.get(timeout=60)
     assert (refusal.result, refusal.source, refusal.reason) == (2, 3, 2)
     assert "max_associations of that peer" in refusal.sentence
     assert verify(node.destination, "OTHER").ok
@@ -137,7 +137,7 @@ def test_more_associations_than_allowed_are_refused_for_now(start_node: NodeFact
     # By our own caller: pynetdicom's takes a refusal that comes fast for a failed connection.
     answer = verify(node.destination, "SENDER")
     assert "limit of associations" in answer.sentence
-    refusal = node.refused.get(timeout=10)
+    refusal = node.refused.get(timeout=60)
     assert (refusal.result, refusal.source, refusal.reason) == (2, 3, 2)
     assert "max_associations" in refusal.sentence
     first.release()
@@ -320,5 +320,5 @@ def test_stop_ends_an_idle_association_at_once(start_node: NodeFactory) -> None:
     assert association.is_established
     node.scp.stop(10)
     assert node.ended().ended == "aborted"
-    association.join(10)
+    association.join(60)
     assert association.is_aborted

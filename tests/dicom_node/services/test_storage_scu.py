@@ -14,17 +14,17 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pynetdicom import build_context, evt
 
+from deploy.demo_pacs import free_port
 from dicom_node.errors import FinalError, RetriableError
 from dicom_node.services.association import Destination, Timeouts
 from dicom_node.services.query_retrieve_scu import confirm
 from dicom_node.services.storage_scu import StoreStatus, send, verify
 from tests.dicom_node.services.conftest import (
     CT,
-    QUICK,
+    PATIENT,
     NodeFactory,
     Serve,
     dcmtk,
-    free_port,
     wait_for_port,
     write_instances,
 )
@@ -40,7 +40,7 @@ def test_storescp_gets_the_same_bytes(tmp_path: Path, instances: list[Path]) -> 
     ) as process:
         try:
             wait_for_port(port, process)
-            destination = Destination("pacs", "PACS", "localhost", port, timeouts=QUICK)
+            destination = Destination("pacs", "PACS", "localhost", port, timeouts=PATIENT)
             assert verify(destination, "ME").ok
             statuses = send(instances, destination, calling_ae_title="ME")
         finally:
@@ -90,7 +90,7 @@ def test_orthanc_stores_and_proves(tmp_path: Path, instances: list[Path]) -> Non
             )
             other = confirm(destination, "ME", "1.2.3", {first.SeriesInstanceUID: sent})
         finally:
-            process.terminate()
+            process.kill()
     assert proven == sent
     assert other == set()
 
@@ -182,7 +182,7 @@ def test_more_classes_than_one_association_holds(serve: Serve, tmp_path: Path) -
 
 
 def test_nobody_listens(instances: list[Path]) -> None:
-    destination = Destination("pacs", "PACS", "127.0.0.1", free_port(), timeouts=QUICK)
+    destination = Destination("pacs", "PACS", "127.0.0.1", free_port(), timeouts=PATIENT)
     with pytest.raises(RetriableError, match="no connection"):
         send(instances, destination, calling_ae_title="ME")
     assert not verify(destination, "ME").ok

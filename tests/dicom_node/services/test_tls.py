@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.demo_pacs import free_port
 from dicom_node.counters import TLS_HANDSHAKES_FAILED
 from dicom_node.errors import FinalError
 from dicom_node.peers import Peer, Peers
@@ -30,11 +31,10 @@ from dicom_node.services.tls import (
     server_context,
 )
 from tests.dicom_node.services.conftest import (
-    QUICK,
+    PATIENT,
     Node,
     NodeFactory,
     dcmtk,
-    free_port,
     run_dcmtk,
     wait_for_port,
 )
@@ -92,7 +92,7 @@ def start_secure(start_node: NodeFactory, certificates: Certificates) -> StartSe
 
 
 def at(node: Node, tls: Tls | None, **changes: object) -> Destination:
-    plain = Destination("node", "UNIBIOMED", "127.0.0.1", node.scp.tls_port or 0, timeouts=QUICK)
+    plain = Destination("node", "UNIBIOMED", "127.0.0.1", node.scp.tls_port or 0, timeouts=PATIENT)
     return replace(plain, tls=tls, **changes)  # type: ignore[arg-type]
 
 
@@ -132,7 +132,7 @@ def test_a_peer_that_must_call_by_tls_is_refused_without(
 ) -> None:
     node = start_secure(Peer("scanner", "SENDER", requires_tls=True))
     assert not verify(node.destination, "SENDER").ok
-    refusal = node.refused.get(timeout=10)
+    refusal = node.refused.get(timeout=60)
     assert "with TLS only" in refusal.sentence and "tls.port" in refusal.sentence
     assert verify(at(node, certificates.client(certificates.scanner)), "SENDER").ok
 
@@ -147,7 +147,7 @@ def test_a_pinned_peer_must_show_its_certificate(
     node.ended()
     # Signed by the same authority, but another one's.
     assert not verify(at(node, certificates.client(certificates.second)), "SENDER").ok
-    refusal = node.refused.get(timeout=10)
+    refusal = node.refused.get(timeout=60)
     assert certificates.second.fingerprint in refusal.sentence
     assert node.released.empty()
 
@@ -179,7 +179,7 @@ def test_a_certificate_that_is_not_accepted_is_counted_and_explained(
     shown = None if who is None else getattr(certificates, who)
     answer = verify(at(node, certificates.client(shown)), "SENDER")
     assert not answer.ok
-    refusal = node.refused.get(timeout=10)
+    refusal = node.refused.get(timeout=60)
     assert words in refusal.sentence and refusal.host == "127.0.0.1"
     assert node.refused.empty()
     # The service goes on.
@@ -199,13 +199,13 @@ def test_wrong_protocol_on_the_port(start_secure: StartSecure, certificates: Cer
         "echoscu", "-aet", "SENDER", "-aec", "UNIBIOMED", "localhost", node.scp.tls_port
     )
     assert plain.returncode != 0
-    assert "does not speak TLS" in node.refused.get(timeout=10).sentence
+    assert "does not speak TLS" in node.refused.get(timeout=60).sentence
     with socket.create_connection(("127.0.0.1", node.scp.tls_port or 0), 5) as browser:
         browser.sendall(b"GET / HTTP/1.1\r\nHost: node\r\n\r\n")
         browser.settimeout(10)
         with suppress(ConnectionResetError):
             browser.recv(100)
-    assert "does not speak TLS" in node.refused.get(timeout=10).sentence
+    assert "does not speak TLS" in node.refused.get(timeout=60).sentence
     # And TLS where none is spoken: refused at once, for both sides.
     wrong = replace(node.destination, tls=certificates.client(certificates.scanner))
     answer = verify(wrong, "SENDER")
@@ -224,7 +224,7 @@ def test_tls_below_the_profile_is_refused(
         pytest.raises(ssl.SSLError),
     ):
         old.wrap_socket(connection, server_hostname="localhost")
-    assert "TLS profile" in node.refused.get(timeout=10).sentence
+    assert "TLS profile" in node.refused.get(timeout=60).sentence
 
 
 def test_half_open_handshakes_hold_up_nobody(
@@ -272,7 +272,7 @@ def secure_storescp(tmp_path: Path, certificates: Certificates) -> Iterator[tupl
         yield port, folder
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def test_the_node_stores_by_tls_at_dcmtk(
@@ -283,7 +283,7 @@ def test_the_node_stores_by_tls_at_dcmtk(
         certificates.scanner, authorities=None, pinned=(certificates.node.path,)
     )
     for tls in (certificates.client(certificates.scanner), pinned):
-        destination = Destination("pacs", "UNIBIOMED", "localhost", port, timeouts=QUICK, tls=tls)
+        destination = Destination("pacs", "UNIBIOMED", "localhost", port, timeouts=PATIENT, tls=tls)
         statuses = send(instances, destination, calling_ae_title="SENDER")
         assert [status.status for status in statuses] == [0, 0, 0]
     assert len(list(folder.iterdir())) == 3
@@ -305,7 +305,7 @@ def test_the_node_stores_nowhere_but_where_it_should(
     tls = certificates.client(certificates.scanner, **change)
     port = secure_storescp[0]
     answer = verify(
-        Destination("pacs", "UNIBIOMED", "localhost", port, timeouts=QUICK, tls=tls), "SENDER"
+        Destination("pacs", "UNIBIOMED", "localhost", port, timeouts=PATIENT, tls=tls), "SENDER"
     )
     assert not answer.ok and words in answer.sentence
 
@@ -316,7 +316,7 @@ def test_our_own_expired_certificate_is_named(
     tls = certificates.client(certificates.expired)
     port = secure_storescp[0]
     answer = verify(
-        Destination("pacs", "UNIBIOMED", "localhost", port, timeouts=QUICK, tls=tls), "SENDER"
+        Destination("pacs", "UNIBIOMED", "localhost", port, timeouts=PATIENT, tls=tls), "SENDER"
     )
     assert not answer.ok and "accept this node's certificate" in answer.sentence
 
@@ -396,7 +396,7 @@ def test_each_profile_takes_what_it_names_and_nothing_older(
         assert node.refused.empty()
         return
     assert "Cipher is (NONE)" in said
-    assert "TLS profile" in node.refused.get(timeout=10).sentence
+    assert "TLS profile" in node.refused.get(timeout=60).sentence
     assert counter._value.get() == before + 1
     assert verify(at(node, certificates.client(certificates.scanner)), "SENDER").ok
 
