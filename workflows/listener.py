@@ -145,9 +145,9 @@ class AdmissionInForce:
         """Return whom to call at an AE title."""
         return known_entity(self._admission.settings, ae_title)
 
-    def replace(self, admission: Admission) -> None:
-        """Put another one in force."""
-        self._admission = admission
+    def take_from(self, configuration: Configuration) -> None:
+        """Put what a configuration says in force; errors as `Admission.by`."""
+        self._admission = Admission.by(configuration)
 
 
 class Reconciliation:
@@ -371,9 +371,8 @@ def main() -> int:
         listener.note_calls()
         if reload_word.is_asked() or reloading.is_set():
             reloading.clear()
-            admission = reload_word.read(Admission.by)
-            if admission is not None:
-                listener.admission.replace(admission)
+            # In force before the log says that it was read.
+            reload_word.read(listener.admission.take_from)
     _LOG.info("stopping: no new associations")
     listener.stop()
     return 0
