@@ -8,9 +8,46 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests import pynetdicom_callers
+
+pynetdicom_callers.mend()
+
 # How long an example takes is no assertion: beside other tests it takes what they leave it.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+TESTS = Path(__file__).parent
+LONGEST_FIRST = (
+    "e2e/test_database_away.py",
+    "e2e/test_kill.py",
+    "e2e/test_dashboard.py",
+    "e2e/test_all_files.py",
+    "e2e/test_viewer.py",
+    "e2e/test_ohif.py",
+    "e2e",
+    "inference/test_parity.py",
+    "deploy/test_embedded.py",
+    "dicom_node/objects/test_conformance.py",
+    "workflows/test_workers.py",
+)
+"""Files and folders that two workers begin with, so that at the end none of them works alone.
+
+The end-to-end tests come in a row: what they share ends with the last of them.
+"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Bring the longest files to the front; all else stays as it was."""
+
+    def place(item: pytest.Item) -> int:
+        path = item.path.relative_to(TESTS)
+        names = {path.as_posix(), *(parent.as_posix() for parent in path.parents)}
+        return next(
+            (number for number, name in enumerate(LONGEST_FIRST) if name in names),
+            len(LONGEST_FIRST),
+        )
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
