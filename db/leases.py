@@ -14,6 +14,7 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, CursorResult, Update, and_, select, update
 from sqlalchemy.orm import Session
 
+from db.happenings import note_happening
 from db.models import Job, JobStage
 from db.stages import attempt_number, end_stage, next_stage, note_event, reason_before
 from db.states import (
@@ -24,6 +25,9 @@ from db.states import (
     JobState,
     require_allowed,
 )
+
+_TOLD = frozenset({JobState.FAILED, JobState.DELIVERED})
+"""Ends that people may want to be told of."""
 
 
 class LostLease(Exception):  # noqa: N818 - it is no mistake, and says what happened
@@ -325,6 +329,8 @@ def finish(
     end_stage(session, job_id, now, reason)
     session.add(JobStage(job_id=job_id, stage=end_state, started_at=now, ended_at=now, note=reason))
     note_event(session, job_id, f"{end_state}: {reason}", now, level="error" if failed else "info")
+    if end_state in _TOLD:
+        note_happening(session, job_id, end_state, now)
     return True
 
 

@@ -15,7 +15,6 @@ from sqlalchemy import (
     Integer,
     String,
     Text,
-    UniqueConstraint,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -73,6 +72,22 @@ class RulesVersion(Base):
     text: Mapped[str] = mapped_column(Text)
 
 
+class Happening(Base):
+    """What people may be to be told of a job, until the notices about it are made.
+
+    It is written in the transaction in which it happens, and taken out in the one that makes the
+    notices: whatever is away meanwhile, each is told of once.
+    """
+
+    __tablename__ = "happening"
+    __table_args__ = (Index("ix_happening_job_id", "job_id"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    job_id: Mapped[int] = mapped_column(BigId, ForeignKey("job.id", ondelete="CASCADE"))
+    kind: Mapped[str] = mapped_column(String(16))
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class NoticeState(enum.StrEnum):
     """How far a notice is."""
 
@@ -82,11 +97,11 @@ class NoticeState(enum.StrEnum):
 
 
 class Notice(Base):
-    """A message about a job to a web address or by e-mail; one for each job, kind and channel."""
+    """A message about a job to a web address or by e-mail; `made_at` is when it happened."""
 
     __tablename__ = "notice"
     __table_args__ = (
-        UniqueConstraint("job_id", "kind", "channel"),
+        Index("ix_notice_job_id", "job_id"),
         Index("ix_notice_state_next_attempt_at", "state", "next_attempt_at"),
     )
 

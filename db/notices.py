@@ -9,85 +9,37 @@ from typing import Final, NamedTuple
 from sqlalchemy import exists, func, select, update
 from sqlalchemy.orm import Session, joinedload
 
-from db.models import FindingRecord, Job
+from db.models import Job
 from db.models_operation import Notice, NoticeState
-from db.states import JobState
 
 ATTEMPTS: Final = 80
 _FIRST_PAUSE: Final = timedelta(seconds=20)
 _LONGEST_PAUSE: Final = timedelta(hours=1)
-_AT_ONCE: Final = 200
-_ENDED_AT_ONCE: Final = 5000
-_FINDINGS_AT_ONCE: Final = 2000
 
 
-class Ended(NamedTuple):
-    """A job that ended."""
-
-    job_id: int
-    state: JobState
-
-
-class Found(NamedTuple):
-    """A target that a job found present, and the rule by which it was looked for."""
-
-    job_id: int
-    rule: str
-    target: str
-
-
-def ended_jobs(session: Session, since: datetime) -> list[Ended]:
-    """List the jobs that failed or were delivered since then, the newest first."""
-    rows: list[Ended] = []
-    for state in (JobState.FAILED, JobState.DELIVERED):
-        found = session.scalars(
-            select(Job.id)
-            .where(Job.state == state, Job.finished_at >= since)
-            .order_by(Job.finished_at.desc())
-            .limit(_ENDED_AT_ONCE)
-        )
-        rows += [Ended(job_id, state) for job_id in found]
-    return rows
-
-
-def found_present(session: Session, rules: Sequence[str], since: datetime) -> list[Found]:
-    """List what jobs of these rules that changed since then found present, in order."""
+def told_already(session: Session, job_ids: Sequence[int], kind: str) -> set[tuple[int, str]]:
+    """Return for which of these jobs, by which channel, there is a notice of this kind."""
     rows = session.execute(
-        select(Job.id, Job.rule, FindingRecord.target)
-        .join(FindingRecord, FindingRecord.job_id == Job.id)
-        .where(Job.rule.in_(rules), Job.updated_at >= since, FindingRecord.presence == "present")
-        .order_by(Job.updated_at.desc(), FindingRecord.position)
-        .limit(_FINDINGS_AT_ONCE)
+        select(Notice.job_id, Notice.channel).where(Notice.job_id.in_(job_ids), Notice.kind == kind)
     )
-    return [Found(*row) for row in rows]
+    return {(job_id, channel) for job_id, channel in rows}
 
 
-def present_targets(session: Session, job_id: int) -> list[str]:
-    """List the targets that a job found present, in the order of its findings."""
-    return list(
-        session.scalars(
-            select(FindingRecord.target)
-            .where(FindingRecord.job_id == job_id, FindingRecord.presence == "present")
-            .order_by(FindingRecord.position)
-        )
-    )
+def rules_of(session: Session, job_ids: Sequence[int]) -> dict[int, str]:
+    """Return the name of the rule by which each of these jobs was made."""
+    rows = session.execute(select(Job.id, Job.rule).where(Job.id.in_(job_ids)))
+    return {job_id: rule for job_id, rule in rows}
 
 
-def known_notices(session: Session, job_ids: Sequence[int]) -> set[tuple[int, str, str]]:
-    """Return the notices that there are: job, kind, channel."""
-    rows = session.execute(
-        select(Notice.job_id, Notice.kind, Notice.channel).where(Notice.job_id.in_(job_ids))
-    )
-    return {(job_id, kind, channel) for job_id, kind, channel in rows}
-
-
-def add_notice(session: Session, job_id: int, kind: str, channel: str, now: datetime) -> None:
-    """Note that something is to be sent."""
-    session.add(Notice(job_id=job_id, kind=kind, channel=channel, made_at=now, next_attempt_at=now))
+def add_notice(
+    session: Session, job_id: int, kind: str, channel: str, at: datetime, now: datetime
+) -> None:
+    """Note that something is to be sent, which happened at that time."""
+    session.add(Notice(job_id=job_id, kind=kind, channel=channel, made_at=at, next_attempt_at=now))
 
 
 def take_due(
-    session: Session, channel: str, now: datetime, seconds: float, *, only: str = ""
+    session: Session, channel: str, now: datetime, seconds: float, *, most: int, only: str = ""
 ) -> list[Notice]:
     """Take what is to be sent now by a channel, oldest first; nobody else gets it for a while.
 
@@ -97,6 +49,8 @@ def take_due(
         Its name.
     seconds
         For so long; who dies meanwhile leaves it to another one.
+    most
+        No more than so many.
     only
         A kind; without, all kinds.
     """
@@ -108,8 +62,8 @@ def take_due(
             Notice.next_attempt_at <= now,
             *([Notice.kind == only] if only else []),
         )
-        .order_by(Notice.next_attempt_at)
-        .limit(_AT_ONCE)
+        .order_by(Notice.next_attempt_at, Notice.id)
+        .limit(most)
         .with_for_update(skip_locked=True)
     )
     ids = list(session.scalars(due))

@@ -22,7 +22,8 @@ from workflows.notice_settings import MailSettings, NoticeSettings
 from workflows.settings import TlsSettings
 
 _SECONDS: Final = 10.0
-_MOST_IN_ONE: Final = 50
+MOST_LISTED: Final = 50
+"""A mail lists so many, and says how many more there are."""
 Content = dict[str, Any]
 """What one notice says: event, job, state, sentence, link and more, none of it about a patient."""
 
@@ -51,9 +52,21 @@ def post(url: str, channel: NoticeSettings, content: Content, tls: TlsSettings) 
         raise RetriableError(f"{type(error).__name__}: {error}"[:400]) from error
 
 
-def mail(settings: MailSettings, contents: Sequence[Content], tls: TlsSettings) -> None:
-    """Send one mail about one or more jobs; raises as `post`."""
-    message = _message(settings, contents)
+def mail(
+    settings: MailSettings, contents: Sequence[Content], more: Counter[str], tls: TlsSettings
+) -> None:
+    """Send one mail about one or more jobs; raises as `post`.
+
+    Parameters
+    ----------
+    settings, tls
+        By which server, and whom to believe.
+    contents
+        What it lists, at least one.
+    more
+        How many of each event it only counts.
+    """
+    message = _message(settings, contents, more)
     context = believed(tls, settings.certificate)
     try:
         if settings.security == "tls":
@@ -92,27 +105,29 @@ def believed(tls: TlsSettings, certificate: str | None) -> ssl.SSLContext:
     return context
 
 
-def _message(settings: MailSettings, contents: Sequence[Content]) -> EmailMessage:
+def _message(
+    settings: MailSettings, contents: Sequence[Content], more: Counter[str]
+) -> EmailMessage:
     message = EmailMessage()
-    message["Subject"] = _subject(contents)
+    message["Subject"] = _subject(contents, more)
     message["From"], message["To"] = settings.sender, ", ".join(settings.to)
     message["Date"] = formatdate()
     message["Message-ID"] = make_msgid(domain=settings.sender.rpartition("@")[2])
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no vacation notices in answer
-    parts = [_lines(content) for content in contents[:_MOST_IN_ONE]]
-    if len(contents) > _MOST_IN_ONE:
-        parts.append(f"And {len(contents) - _MOST_IN_ONE} more; the dashboard lists them.")
+    parts = [_lines(content) for content in contents]
+    if more:
+        parts.append(f"And {more.total()} more; the dashboard lists them.")
     message.set_content("\n\n".join(parts))
     return message
 
 
-def _subject(contents: Sequence[Content]) -> str:
+def _subject(contents: Sequence[Content], more: Counter[str]) -> str:
     first = contents[0]
-    if len(contents) == 1:
+    counts = Counter(str(content["event"]) for content in contents) + more
+    if counts.total() == 1:
         return f"{first['node']}: job {first['job']} {first['event']}"
-    counts = Counter(str(content["event"]) for content in contents)
     told = ", ".join(f"{count} {event}" for event, count in counts.items())
-    return f"{first['node']}: {len(contents)} jobs: {told}"
+    return f"{first['node']}: {counts.total()} jobs: {told}"
 
 
 def _lines(content: Content) -> str:

@@ -7,79 +7,91 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from sqlalchemy.orm import Session
 
-from db.jobs import JobState
+from db.happenings import FOUND, has_happened, take_happenings
+from db.listing import as_text
 from db.models_operation import Notice
 from db.notices import (
     add_notice,
-    ended_jobs,
     forget_channels,
-    found_present,
-    known_notices,
     note_sending,
-    present_targets,
     put_back,
+    rules_of,
     sent_since,
     take_due,
+    told_already,
     told_job,
 )
+from db.results import present_targets
 from dicom_node.errors import DicomNodeError
 from workflows.node import Node
-from workflows.notice_channels import Content, mail, post
-from workflows.notice_settings import NoticeKind, NoticeSettings
+from workflows.notice_channels import MOST_LISTED, Content, mail, post
+from workflows.notice_settings import NoticeSettings
 
 _LOG = logging.getLogger(__name__)
-_LOOK_BACK: Final = timedelta(hours=1)
-"""What happened earlier is not told of: a channel that is new begins with what happens now."""
+_MADE_AT_ONCE: Final = 500
 _TAKEN_SECONDS: Final = 120.0
 """Another sender leaves a notice alone for so long; longer than a round takes."""
 _ROUND_SECONDS: Final = 30.0
 _BETWEEN_MAILS: Final = timedelta(minutes=1)
 """A PACS that goes away can fail hundreds of jobs: what comes in between is told in one mail."""
-_KINDS: Final[dict[JobState, NoticeKind]] = {
-    JobState.FAILED: "failed",
-    JobState.DELIVERED: "delivered",
-}
+_POSTS_A_ROUND: Final = 200
+_MOST_IN_A_MAIL: Final = 5000
+"""After a long outage, too, all that waits comes in one mail; it lists the first of them."""
 
 
 def send_notices(node: Node) -> int:
-    """Make the notices that are missing and send those that are due; returns how many went out."""
+    """Make the notices that are missing and send those that are due; returns how many went out.
+
+    A channel is told of what happens from the time on at which ``node.yaml`` has it.
+    """
     channels = node.settings.notices
-    if not channels:
-        return 0
-    _make(node)
+    while _make(node) == _MADE_AT_ONCE:
+        pass
     until = time.monotonic() + _ROUND_SECONDS
     return sum(_serve(node, channel, until) for channel in channels)
 
 
-def _make(node: Node) -> None:
-    now = node.now()
+def _make(node: Node) -> int:
+    """Make notices of what happened, and take it out, both or neither; returns how much it was."""
     channels = node.settings.notices
+    with node.database.reading() as session:
+        if not (channels or has_happened(session)):
+            return 0
+    now = node.now()
     with node.database.session() as session:
         forget_channels(session, [channel.name for channel in channels])
-        happened = [*_critical(node, session, now - _LOOK_BACK), *_ended(session, now - _LOOK_BACK)]
-        known = known_notices(session, [job_id for job_id, _ in happened])
-        for job_id, what in happened:
+        happenings = take_happenings(session, _MADE_AT_ONCE)
+        found = [one.job_id for one in happenings if one.kind == FOUND]
+        critical = _critical(node, session, found)
+        known = told_already(session, list(critical), "critical")
+        for one in happenings:
+            what = ("critical" if one.job_id in critical else "") if one.kind == FOUND else one.kind
             for channel in channels:
-                if what in channel.about and (job_id, what, channel.name) not in known:
-                    add_notice(session, job_id, what, channel.name, now)
+                # A job that begins anew finds again what was told of before.
+                again = what == "critical" and (one.job_id, channel.name) in known
+                if what in channel.about and not again:
+                    add_notice(session, one.job_id, what, channel.name, one.at, now)
+            if what == "critical":
+                known |= {(one.job_id, channel.name) for channel in channels}
+    return len(happenings)
 
 
-def _ended(session: Session, since: datetime) -> list[tuple[int, NoticeKind]]:
-    return [(one.job_id, _KINDS[one.state]) for one in ended_jobs(session, since)]
-
-
-def _critical(node: Node, session: Session, since: datetime) -> list[tuple[int, NoticeKind]]:
+def _critical(node: Node, session: Session, found: Sequence[int]) -> set[int]:
     """Name the jobs that found what their rule calls critical; the PACS need not have it yet."""
-    rules = {rule.name: rule for rule in node.configuration.rules.rules if rule.critical}
-    found = found_present(session, list(rules), since) if rules else []
-    jobs = dict.fromkeys(one.job_id for one in found if rules[one.rule].critical_of([one.target]))
-    return [(job_id, "critical") for job_id in jobs]
+    present, named = present_targets(session, found), rules_of(session, found)
+    rules = {job_id: node.configuration.rules.rule(name) for job_id, name in named.items()}
+    return {
+        job_id
+        for job_id, rule in rules.items()
+        if rule is not None and rule.critical_of(present.get(job_id, []))
+    }
 
 
 def _serve(node: Node, channel: NoticeSettings, until: float) -> int:
@@ -88,9 +100,16 @@ def _serve(node: Node, channel: NoticeSettings, until: float) -> int:
     with node.database.session() as session:
         # What is critical waits for nobody.
         rests = channel.mail is not None and sent_since(session, channel.name, now - _BETWEEN_MAILS)
-        due = take_due(session, channel.name, now, _TAKEN_SECONDS, only="critical" if rests else "")
+        due = take_due(
+            session,
+            channel.name,
+            now,
+            _TAKEN_SECONDS,
+            most=_POSTS_A_ROUND if channel.mail is None else _MOST_IN_A_MAIL,
+            only="critical" if rests else "",
+        )
     if channel.mail is not None:
-        return _send(node, channel, due)
+        return _send(node, channel, sorted(due, key=lambda one: one.kind != "critical"))
     sent = 0
     for number, notice in enumerate(due):
         done = _send(node, channel, [notice]) if time.monotonic() < until else 0
@@ -104,21 +123,23 @@ def _serve(node: Node, channel: NoticeSettings, until: float) -> int:
 
 def _send(node: Node, channel: NoticeSettings, notices: Sequence[Notice]) -> int:
     """Send some notices in one go; returns how many went out."""
-    told = [(notice, _content(node, notice)) for notice in notices]
-    contents = [content for _, content in told if content is not None]
+    listed = [_content(node, notice) for notice in notices[:MOST_LISTED]]
+    contents = [content for content in listed if content is not None]
+    more = Counter(notice.kind for notice in notices[MOST_LISTED:])
+    told = len(contents) + more.total()
     problem = ""
     if contents:
         try:
             if channel.url is not None:
                 post(channel.url, channel, contents[0], node.settings.tls)
             if channel.mail is not None:
-                mail(channel.mail, contents, node.settings.tls)
+                mail(channel.mail, contents, more, node.settings.tls)
         except DicomNodeError as error:
             problem = error.sentence
-            _LOG.warning("%d notices to %s: %s", len(contents), channel.name, problem)
+            _LOG.warning("%d notices to %s: %s", told, channel.name, problem)
     with node.database.session() as session:
         note_sending(session, [notice.id for notice in notices], problem, node.now())
-    return 0 if problem else len(contents)
+    return 0 if problem else told
 
 
 def _content(node: Node, notice: Notice) -> Content | None:
@@ -130,6 +151,7 @@ def _content(node: Node, notice: Notice) -> Content | None:
             return None
         content: Content = {
             "event": notice.kind,
+            "at": as_text(notice.made_at),
             "job": job_id,
             "state": str(job.state),
             "study_instance_uid": job.study.study_instance_uid,
@@ -141,6 +163,6 @@ def _content(node: Node, notice: Notice) -> Content | None:
         }
         if notice.kind == "critical":
             rule = node.configuration.rules.rule(job.rule)
-            present = present_targets(session, job_id)
+            present = present_targets(session, [job_id]).get(job_id, [])
             content["found"] = ", ".join(rule.critical_of(present) if rule else present)
     return content

@@ -17,6 +17,7 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
+from db.happenings import FOUND, note_happening
 from db.jobs import JobState, Lease, advance, note_event, postpone, sources_of
 from db.models import Job
 from db.probes import accepted_by
@@ -36,7 +37,7 @@ from dicom_node.objects.identifiers import Predecessor, ResultIdentifiers
 from dicom_node.objects.series import Source
 from dicom_node.objects.terminology import Codes
 from dicom_node.services.header import attributes_of
-from inference.findings import Interpretation
+from inference.findings import Interpretation, Presence
 from inference.tasks import Task, TaskKind
 from workflows import interpret, stored_interpretation
 from workflows.boundary import attend
@@ -298,6 +299,8 @@ def _finish_inferring(node: Node, lease: Lease, found: Interpretation) -> None:
             model_digest=found.model_digest,
             intensity=found.intensity,
         )
+        if any(one.presence is Presence.PRESENT for one in found.findings):
+            note_happening(session, lease.job_id, FOUND, node.now())
         advance(session, lease, JobState.ENCODING, node.now())
 
 

@@ -8,7 +8,6 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -18,9 +17,9 @@ from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
-from sqlalchemy.exc import IntegrityError
 
 from db import jobs
+from db.happenings import FOUND, has_happened, note_happening
 from db.jobs import JobState
 from db.models import FindingRecord
 from db.notices import silent_channels
@@ -135,6 +134,7 @@ def found(node: Node, job_id: int, position: int, target: str, presence: str) ->
             FindingRecord(job_id=job_id, position=position, target=target, text=f"{target}.",
                           presence=presence, confidence=0.9)
         )  # fmt: skip
+        note_happening(session, job_id, FOUND, node.now())
 
 
 def test_failure_and_delivery_come_by_mail_and_again_until_they_are_taken(
@@ -179,6 +179,9 @@ def test_what_a_rule_calls_critical_is_told_before_the_pacs_has_it(
     found(node, job_id, 2, "fracture", "present")
     assert send_notices(node) == 1
     assert send_notices(node) == 0
+    found(node, job_id, 3, "fracture", "present")  # as a job that began anew
+    clock.forward(61)
+    assert send_notices(node) == 0
     assert box.subjects == [f"UniBiomed Node: job {job_id} critical"]
     assert "found: fracture\r\n" in box.mails[0].get_content()
 
@@ -212,6 +215,58 @@ def test_a_storm_is_told_in_one_mail_a_minute(
     assert "And 10 more" in box.mails[1].get_content()
     clock.forward(61)
     assert send_notices(node) == 0
+
+
+def test_what_happened_while_nobody_told_is_told_afterwards(
+    tmp_path: Path, database: Database, hook: Hook, mailbox: tuple[Mailbox, int]
+) -> None:
+    """Each time that a job failed, and when; by mail in one, with what is critical first."""
+    box, port = mailbox
+    clock = Clock()
+    channels = [
+        {"name": "hook", "url": f"http://127.0.0.1:{hook.server_port}/x"},
+        by_mail("night", port, ["failed", "critical"]),
+    ]
+    node = make_node(tmp_path, database, clock, notices=channels)
+    rules = Rules.model_validate({"rules": [{"name": "default", "critical": "all"}]})
+    node = node.with_configuration(replace(node.configuration, rules=rules))
+    first, second = failing(node, "1.2.3", "1.2.4")
+    for _ in range(3):
+        clock.forward(3600)
+        with database.session() as session:
+            assert jobs.reopen(session, first, "again", now=clock()) is not None
+            jobs.finish(session, first, JobState.FAILED, "the PACS said no", now=clock())
+    found(node, second, 0, "fracture", "present")
+    clock.forward(3600)
+    told = send_notices(node)
+    assert told == 5 + 6
+    assert [len(hook.got), box.subjects] == [
+        5, ["UniBiomed Node: 6 jobs: 1 critical, 5 failed"],
+    ]  # fmt: skip
+    text = box.mails[0].get_content()
+    assert text.splitlines()[0] == "event: critical"
+    at = [json.loads(body)["at"] for body, _ in hook.got if json.loads(body)["job"] == first]
+    assert at[:2] == ["2026-03-01T08:00:00.000+00:00", "2026-03-01T09:00:00.000+00:00"]
+    assert len(set(at)) == len(at) == 4
+    clock.forward(3600)
+    assert send_notices(node) == 0
+
+
+def test_a_new_channel_hears_what_happens_from_now_on(
+    tmp_path: Path, sqlite_database: Database, hook: Hook
+) -> None:
+    clock = Clock()
+    silent = make_node(tmp_path, sqlite_database, clock)
+    failing(silent, "1.2.3")
+    assert send_notices(silent) == 0
+    with sqlite_database.reading() as session:
+        assert not has_happened(session)
+    entry = {"name": "hook", "url": f"http://127.0.0.1:{hook.server_port}/x"}
+    node = make_node(tmp_path, sqlite_database, clock, notices=[entry])
+    assert send_notices(node) == 0
+    (job,) = failing(node, "1.2.4")
+    assert send_notices(node) == 1
+    assert json.loads(hook.got[0][0])["job"] == job
 
 
 def test_an_address_that_does_not_take_them_is_asked_once_a_round(
@@ -250,8 +305,7 @@ def test_two_senders_at_once_tell_it_once(tmp_path: Path, database: Database, ho
         start.wait()
         return send_notices(node)
 
-    with ThreadPoolExecutor(2) as pool, suppress(IntegrityError):
-        # Of two that make the same notices at the same moment, one ends here and goes on later.
+    with ThreadPoolExecutor(2) as pool:
         list(pool.map(send, range(2)))
     send_notices(node)
     told = [json.loads(body)["job"] for body, _ in hook.got]
@@ -270,6 +324,8 @@ def test_what_was_to_go_by_a_channel_that_is_gone_is_given_up(
     other = make_node(tmp_path, sqlite_database, clock, notices=[{**entry, "name": "other"}])
     hook.status = 204
     clock.forward(60)
+    assert send_notices(other) == 0
+    failing(other, "1.2.4")
     assert send_notices(other) == 1
     clock.forward(60)
     assert send_notices(node) == 0
