@@ -22,6 +22,8 @@ from db.models import (
     ResultState,
 )
 
+_NOT_STORED = frozenset({DeliveryState.PENDING, DeliveryState.REFUSED})
+
 
 @dataclass(frozen=True, slots=True)
 class FoundFinding:
@@ -337,8 +339,11 @@ def plan_deliveries(
     lease: Lease,
     destinations: Sequence[str],
     kinds: Mapping[str, Collection[str]] | None = None,
-) -> None:
-    """Give each result that may be sent a row per destination; rows that exist stay.
+) -> list[tuple[str, str]]:
+    """Give each result that may be sent a row per destination, by the settings of now.
+
+    Rows that exist stay, but for those of a kind that the destination is not to get any more and
+    that it has not stored.
 
     Parameters
     ----------
@@ -349,20 +354,30 @@ def plan_deliveries(
     kinds
         By name, the kinds of result that a destination takes; those not named take all.
 
+    Returns
+    -------
+    list of tuple
+        Destination and kind of each row that was taken out.
+
     Raises
     ------
     LostLease
         When the job is not this worker's any more.
     """
     guard(session, lease)
+    left_out: list[tuple[str, str]] = []
     for result in results_of(session, lease.job_id):
         if result.state is not ResultState.READY or result.kind == REJECTION_NOTE:
             continue
-        planned = {delivery.destination for delivery in result.deliveries}
+        planned = {delivery.destination: delivery for delivery in result.deliveries}
         for destination in destinations:
             takes = (kinds or {}).get(destination)
             wanted = takes is None or result.kind in takes
-            if wanted and destination not in planned:
+            known = planned.get(destination)
+            if known is not None and not wanted and known.state in _NOT_STORED:
+                session.delete(known)
+                left_out.append((destination, result.kind))
+            if wanted and known is None:
                 session.add(
                     DeliveryRecord(
                         result_id=result.id,
@@ -371,6 +386,9 @@ def plan_deliveries(
                     )
                 )
     session.flush()
+    if left_out:
+        session.expire_all()  # the rows that were taken out
+    return left_out
 
 
 def hope_again(session: Session, lease: Lease) -> None:

@@ -123,7 +123,11 @@ def _planned(node: Node, lease: Lease) -> tuple[list[str], str]:
             # Refusals stand between the attempts of one go; an operator's retry lifts them.
             hope_again(session, lease)
         kinds = {one.name: one.objects for one in node.settings.destinations}
-        plan_deliveries(session, lease, names, kinds)
+        for name, kind in plan_deliveries(session, lease, names, kinds):
+            text = (
+                f"{name} gets no {kind.replace('_', ' ')}: its objects in node.yaml list none now"
+            )
+            note_event(session, lease.job_id, text, node.now())
         return names, job.study.study_instance_uid
 
 
@@ -328,8 +332,8 @@ def _what_to_do(node: Node, destination: DestinationSettings, status: StoreStatu
     title = node.settings.node.ae_title
     if status.is_class_refused:
         return (
-            f"allow this class there for {title}, {_RETRY}. Later jobs leave it out where objects "
-            f"of {destination.name} in node.yaml do not list it"
+            f"allow this class there for {title}, or take its kind out of objects of "
+            f"{destination.name} in node.yaml and reload, {_RETRY}"
         )
     if status.status is None:
         return "its file cannot be sent as it is, so retry the job from the start"

@@ -179,8 +179,11 @@ def test_a_refused_report_fails_the_job_and_the_rest_is_there(
     job = told(node, job_id)
     assert job["state"] == "failed"
     assert "does not take Comprehensive 3D SR" in job["error"]
-    assert "allow this class there for UNIBIOMED, then retry the job" in job["error"]
-    assert "objects of pacs in node.yaml" in job["error"]
+    assert "allow this class there for UNIBIOMED, or take" in job["error"]
+    assert (
+        "take its kind out of objects of pacs in node.yaml and reload, then retry the job"
+        in job["error"]
+    )
     assert confirmed(job) == [True, False, True]
     pacs.stop()
     # The administrator allows the class and retries the job.
@@ -192,6 +195,34 @@ def test_a_refused_report_fails_the_job_and_the_rest_is_there(
     pacs.stop()
     assert told(node, job_id)["state"] == "delivered"
     assert pacs.received == [SEG_UID, GROUNDED_UID, MEASURED_UID]
+
+
+def test_a_kind_that_is_no_longer_to_be_sent_holds_up_no_job(
+    tmp_path: Path, database: Database, clock: Clock
+) -> None:
+    """Neither one that failed over it and is retried, nor one that waits for its next try."""
+    pacs = Pacs(classes=(SEG, ENHANCED_SR))
+    pacs.start()
+    before = make_node(tmp_path, database, clock, destinations=[destination(pacs)])
+    failed, waits = encoded_job(before, ["pacs"]), encoded_job(before, ["pacs"], study="1.2.4")
+    deliver_job(before, failed)
+    pacs.statuses["2.25.21"] = [0xA700]
+    deliver_job(before, waits)
+    states = [told(before, job)["state"] for job in (failed, waits)]
+    assert states == ["failed", "delivering"]
+    less = destination(pacs, objects=["segmentation", "grounded_report"])
+    node = make_node(tmp_path, database, clock, destinations=[less])
+    clock.forward(60)
+    with database.session() as session:
+        assert jobs.reopen(session, failed, "retried", now=clock()) is JobState.DELIVERING
+    for job_id in (failed, waits):
+        deliver_job(node, job_id)
+        job = told(node, job_id)
+        assert job["state"] == "delivered", job["error"]
+        text = "pacs gets no measurement report: its objects in node.yaml list none now"
+        assert [event["text"] for event in job["events"]].count(text) == 1
+    pacs.stop()
+    assert pacs.received == [SEG_UID, GROUNDED_UID, "2.25.21", "2.25.23"]
 
 
 def test_who_takes_none_of_the_classes_is_to_be_told_what_to_allow(
