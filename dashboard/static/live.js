@@ -123,7 +123,8 @@ function listen() {
   source.addEventListener("over", () => {
     // Logged out, or in another role now. What was typed is left for its owner to copy.
     source.close();
-    if (!isTyped()) return location.reload();
+    // Not a reload: a page that answers a form would ask whether to send it again.
+    if (!isTyped()) return location.assign(location.pathname + location.search);
     show("bad", "not logged in");
     stale("You are not logged in any more, or in another role now: load the page again.");
   });

@@ -403,11 +403,16 @@ def test_every_page_fits_a_phone_and_shows_itself(admin: Pages, failed: int) -> 
 
 
 def test_logging_out_ends_it(admin: Pages) -> None:
+    other = admin.page.context.new_page()
+    other.goto(f"{admin.url}/jobs")
+    other.wait_for_function("document.querySelector('#alive .dot').dataset.tone === 'good'")
     admin.open("/")
     admin.page.locator(".person summary").click()
     admin.page.get_by_role("button", name="Log out").click()
     admin.page.wait_for_url(re.compile("/login"))
     assert violations(admin.page) == []
     admin.picture("dashboard-login-dark")
+    other.wait_for_url(re.compile("/login"))  # by itself: nobody touches it
+    other.close()
     admin.open("/jobs")
     admin.page.wait_for_url(re.compile("/login"))
