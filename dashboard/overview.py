@@ -32,7 +32,7 @@ from db.models_operation import WorkerRecord
 from db.notices import silent_channels
 from db.session import DATABASE_ERRORS
 from workflows.callers import calls_in
-from workflows.disk_forecast import forecast_disk, growth_per_day
+from workflows.disk_forecast import Intake, forecast_disk, intake_of, mean_of
 from workflows.node import Node
 
 router = APIRouter(include_in_schema=False)
@@ -65,34 +65,35 @@ class Forecast:
 
 
 class Growth:
-    """How much comes in each day: summed seldom, because it reads a row for each instance."""
+    """How much comes in: summed seldom, because it reads a row for each instance."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._per_day: float | None = None
+        self._intake: Intake | None = None
         self._asked_at: datetime | None = None
 
-    def per_day(self, node: Node, now: datetime) -> float | None:
-        """Return bytes per day over the last week; ``None`` until that is known."""
+    def intake(self, node: Node, now: datetime) -> Intake | None:
+        """Return what came in lately; ``None`` until that is known."""
         with self._guard:
             asked = self._asked_at
             # Of a node that has just begun to receive, the first sum is soon wrong.
-            good_for = _GROWTH_SECONDS if self._per_day else _FIRST_SECONDS
+            young = self._intake is None or self._intake.days < 1
+            good_for = _FIRST_SECONDS if young else _GROWTH_SECONDS
             if asked is not None and (now - asked).total_seconds() < good_for:
-                return self._per_day
+                return self._intake
             self._asked_at = now
         threading.Thread(target=self._sum, args=(node, now), daemon=True).start()
-        return self._per_day
+        return self._intake
 
     def _sum(self, node: Node, now: datetime) -> None:
         try:
-            per_day = growth_per_day(node, now)
+            intake = intake_of(node, now)
         except DATABASE_ERRORS:
             with self._guard:
                 self._asked_at = None
             return
         with self._guard:
-            self._per_day = per_day
+            self._intake = intake
 
 
 @router.get("/")
@@ -139,7 +140,8 @@ def glance(node: Node, zone: Any, growth: Growth) -> dict[str, Any]:
             for queue in QUEUES
             if not any(tile.record.queue == queue and not tile.silent for tile in tiles)
         ],
-        "disk": forecast_disk(node, growth.per_day(node, now)),
+        "disk": forecast_disk(node, growth.intake(node, now)),
+        "mean_of": mean_of,
         "peers": node.settings.peers,
         "destinations": node.settings.destinations,
         "calls": {call.calling_ae_title: call.at for call in calls_in(node.home.callers_json)},

@@ -177,6 +177,11 @@ def bytes_since(session: Session, since: datetime) -> int:
     return int(total or 0)
 
 
+def first_instance_at(session: Session) -> datetime | None:
+    """Return when the first instance came of which there is a record."""
+    return session.scalars(select(Instance.received_at).order_by(Instance.id).limit(1)).first()
+
+
 def workers(session: Session) -> list[WorkerRecord]:
     """List the workers that ever told of themselves, by queue and name."""
     return list(

@@ -16,7 +16,7 @@ def disk(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Show how full the archive's disk is, and on which day it will be full."""
-    from workflows.disk_forecast import forecast_disk, growth_per_day
+    from workflows.disk_forecast import forecast_disk, intake_of, mean_of
     from workflows.home import Home
     from workflows.node import open_node
     from workflows.yaml_positions import ConfigurationError
@@ -31,7 +31,7 @@ def disk(
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
     now = node.now()
-    found = forecast_disk(node, growth_per_day(node, now))
+    found = forecast_disk(node, intake_of(node, now))
     node.database.dispose()
     day = found.full_at(now)
     if as_json:
@@ -39,6 +39,7 @@ def disk(
             "total": found.total,
             "free": found.free,
             "per_day": found.per_day,
+            "mean_of_days": found.per_day_of,
             "full_in_days": found.full_in_days,
             "full_at": None if day is None else day.isoformat(timespec="seconds"),
             "says": found.sentence,
@@ -46,5 +47,8 @@ def disk(
         typer.echo(json.dumps(told, indent=2))
         return
     typer.echo(f"{found.free / 2**30:.1f} of {found.total / 2**30:.1f} GiB are free for images.")
-    when = "" if day is None else f"At the rate of the last week it is full on {day:%Y-%m-%d}."
+    when = ""
+    if day is not None:
+        base = mean_of(found.per_day_of or 0.0)
+        when = f"At the rate of lately (mean of {base}) it is full on {day:%Y-%m-%d}."
     typer.echo(found.sentence or when)

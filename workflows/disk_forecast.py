@@ -8,13 +8,43 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from db.figures import bytes_since, received_since
+from db.figures import bytes_since, first_instance_at, received_since
 from workflows.node import Node
 
 _LOG = logging.getLogger(__name__)
 _GROWTH_DAYS: Final = 7
+_DAY: Final = timedelta(days=1)
+_SHORTEST_DAYS: Final = 1 / 24
 _IN_SIGHT_DAYS: Final = 36_500
 _SOON_DAYS: Final = 14.0
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What came in, in bytes, as far as it tells what will come.
+
+    Attributes
+    ----------
+    received
+        In the last `days`.
+    days
+        Whole days, at most seven: over a part of a day, a rate has more of its mornings or more of
+        its nights. Less than one before the first day is over; 0 where nothing ever came.
+    kept
+        What is kept of the days after which retention deletes images; 0 where it deletes none.
+    kept_days
+        The days in which that came.
+    """
+
+    received: int
+    days: float
+    kept: int = 0
+    kept_days: float = 0.0
+
+    @property
+    def per_day(self) -> float:
+        """Bytes a day; before an hour is over as if it were one."""
+        return self.received / max(self.days, _SHORTEST_DAYS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +57,8 @@ class Disk:
         Above the reserve below which nothing more is taken in.
     per_day
         What comes in; None where that is not known yet.
+    per_day_of
+        The days of which that is the mean; less than one on a node's first day.
     full_in_days
         None where that is not in sight; the sentence says why.
     """
@@ -36,44 +68,90 @@ class Disk:
     per_day: float | None
     full_in_days: float | None
     sentence: str
+    per_day_of: float | None = None
 
     def full_at(self, now: datetime) -> datetime | None:
         """Return the day on which it is full, where one is in sight."""
         return None if self.full_in_days is None else now + timedelta(days=self.full_in_days)
 
 
-def growth_per_day(node: Node, now: datetime) -> float:
-    """Return bytes per day over the last week; reads a row for each instance."""
+def intake_of(node: Node, now: datetime) -> Intake:
+    """Sum what came in lately; reads a row for each instance of those days.
+
+    Days of which retention has deleted images already do not count: they would look quiet.
+    """
+    keep = node.settings.retention.studies_days
     with node.database.reading() as session:
-        return bytes_since(session, now - timedelta(days=_GROWTH_DAYS)) / _GROWTH_DAYS
+        first = first_instance_at(session)
+        if first is None:
+            return Intake(0, 0.0)
+        age = max(0.0, (now - first) / _DAY)
+        days = age if age < 1 else float(min(_GROWTH_DAYS, keep or _GROWTH_DAYS, int(age)))
+        received = bytes_since(session, now - max(days, _SHORTEST_DAYS) * _DAY)
+        if keep is None:
+            return Intake(received, days)
+        kept_days = min(age, keep)
+        return Intake(received, days, bytes_since(session, now - kept_days * _DAY), kept_days)
 
 
-def forecast_disk(node: Node, per_day: float | None) -> Disk:
-    """Say how full the archive's disk is, and when it will be, at this rate."""
+def forecast_disk(node: Node, intake: Intake | None) -> Disk:
+    """Say how full the archive's disk is, and when it will be, at the rate of lately.
+
+    Results and what jobs have in work are not in the rate; they are small beside the images.
+    """
     try:
         usage = shutil.disk_usage(node.home.archive)
     except OSError as error:
         return Disk(0, 0, None, None, f"The archive's disk cannot be read: {error.strerror}.")
     free = max(0, usage.free - node.settings.storage.reserve)
     if not free:
+        per_day = None if intake is None else intake.per_day
         return Disk(usage.total, 0, per_day, 0.0, "Full: senders are refused (A700).")
-    if per_day is None:
+    if intake is None:
         return Disk(usage.total, free, None, None, "The forecast is being computed.")
-    if per_day <= 0 and _has_begun(node):
+    if not intake.received and _has_begun(node):
         # The rate is computed now and then, and beside it a page shows what just came.
         text = "Too early to tell: images came in that are not counted yet."
         return Disk(usage.total, free, None, None, text)
-    if per_day <= 0:
-        return Disk(usage.total, free, 0.0, None, "Nothing came in for a week: no forecast.")
+    if not intake.received:
+        text = f"Nothing came in for {_days(intake.days)}: no forecast."
+        text = text if intake.days else "Nothing came in yet: no forecast."
+        return Disk(usage.total, free, 0.0, None, text, intake.days)
+    days, sentence = _full_in(intake, free, node.settings.retention.studies_days)
+    return Disk(usage.total, free, intake.per_day, days, sentence, intake.days)
+
+
+def _full_in(intake: Intake, free: int, keep: int | None) -> tuple[float | None, str]:
+    """Return in how many days `free` is used up; None, and why, where that is not in sight."""
+    per_day = intake.per_day
     days = free / per_day
-    keep = node.settings.retention.studies_days
-    if keep is not None and days > keep:
-        text = f"Not in sight: images are deleted after {keep} days, before it is full."
-        return Disk(usage.total, free, per_day, None, text)
+    if intake.days < 1 and days >= _SOON_DAYS:
+        return None, f"Too early to tell: all that is known is {mean_of(intake.days)}."
+    # So long nothing of what is kept now is old enough to be deleted.
+    untouched = days if keep is None else keep - intake.kept_days
+    if keep is not None and days > untouched:
+        if per_day * keep <= intake.kept + free:
+            # There is room for as much as is kept once each day takes as much away as it brings.
+            text = f"Not in sight: images are deleted after {keep} days, before it is full."
+            return None, text
+        leaving = intake.kept / intake.kept_days if intake.kept_days else 0.0
+        days = (free - leaving * untouched) / (per_day - leaving)
     if days > _IN_SIGHT_DAYS:
-        text = "Not in sight: at this rate it takes more than a hundred years."
-        return Disk(usage.total, free, per_day, None, text)
-    return Disk(usage.total, free, per_day, days, "")
+        return None, "Not in sight: at this rate it takes more than a hundred years."
+    return days, ""
+
+
+def mean_of(days: float) -> str:
+    """Say what a rate is the mean of: ``a week``, ``3 days``, ``the first 5 hours``."""
+    if days >= 1:
+        return _days(days)
+    hours = max(1, round(days * 24))
+    return f"the first {'hour' if hours == 1 else f'{hours} hours'}"
+
+
+def _days(days: float) -> str:
+    """Name a span: ``a week``, ``3 days``, ``a day``."""
+    return {7: "a week", 1: "a day"}.get(int(days), f"{int(days)} days")
 
 
 def _has_begun(node: Node) -> bool:
@@ -84,7 +162,7 @@ def _has_begun(node: Node) -> bool:
 def log_forecast(node: Node) -> Disk:
     """Write a line when the disk will be full soon, or is; returns the forecast."""
     now = node.now()
-    disk = forecast_disk(node, growth_per_day(node, now))
+    disk = forecast_disk(node, intake_of(node, now))
     day = disk.full_at(now)
     if day is not None and (disk.full_in_days or 0.0) < _SOON_DAYS:
         _LOG.warning(

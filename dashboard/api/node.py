@@ -46,7 +46,9 @@ def overview(request: Request, node: NodeOf, actor: Viewer) -> dict[str, Any]:
             "free": disk.free,
             "total": disk.total,
             "per_day": disk.per_day,
+            "mean_of_days": disk.per_day_of,
             "full_in_days": disk.full_in_days,
+            "says": disk.sentence,
         },
         "workers": [
             {"name": tile.record.name, "queue": tile.record.queue, "silent": tile.silent,
