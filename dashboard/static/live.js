@@ -79,10 +79,10 @@ function concerns(jobs) {
 }
 
 // What stands here may be old: said above the content, where the small lamp would not be seen.
-function stale(reason) {
+function stale(reason, outcome = "the page goes on by itself") {
   const banner = document.getElementById("stale");
   banner.hidden = reason === "";
-  const words = reason && `${reason} What stands here is how it was; the page goes on by itself.`;
+  const words = reason && `${reason} What stands here is how it was; ${outcome}.`;
   if (banner.textContent !== words) banner.textContent = words;
 }
 
@@ -126,7 +126,7 @@ function listen() {
     // Not a reload: a page that answers a form would ask whether to send it again.
     if (!isTyped()) return location.assign(location.pathname + location.search);
     show("bad", "not logged in");
-    stale("You are not logged in any more, or in another role now: load the page again.");
+    stale("You are not logged in any more, or in another role now.", "load the page again");
   });
   source.addEventListener("jobs", (event) => {
     const { jobs } = JSON.parse(event.data);
