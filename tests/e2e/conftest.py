@@ -1,4 +1,8 @@
-"""A whole node with real processes, and Orthanc as its PACS, shared by the tests of a session."""
+"""A whole node with real processes, and Orthanc as its PACS, shared by the tests of this folder.
+
+They end with the last of these tests: a node looks around twice a second, also while it has nothing
+to do.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +19,15 @@ from pydicom.uid import SegmentationStorage, generate_uid
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 
+from db.reports import job_list
 from deploy.demo import write_configuration
-from deploy.demo_pacs import LOOPBACK, OrthancPacs, find_orthanc
+from deploy.demo_pacs import LOOPBACK, OrthancPacs
+from deploy.node_database import open_database
 from deploy.node_process import NodeProcess
 from deploy.phantom_study import demo_phantom, write_phantom_study
 from tests.e2e.scripted_pacs import ScriptedPacs
 from tests.factories.certificates import make_certificate
+from tests.orthanc import Orthanc
 
 SENDER = "DEMO-SCANNER"
 WEB_TOKEN = "the-viewer-of-the-tests"
@@ -50,9 +57,15 @@ class Node(NodeProcess):
         while time.monotonic() < end:
             if found := until():
                 return found
-            time.sleep(0.05)
+            time.sleep(0.1)
         jobs = [(job["id"], job["state"], job["wait_reason"], job["error"]) for job in self.jobs()]
         pytest.fail(f"not within {seconds:.0f} s: {what}. Jobs: {jobs}")
+
+    def states(self, study_instance_uid: str | None = None) -> dict[int, str]:
+        """Return the state of each job: whole reports, asked for again and again, take long."""
+        with open_database(self.home) as session:
+            jobs = job_list(session, study_instance_uid=study_instance_uid, limit=None)
+        return {job["id"]: job["state"] for job in jobs}
 
     def jobs_of(self, study_instance_uid: str) -> list[dict[str, Any]]:
         """Return the jobs of a study."""
@@ -64,8 +77,11 @@ class Node(NodeProcess):
         """Wait until a study has jobs and all have ended; return them."""
 
         def all_ended() -> list[dict[str, Any]]:
+            states = self.states(study_instance_uid).values()
+            if not states or not _ENDS.issuperset(states):
+                return []
             jobs = self.jobs_of(study_instance_uid)
-            return jobs if jobs and all(job["state"] in _ENDS for job in jobs) else []
+            return jobs if _ENDS.issuperset(job["state"] for job in jobs) else []
 
         found: list[dict[str, Any]] = self.wait(all_ended, "all jobs ended", seconds)
         return found
@@ -77,15 +93,12 @@ class Node(NodeProcess):
         return jobs[0]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrthancPacs]:
-    program = find_orthanc()
-    if program is None:
-        pytest.skip("needs Orthanc (see tests/outside_peers.sh)")
     options: dict[str, object] = {}
     if DICOM_WEB_PLUGIN.exists():  # for OHIF alone
         options = {"Plugins": [str(DICOM_WEB_PLUGIN)], "DicomWeb": DICOM_WEB}
-    with OrthancPacs(tmp_path_factory.mktemp("pacs"), program, options) as running:
+    with Orthanc(tmp_path_factory.mktemp("pacs"), options) as running:
         yield running
 
 
@@ -129,7 +142,7 @@ class MisbehavingPeers:
         return None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def misbehaving() -> Iterator[MisbehavingPeers]:
     peers = MisbehavingPeers()
     with peers.refuser, peers.dropper:
@@ -137,7 +150,7 @@ def misbehaving() -> Iterator[MisbehavingPeers]:
     peers.sleeper.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def node(
     pacs: OrthancPacs, misbehaving: MisbehavingPeers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Node]:
@@ -196,8 +209,10 @@ def short_study(folder: Path, description: str, slices: int = 6) -> tuple[Path, 
     return study, str(image.StudyInstanceUID)
 
 
-def real_study(series: Path, folder: Path, description: str) -> tuple[Path, str]:
-    """Copy a real series as a study of its own: UIDs and description are new, all else is not.
+def real_study(
+    series: Path, folder: Path, description: str, slices: slice = slice(None)
+) -> tuple[Path, str]:
+    """Copy a real series, or some slices, as a study of its own: UIDs and description are new.
 
     Returns
     -------
@@ -206,7 +221,7 @@ def real_study(series: Path, folder: Path, description: str) -> tuple[Path, str]
     """
     study, new_series, frame_of_reference = (generate_uid() for _ in range(3))
     folder.mkdir(parents=True)
-    for path in sorted(series.glob("*.dcm")):
+    for path in sorted(series.glob("*.dcm"))[slices]:
         image = pydicom.dcmread(path)
         image.StudyInstanceUID, image.SeriesInstanceUID = study, new_series
         image.FrameOfReferenceUID = frame_of_reference

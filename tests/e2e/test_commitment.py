@@ -18,11 +18,12 @@ from sqlalchemy import select
 from db.jobs import JobState
 from db.models import DeliveryRecord, Instance, Job, Refusal
 from db.models_told import Commitment
-from deploy.demo_pacs import LOOPBACK, OrthancPacs, find_orthanc
+from deploy.demo_pacs import LOOPBACK, OrthancPacs
 from dicom_node.services.association import COMMITMENT
 from dicom_node.services.commitment import COMMITMENT_INSTANCE
 from tests.databases import *  # noqa: F403
 from tests.e2e.peers import orthanc
+from tests.orthanc import Orthanc
 from tests.workflows.nodes import Clock, encoded_job, make_node
 from tests.workflows.test_listener import listening
 from workflows.committing import report_commitments
@@ -34,10 +35,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture
 def pacs(tmp_path: Path) -> Iterator[OrthancPacs]:
-    program = find_orthanc()
-    if program is None:
-        pytest.skip("needs Orthanc (see tests/outside_peers.sh)")
-    with OrthancPacs(tmp_path / "orthanc", program) as running:
+    with Orthanc(tmp_path / "orthanc") as running:
         yield running
 
 

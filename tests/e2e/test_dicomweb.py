@@ -12,9 +12,10 @@ from dicomweb_client.api import DICOMwebClient
 from pydicom import dcmread
 from pydicom.uid import UID, SegmentationStorage
 
-from deploy.demo_pacs import LOOPBACK, OrthancPacs, find_orthanc
+from deploy.demo_pacs import LOOPBACK, OrthancPacs
 from tests.e2e.conftest import WEB_TOKEN, Node, short_study
 from tests.e2e.peers import fetch, instances_of_study
+from tests.orthanc import Orthanc
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 pytestmark = pytest.mark.e2e
@@ -43,8 +44,7 @@ def test_a_study_in_by_stow_and_its_results_out_by_wado(
     assert len(frames[0]) == fetched.Rows * fetched.Columns // 8
 
     # Orthanc, as the client: it asks the node, fetches the study, and stores its own there.
-    program = find_orthanc()
-    if program is None or not PLUGIN.exists():
+    if not PLUGIN.exists():
         pytest.skip("needs Orthanc's DICOMweb plug-in (see tests/outside_peers.sh)")
     options: dict[str, object] = {
         "Plugins": [str(PLUGIN)],
@@ -59,7 +59,7 @@ def test_a_study_in_by_stow_and_its_results_out_by_wado(
             },
         },
     }
-    with OrthancPacs(tmp_path / "orthanc", program, options) as orthanc:
+    with Orthanc(tmp_path / "orthanc", options) as orthanc:
         rest = f"http://{LOOPBACK}:{orthanc.http_port}"
         with httpx.Client(base_url=rest, timeout=60) as asks:
             asked = {"Uri": "/studies", "Arguments": {"StudyInstanceUID": study}}

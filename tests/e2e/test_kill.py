@@ -54,7 +54,7 @@ def await_inferring(node: Node, study: str) -> None:
     """Wait until the study's job is inferring; fail when it has ended before."""
 
     def inferring() -> bool:
-        states = [job["state"] for job in node.jobs_of(study)]
+        states = node.states(study).values()
         assert not {"failed", "delivered", "not_applicable"} & set(states), node.jobs_of(study)
         return "inferring" in states
 

@@ -10,13 +10,14 @@ import pytest
 
 from db.jobs import job_as_json
 from db.models import Job
-from deploy.demo_pacs import LOOPBACK, OrthancPacs, find_orthanc
+from deploy.demo_pacs import LOOPBACK, OrthancPacs
 from dicom_node.errors import FinalError, RetriableError
 from dicom_node.services.association import Destination
 from dicom_node.services.retrieve_scu import FoundStudy, get_study, move_study
 from dicom_node.services.storage_scu import send
 from tests.e2e.scripted_pacs import ScriptedPacs
 from tests.factories import write_ct_series
+from tests.orthanc import Orthanc
 from tests.workflows.whole_node import ct_volume, make_node, take_in
 from workflows.archive_count import missing_here
 from workflows.network import destination_of
@@ -28,11 +29,8 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture
 def pacs(tmp_path: Path) -> Iterator[OrthancPacs]:
-    program = find_orthanc()
-    if program is None:
-        pytest.skip("needs Orthanc (see tests/outside_peers.sh)")
     options: dict[str, object] = {"DicomAlwaysAllowGet": True, "DicomAlwaysAllowMove": True}
-    with OrthancPacs(tmp_path / "orthanc", program, options) as running:
+    with Orthanc(tmp_path / "orthanc", options) as running:
         yield running
 
 

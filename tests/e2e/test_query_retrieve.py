@@ -6,8 +6,9 @@ import json
 import re
 import struct
 import subprocess
+import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -24,11 +25,13 @@ from sqlalchemy import select
 
 from db.models import Job, ResultRecord, Study
 from db.query_keys import MATCHED, level_of
-from deploy.demo_pacs import LOOPBACK, OrthancPacs, find_orthanc, free_port
+from deploy.demo_pacs import LOOPBACK, OrthancPacs, free_port
 from dicom_node.services.association import Destination
 from dicom_node.services.dialling import dial
 from tests.dicom_node.services.conftest import wait_for_port
 from tests.e2e.peers import dcmtk, need, orthanc
+from tests.listening import listening as peer_listening
+from tests.orthanc import Orthanc
 from tests.workflows.test_listener import listening
 from tests.workflows.whole_node import make_node, take_in
 from workflows.node import Node
@@ -74,11 +77,8 @@ class Served:
 
 @pytest.fixture(scope="module")
 def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrthancPacs]:
-    program = find_orthanc()
-    if program is None:
-        pytest.skip("needs Orthanc (see tests/outside_peers.sh)")
     folder = tmp_path_factory.mktemp("orthanc")
-    with OrthancPacs(folder, program, {"DicomModalities": {}}) as running:
+    with Orthanc(folder, {"DicomModalities": {}}) as running:
         yield running
 
 
@@ -282,10 +282,8 @@ def test_some_sub_operations_fail_and_are_named(served: Served) -> None:
     refused.clear()
     target = AE(ae_title="TARGET")
     target.add_supported_context(MR)
-    server = target.start_server(
-        (LOOPBACK, served.target_port), block=False, evt_handlers=[(evt.EVT_C_STORE, refuse_two)]
-    )
-    assert server is not None
+    handlers = [(evt.EVT_C_STORE, refuse_two)]
+    server = peer_listening(target, handlers, port=served.target_port)
     try:
         final, identifier = move(served, study)[-1]
     finally:
@@ -310,21 +308,28 @@ def test_a_retrieval_is_cancelled(served: Served) -> None:
     assert last.NumberOfCompletedSuboperations == len(came) < len(paths)
     assert last.NumberOfRemainingSuboperations == len(paths) - len(came)
     came.clear()
+    cancelled = threading.Event()
+
+    def keep_until_cancelled(event: Any) -> int:
+        if len(came) == 2:  # or all might have come before the other side hears of it
+            assert cancelled.wait(60)
+        return keep(event)
+
     target = AE(ae_title="TARGET")
     target.add_supported_context(MR)
-    server = target.start_server(
-        (LOOPBACK, served.target_port), block=False, evt_handlers=[(evt.EVT_C_STORE, keep)]
-    )
-    assert server is not None
+    handlers = [(evt.EVT_C_STORE, keep_until_cancelled)]
+    server = peer_listening(target, handlers, port=served.target_port)
     try:
-        final, _ = move(served, study, cancel_after=2)[-1]
+        final, _ = move(served, study, cancel_after=2, on_cancel=cancelled.set)[-1]
     finally:
         server.shutdown()
     assert final.Status == 0xFE00
     assert final.NumberOfCompletedSuboperations == len(came) < len(paths)
 
 
-def move(served: Served, study: str, cancel_after: int = 0) -> list[tuple[Any, Any]]:
+def move(
+    served: Served, study: str, cancel_after: int = 0, on_cancel: Callable[[], None] = lambda: None
+) -> list[tuple[Any, Any]]:
     """Ask by C-MOVE to TARGET with pynetdicom; returns statuses and identifiers."""
     caller = AE(ae_title="READER")
     caller.add_requested_context(MOVE)
@@ -337,6 +342,7 @@ def move(served: Served, study: str, cancel_after: int = 0) -> list[tuple[Any, A
         answers.append((status, identifier))
         if len(answers) == cancel_after:
             association.send_c_cancel(1, query_model=MOVE)
+            on_cancel()
     association.release()
     return answers
 

@@ -20,10 +20,11 @@ from pynetdicom import AE, build_context, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
 
-from deploy.demo_pacs import LOOPBACK, OrthancPacs, find_orthanc
+from deploy.demo_pacs import LOOPBACK, OrthancPacs
 from dicom_node.services.storage_scu import send, verify
 from tests.e2e.peers import STORESCU, dcmtk, need, orthanc
 from tests.factories.certificates import Certificate, make_certificate
+from tests.orthanc import Orthanc
 from tests.workflows.test_listener import listening
 from tests.workflows.test_workers import wait_for
 from tests.workflows.whole_node import make_node, take_in
@@ -81,9 +82,6 @@ class Secure:
 
 @pytest.fixture(scope="module")
 def secure(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
-    program = find_orthanc()
-    if program is None:
-        pytest.skip("needs Orthanc (see tests/outside_peers.sh)")
     need(FINDSCU, ECHOSCU, STORESCU)
     home = tmp_path_factory.mktemp("secure") / "home"
     folder = home / "tls"
@@ -94,7 +92,7 @@ def secure(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     }
     make_certificate(folder, "expired", by=authority, days=-1)
     make_certificate(folder, "foreign", by=make_certificate(folder, "other-ca"))
-    with OrthancPacs(home.parent / "orthanc", program, options(certificates, folder)) as pacs:
+    with Orthanc(home.parent / "orthanc", options(certificates, folder)) as pacs:
         everything = ["echo", "store", "query", "retrieve"]
         node = make_node(
             home,

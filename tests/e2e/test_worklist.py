@@ -76,6 +76,18 @@ def manager(tmp_path: Path) -> Iterator[ManagerNode]:
         there.database.dispose()
 
 
+def shown(node: Node) -> dict[str, Any]:
+    """Return what the command tells of worklists and workitems."""
+    done = CliRunner().invoke(app, ["worklists", "--json", "--home", str(node.home)])
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+def outcomes(told: dict[str, Any]) -> dict[str, str]:
+    """Return how each workitem ended."""
+    return {one["uid"]: one["outcome"] for one in told["workitems"]}
+
+
 @pytest.mark.ihe(
     "AIW-I", "Task Manager", "RAD-80", "RAD-81", "RAD-82", "RAD-83", "RAD-84", "RAD-85", "RAD-88"
 )
@@ -106,7 +118,9 @@ def test_a_workitem_becomes_results_and_another_is_cancelled(
         job = node.delivered(study)
         node.wait(lambda: manager.state("2.25.1") == "COMPLETED", "the first is completed")
         node.wait(lambda: manager.state("2.25.2") == "CANCELED", "the second is cancelled")
-        shown = CliRunner().invoke(app, ["worklists", "--json", "--home", str(node.home)])
+        # It notes what it told once the manager has answered.
+        node.wait(lambda: all(outcomes(shown(node)).values()), "both are noted here")
+        told = shown(node)
     finally:
         written.write_text(before)
         check_and_reload(node.home)
@@ -119,7 +133,5 @@ def test_a_workitem_becomes_results_and_another_is_cancelled(
     }
     assert named == {one["sop_instance_uid"] for one in job["results"]}
     assert len(named) >= 3
-    told = json.loads(shown.stdout)
     assert [one["says"] for one in told["worklists"]] == ["answers"]
-    outcomes = {one["uid"]: one["outcome"] for one in told["workitems"]}
-    assert outcomes == {"2.25.1": "COMPLETED", "2.25.2": "CANCELED"}
+    assert outcomes(told) == {"2.25.1": "COMPLETED", "2.25.2": "CANCELED"}
