@@ -1,4 +1,4 @@
-"""Tables of what others and the node told each other: commitments, and announced instances."""
+"""Tables of what others and the node told each other: commitments, announcements, moves."""
 
 from __future__ import annotations
 
@@ -71,3 +71,37 @@ class AnnouncedInstances(Base):
     state: Mapped[str] = mapped_column(String(16))
     sop_instance_uids: Mapped[list[str]] = mapped_column(Json, default=list)
     told_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class OwnMove(Base):
+    """A C-MOVE by which the node has something sent to itself that is no new study to it.
+
+    Attributes
+    ----------
+    folder
+        Where it is kept, relative to the node's work.
+    senders
+        AE titles from which its instances are expected.
+    originator, message_id
+        What they say of it: Move Originator AE Title and Message ID (PS3.7 9.1.1.1).
+    until
+        When it is given up at the latest.
+    ended_at
+        When it ended, was given up, or its worker found the one before unfinished.
+    """
+
+    __tablename__ = "own_move"
+    __table_args__ = (
+        Index("ix_own_move_study_instance_uid", "study_instance_uid"),
+        Index("ix_own_move_job_id", "job_id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    job_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("job.id", ondelete="CASCADE"))
+    study_instance_uid: Mapped[str] = mapped_column(UID)
+    folder: Mapped[str] = mapped_column(String(256))
+    senders: Mapped[list[str]] = mapped_column(Json, default=list)
+    originator: Mapped[str] = mapped_column(String(16))
+    message_id: Mapped[int] = mapped_column(Integer, default=0)
+    until: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -148,10 +148,12 @@ class OwnPacs(Startable):
         folder.mkdir(parents=True, exist_ok=True)
         self._guard = threading.Lock()
         self._kept: dict[str, dict[str, str]] = {}
+        self._paths: dict[str, Path] = {}
+        self._archive = Archive(folder, reserve_bytes=0)
         everybody = Peers([Peer("anybody", "*")])
         self._listener = StorageScp(
             ListenerSettings(ae_title=self.ae_title, host=LOOPBACK, port=0),
-            Archive(folder, reserve_bytes=0),
+            self._archive,
             lambda: everybody,
             on_stored=self._keep,
             on_quarantined=lambda _: None,
@@ -186,6 +188,7 @@ class OwnPacs(Startable):
         }
         with self._guard:
             self._kept[received.sop_instance_uid] = keys
+            self._paths[received.sop_instance_uid] = self._archive.absolute(received.file.path)
 
     # A catalog for the project's own Query/Retrieve SCP: it knows unique keys alone.
 
@@ -203,7 +206,7 @@ class OwnPacs(Startable):
         """Yield what matches the unique keys (PS3.4 C.2.2.2)."""
         stop = None if size is None else start + size
         for keys in self._matching(query)[start:stop]:
-            yield Match(keys, None)
+            yield Match(keys, self._paths[keys["SOPInstanceUID"]])
 
     def count(self, query: Query) -> int:
         """Return how many match."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+from pydicom.dataset import Dataset
 
+from deploy.peer_read_back import object_to_store, read_back
+from deploy.peer_step import Step
 from dicom_node.errors import DicomNodeError
 from dicom_node.peers import Peers
 from workflows.callers import Call, calls_in
@@ -27,15 +27,6 @@ _LOOK_SECONDS = 0.25
 
 class UnknownPeerError(Exception):
     """There is no such peer or destination; the text names those that there are."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One thing that was tried; `ok` is None when it could not be tried."""
-
-    what: str
-    ok: bool | None
-    sentence: str
 
 
 def try_peer(
@@ -72,7 +63,7 @@ def try_peer(
         answer, what = there.verify(), f"{there.echo_name} to it"
         yield Step(what, answer.ok, f"{answer.sentence} ({answer.seconds * 1000:.0f} ms)")
         if store and answer.ok:
-            yield from _store_and_read_back(there)
+            yield from _store_and_read_back(home, there)
     if not peers.entries:
         yield Step("its call to us", None, f"{name} is no peer: it may not call this node")
         return
@@ -104,8 +95,8 @@ def _look_up(settings: NodeSettings, name: str) -> tuple[Carrier | None, Peers]:
     return there, Peers(entries)
 
 
-def _store_and_read_back(there: Carrier) -> Iterator[Step]:
-    dataset = _test_object()
+def _store_and_read_back(home: Home, there: Carrier) -> Iterator[Step]:
+    dataset = object_to_store()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "test.dcm"
         dataset.save_as(path, enforce_file_format=True)
@@ -114,44 +105,23 @@ def _store_and_read_back(there: Carrier) -> Iterator[Step]:
         except DicomNodeError as error:
             yield Step("test object stored", False, error.sentence)
             return
-    patient = f"patient {dataset.PatientID}, study {dataset.StudyInstanceUID}; delete it there"
-    yield Step("test object stored", status.is_stored, f"{status.sentence} ({patient})")
-    if status.is_stored:
-        uid = str(dataset.SOPInstanceUID)
-        series = {str(dataset.SeriesInstanceUID): [uid]}
-        try:
-            found = there.holds(str(dataset.StudyInstanceUID), series)
-        except DicomNodeError as error:
-            yield Step("test object read back", False, error.sentence)
-            return
-        how = there.find_name
-        said = f"found by {how}" if uid in found else f"its {how} does not know the object"
-        yield Step("test object read back", uid in found, said)
+        patient = f"patient {dataset.PatientID}, study {dataset.StudyInstanceUID}; delete it there"
+        yield Step("test object stored", status.is_stored, f"{status.sentence} ({patient})")
+        if status.is_stored:
+            yield _found(there, dataset)
+            yield read_back(home, there, path)
 
 
-def _test_object() -> Dataset:
-    """Return a Secondary Capture Image of four pixels that nobody can take for a patient's."""
-    now = datetime.now()
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    dataset.SOPClassUID = SecondaryCaptureImageStorage
-    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid(None)
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = generate_uid(None), generate_uid(None)
-    dataset.PatientName, dataset.PatientID = "TEST^UNIBIOMED NODE", "UNIBIOMED-TEST"
-    dataset.PatientBirthDate = dataset.PatientSex = dataset.ReferringPhysicianName = ""
-    dataset.StudyDate, dataset.StudyTime = f"{now:%Y%m%d}", f"{now:%H%M%S}"
-    dataset.StudyDescription = "Connection test of the UniBiomed node"
-    dataset.StudyID = dataset.AccessionNumber = ""
-    dataset.Modality, dataset.ConversionType = "OT", "SYN"
-    dataset.SeriesNumber = dataset.InstanceNumber = 1
-    dataset.Rows = dataset.Columns = 2
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated = dataset.BitsStored = 8
-    dataset.HighBit, dataset.PixelRepresentation = 7, 0
-    dataset.PixelData = bytes(4)
-    return dataset
+def _found(there: Carrier, dataset: Dataset) -> Step:
+    """Look whether it is found by its UIDs."""
+    what, uid = "test object found", str(dataset.SOPInstanceUID)
+    try:
+        found = there.holds(str(dataset.StudyInstanceUID), {str(dataset.SeriesInstanceUID): [uid]})
+    except DicomNodeError as error:
+        return Step(what, False, error.sentence)
+    how = there.find_name
+    said = f"found by {how}" if uid in found else f"its {how} does not know the object"
+    return Step(what, uid in found, said)
 
 
 def _called(

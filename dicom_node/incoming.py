@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -241,6 +242,27 @@ class Incoming:
             self._archive.explain(path, reason, origin, self.size, self.sha256)
         self.discard()
         return path
+
+    def hand_over(self, path: Path) -> None:
+        """Put the object under a name outside the archive, whole or not at all.
+
+        Not made durable: it is a copy of what its sender keeps.
+
+        Raises
+        ------
+        OSError
+            When that folder is gone, or cannot be written.
+        """
+        self._flush()
+        # It may lie on another file system.
+        beside = path.with_name(os.path.basename(self.temporary))
+        with full_disk_named(path.parent):
+            try:
+                shutil.move(self.temporary, beside)
+                os.replace(beside, path)
+            finally:
+                beside.unlink(missing_ok=True)
+        self.discard()
 
     def discard(self) -> None:
         """Close and remove the temporary file; harmless when that is done already."""

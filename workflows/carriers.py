@@ -14,6 +14,7 @@ from dicom_node.errors import DicomNodeError
 from dicom_node.services.association import Destination
 from dicom_node.services.dicomweb_client import WebArchive
 from dicom_node.services.query_retrieve_scu import confirm, series_at
+from dicom_node.services.retrieve_scu import Wanted, get
 from dicom_node.services.storage_scu import EchoResult, StoreStatus, send, verify
 from dicom_node.services.web_connection import WebDestination
 from workflows.destination_settings import (
@@ -30,13 +31,14 @@ class Carrier(Protocol):
 
     Attributes
     ----------
-    echo_name, store_name, find_name
+    echo_name, store_name, find_name, fetch_name
         The services, as an administrator knows them.
     """
 
     echo_name: str
     store_name: str
     find_name: str
+    fetch_name: str
 
     def __str__(self) -> str:
         """Return name and address."""
@@ -73,22 +75,33 @@ class Carrier(Protocol):
             It does not answer the question.
         """
 
+    def fetch(self, wanted: Wanted, folder: Path) -> None:
+        """Fetch one instance into a folder, as a file of its own.
+
+        Raises
+        ------
+        NothingTakenError
+            That is not offered there.
+        DicomNodeError
+            It does not give it.
+        """
+
 
 class DimseCarrier:
     """By associations; see `Carrier`."""
 
-    echo_name, store_name, find_name = "C-ECHO", "C-STORE", "C-FIND"
+    echo_name, store_name, find_name, fetch_name = "C-ECHO", "C-STORE", "C-FIND", "C-GET"
 
     def __init__(self, destination: Destination, calling_ae_title: str) -> None:
-        self._destination = destination
+        self.destination = destination
         self._calling = calling_ae_title
 
     def __str__(self) -> str:
-        return str(self._destination)
+        return str(self.destination)
 
     def verify(self) -> EchoResult:
         """Ask by C-ECHO."""
-        return verify(self._destination, self._calling)
+        return verify(self.destination, self._calling)
 
     def send(
         self, files: Sequence[Path], on_status: Callable[[StoreStatus], None]
@@ -96,7 +109,7 @@ class DimseCarrier:
         """Send files over one association."""
         return send(
             files,
-            self._destination,
+            self.destination,
             calling_ae_title=self._calling,
             on_status=on_status,
             # Where the object's own form is not taken, another one that holds the same.
@@ -105,17 +118,21 @@ class DimseCarrier:
 
     def holds(self, study: str, by_series: Mapping[str, Collection[str]]) -> set[str]:
         """Ask by C-FIND."""
-        return confirm(self._destination, self._calling, study, by_series)
+        return confirm(self.destination, self._calling, study, by_series)
 
     def series(self, study: str, series: Collection[str]) -> Mapping[str, Mapping[str, str]]:
         """Ask by C-FIND."""
-        return series_at(self._destination, self._calling, study, series)
+        return series_at(self.destination, self._calling, study, series)
+
+    def fetch(self, wanted: Wanted, folder: Path) -> None:
+        """Fetch by C-GET."""
+        get(self.destination, self._calling, wanted, folder)
 
 
 class WebCarrier:
     """By HTTP; see `Carrier`."""
 
-    echo_name, store_name, find_name = "a search", "STOW-RS", "QIDO-RS"
+    echo_name, store_name, find_name, fetch_name = "a search", "STOW-RS", "QIDO-RS", "WADO-RS"
 
     def __init__(self, destination: WebDestination) -> None:
         self._destination = destination
@@ -159,6 +176,12 @@ class WebCarrier:
         """Ask by QIDO-RS."""
         with WebArchive(self._destination) as archive:
             return {key: said for key, said in archive.series(study).items() if key in series}
+
+    def fetch(self, wanted: Wanted, folder: Path) -> None:
+        """Fetch by WADO-RS."""
+        path = f"/studies/{wanted.study}/series/{wanted.series}/instances/{wanted.instance}"
+        with WebArchive(self._destination) as archive:
+            archive.retrieve(path, (folder / f"{wanted.instance}.dcm").write_bytes)
 
 
 def carrier_of(destination: DestinationSettings, settings: NodeSettings) -> Carrier:

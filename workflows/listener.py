@@ -48,6 +48,7 @@ from workflows.dispatch import Dispatch
 from workflows.intake import Registrar
 from workflows.network import admitted_by, known_entity, listener_settings_of, server_tls_of
 from workflows.node import Node, open_node
+from workflows.own_moves import ExpectedInstances
 from workflows.process import HomeNotSetError, WorkerProcess
 from workflows.reconciliation import reconcile
 from workflows.reloading import Reloading
@@ -230,6 +231,7 @@ class Listener:
             on_refused=self._refused,
             services=self._services(),
             held_syntaxes=self._catalog.held_syntaxes,
+            moved_to=ExpectedInstances(node).folder_for,
         )
 
     def start(self) -> None:

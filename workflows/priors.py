@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,10 +14,11 @@ from db.models import Job
 from dicom_node.errors import FinalError, RetriableError
 from dicom_node.incoming import valid_uid
 from dicom_node.objects.headers import UnreadableError, read_header
-from dicom_node.services.retrieve_scu import FoundStudy, get_study, studies_of_patient
+from dicom_node.services.retrieve_scu import FoundStudy, studies_of_patient
 from workflows.destination_settings import AeDestinationSettings
 from workflows.network import destination_of
 from workflows.node import Node
+from workflows.prior_fetching import PriorSource
 
 _MANIFEST: Final = "priors.json"
 
@@ -78,24 +80,50 @@ def fetch_priors(node: Node, job_id: int) -> None:
         return
     there, ours = destination_of(source, node.settings.tls), node.settings.node.ae_title
     fetched: list[str] = []
-    level = "info"
+    ways: set[str] = set()
+    remarks: list[str] = []
     try:
         known = studies_of_patient(there, ours, patient_id)
+        priors = PriorSource(node, source, job_id)
         for study in relevant(known, present, settings.most):
-            target = folder / study.study_instance_uid
-            target.mkdir(parents=True, exist_ok=True)
-            got = get_study(there, ours, study.study_instance_uid, target)
-            if got.completed and any(target.iterdir()):
+            with _emptied_without(folder / study.study_instance_uid) as target:
+                got = priors.fetch(study.study_instance_uid, target)
+            remarks += [got.remark] if got.remark else []
+            if got.images:
                 fetched.append(study.study_instance_uid)
-            else:
-                shutil.rmtree(target)
-        said = f"{len(fetched)} priors were fetched from {source.name}"
+                ways.add(got.way)
     except (RetriableError, FinalError) as error:
-        said, level = f"it goes on without priors: {error.sentence}", "warning"
+        remarks.append(error.sentence)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _MANIFEST).write_text(json.dumps(fetched), encoding="utf-8")
+    said = f"{len(fetched)} priors were fetched from {source.name}"
+    if fetched:
+        said += f" by {' and '.join(sorted(ways))}"
+    elif remarks:
+        said = "it goes on without priors"
     with node.database.session() as session:
-        note_event(session, job_id, said, node.now(), level=level)
+        note_event(
+            session,
+            job_id,
+            ": ".join([said, "; ".join(remarks)] if remarks else [said]),
+            node.now(),
+            level="warning" if remarks else "info",
+        )
+
+
+@contextmanager
+def _emptied_without(folder: Path) -> Iterator[Path]:
+    """Give a folder that is there, and take it away if nothing came, or not to the end."""
+    # What an attempt before left there may be of another day.
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    is_whole = False
+    try:
+        yield folder
+        is_whole = any(folder.iterdir())
+    finally:
+        if not is_whole:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def relevant(known: list[FoundStudy], present: FoundStudy, most: int) -> list[FoundStudy]:

@@ -29,6 +29,7 @@ from db.aging import (
 )
 from db.catalog import forget
 from db.commitments import forget_told
+from db.own_moves import forget_moves
 from dicom_node.archive import Archive
 from workflows.disk_forecast import log_forecast
 from workflows.node import Node
@@ -134,6 +135,7 @@ def _delete_records(node: Node, before: datetime) -> None:
         _delete(node.archive, delete_jobs(session, jobs))
         forget_refusals(session, before)
         forget_told(session, before)
+        forget_moves(session, before)
     for job_id in jobs:
         shutil.rmtree(node.home.work_folder(job_id), ignore_errors=True)
     if jobs:

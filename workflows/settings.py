@@ -106,10 +106,16 @@ class CompletionSettings(Settings):
 
 
 class PriorSettings(Settings):
-    """``priors``: the destination that earlier studies are fetched from, and how many."""
+    """``priors``: the destination that earlier studies are fetched from, how many, and how.
+
+    `sent_by` is for archives that send what they are asked to move under another AE title.
+    """
 
     destination: Name | None = None
     most: Annotated[int, Field(strict=True, ge=1, le=10)] = 1
+    by: Literal["auto", "get", "move"] = "auto"
+    sent_by: tuple[AeTitle, ...] = ()
+    longest_seconds: Seconds = 600.0
 
 
 class DatabaseSettings(Settings):

@@ -110,6 +110,21 @@ def _dangling(settings: NodeSettings, marked: MarkedYaml) -> Iterable[Configurat
             yield marked.problem(("destinations", index, "objects"), text, mend)
 
 
+def _unmovable(settings: NodeSettings, marked: MarkedYaml) -> Iterable[ConfigurationProblem]:
+    """Find priors that are to come by C-MOVE, and nobody may bring them."""
+    priors = settings.priors
+    source = settings.destination(priors.destination) if priors.destination else None
+    if not isinstance(source, AeDestinationSettings):
+        return
+    may_store = {peer.ae_title for peer in settings.peers if "store" in peer.allow}
+    senders = priors.sent_by or (source.ae_title,)
+    silent = [title for title in senders if title not in may_store]
+    if silent and (priors.by == "move" or priors.sent_by):
+        text = f"{silent[0]!r} may not store here what it is asked to move"
+        mend = "list it under peers, with allow: [echo, store]"
+        yield marked.problem(("priors", "sent_by" if priors.sent_by else "by"), text, mend)
+
+
 def _unprovable(settings: NodeSettings, marked: MarkedYaml) -> Iterable[ConfigurationProblem]:
     """Find what asks a destination for something that cannot come."""
     ask = settings.completion.ask
@@ -121,6 +136,7 @@ def _unprovable(settings: NodeSettings, marked: MarkedYaml) -> Iterable[Configur
         text = f"{prior!r} is no destination with an AE title"
         mend = "use the name of one under destinations"
         yield marked.problem(("priors", "destination"), text, mend)
+    yield from _unmovable(settings, marked)
     for index, destination in enumerate(settings.destinations):
         if not isinstance(destination, AeDestinationSettings):
             continue

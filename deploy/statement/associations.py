@@ -41,7 +41,8 @@ from dicom_node.services.tls import PROFILES
 _AS_USER: Final[Mapping[str, str]] = {
     VERIFICATION: "asks whether destinations and peers are there",
     STUDY_ROOT_FIND: "read-back of results, completeness of studies, priors",
-    GET_CLASSES[1]: "priors",
+    GET_CLASSES[1]: "priors; read-back of the object of `unibiomed-node peers test`",
+    MOVE_CLASSES[1]: "the same, to the node itself, where C-GET is not given",
     COMMITMENT: "commitment of results",
 }
 _AS_PROVIDER: Final = {

@@ -28,12 +28,23 @@ class MalformedCommandError(ValueError):
     """The bytes are no command set in Implicit VR Little Endian."""
 
 
+class Originator(NamedTuple):
+    """Who asked by C-MOVE for a C-STORE that is a sub-operation of it (PS3.7 9.1.1.1)."""
+
+    ae_title: str
+    message_id: int
+
+
 class StoreCommand(NamedTuple):
-    """What matters of a C-STORE-RQ; the UIDs as the bytes that came, to be sent back."""
+    """What matters of a C-STORE-RQ; the UIDs as the bytes that came, to be sent back.
+
+    `originator` is hostile text; None where the request does not say that it belongs to a C-MOVE.
+    """
 
     message_id: int
     sop_class_uid: bytes
     sop_instance_uid: bytes
+    originator: Originator | None = None
 
 
 class FindCommand(NamedTuple):
@@ -87,7 +98,22 @@ def store_command(values: dict[int, bytes]) -> StoreCommand:
     MalformedCommandError
         If the message ID is missing: no response could name its request.
     """
-    return StoreCommand(number(values, 0x0110), values.get(0x0002, b""), values.get(0x1000, b""))
+    return StoreCommand(
+        number(values, 0x0110),
+        values.get(0x0002, b""),
+        values.get(0x1000, b""),
+        _originator(values),
+    )
+
+
+def _originator(values: dict[int, bytes]) -> Originator | None:
+    """Read (0000,1030) and (0000,1031); half of it, or what is no number, counts as nothing."""
+    ae_title, message_id = values.get(0x1030, b""), values.get(0x1031, b"")
+    if not ae_title or len(message_id) != 2:
+        return None
+    return Originator(
+        ae_title[:16].decode("ascii", "replace").strip(" \0"), int.from_bytes(message_id, "little")
+    )
 
 
 def uid_text(value: bytes) -> str:

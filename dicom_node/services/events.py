@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dicom_node.incoming import StoredFile
+from dicom_node.peers import Peer
+from dicom_node.services.command_set import Originator
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,24 @@ class ReceivedInstance:
     series_instance_uid: str
     attributes: Mapping[str, str]
     file: StoredFile
+
+
+@dataclass(frozen=True, slots=True)
+class MovedInstance:
+    """An instance of which its sender says that a C-MOVE asked for it. All of it is a claim.
+
+    Attributes
+    ----------
+    peer : Peer or None
+        The entry of the table of peers that let the sender in.
+    originator : Originator
+        Who asked, as the sender says. Hostile text.
+    """
+
+    calling_ae_title: str
+    peer: Peer | None
+    originator: Originator
+    study_instance_uid: str
 
 
 @dataclass(frozen=True, slots=True)

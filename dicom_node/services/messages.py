@@ -175,6 +175,7 @@ class StoreMessages:
                 uid_text(store.sop_instance_uid),
                 str(context.transfer_syntax[0]),
                 str(context.abstract_syntax),
+                store.originator,
             )
         )
 

@@ -12,15 +12,21 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from dicom_node.archive import Archive
 from dicom_node.durable import ByteSource
-from dicom_node.errors import DicomNodeError, RetriableError
+from dicom_node.errors import DicomNodeError, FinalError, RetriableError
 from dicom_node.incoming import Incoming, valid_uid
 from dicom_node.peers import Peer
-from dicom_node.services.command_set import error_comment
-from dicom_node.services.events import AssociationEnded, Quarantined, ReceivedInstance
+from dicom_node.services.command_set import Originator, error_comment
+from dicom_node.services.events import (
+    AssociationEnded,
+    MovedInstance,
+    Quarantined,
+    ReceivedInstance,
+)
 from dicom_node.services.header import MalformedDataSetError, read_header
 
 LOGGER = logging.getLogger(__name__)
@@ -30,6 +36,7 @@ OUT_OF_RESOURCES: Final = 0xA700
 DOES_NOT_MATCH: Final = 0xA900
 CANNOT_UNDERSTAND: Final = 0xC000
 CLASS_NOT_SUPPORTED: Final = 0x0122
+NOT_AUTHORIZED: Final = 0x0124
 STATUSES: Final[Mapping[int, str]] = {
     SUCCESS: "durable in the archive and registered; also an instance that was there already, and "
     "other bytes under a known UID, which are kept beside and marked as a conflict",
@@ -38,6 +45,8 @@ STATUSES: Final[Mapping[int, str]] = {
     DOES_NOT_MATCH: "SOP Class or Instance UID of data set and command set differ; in quarantine",
     CANNOT_UNDERSTAND: "cut off, not a data set, or without the UIDs to file it; in quarantine",
     CLASS_NOT_SUPPORTED: "the presentation context is none for storage; nothing was kept",
+    NOT_AUTHORIZED: "not authorized: it belongs to a C-MOVE that this node asked for and has given "
+    "up; nothing was kept",
 }
 """What a C-STORE is answered (PS3.4 Table B.2-1, PS3.7 annex C)."""
 
@@ -91,6 +100,7 @@ class StoreRequest(NamedTuple):
     sop_instance_uid: str
     transfer_syntax_uid: str
     abstract_syntax_uid: str
+    originator: Originator | None = None
 
 
 class NoStorage:
@@ -122,7 +132,7 @@ class Reception:
         From the command set.
     record : AssociationRecord
         Counts what becomes of it.
-    on_stored, on_quarantined : callable
+    on_stored, on_quarantined, moved_to : callable
         See ``storage_scp.StorageScp``.
     """
 
@@ -134,12 +144,14 @@ class Reception:
         *,
         on_stored: Callable[[ReceivedInstance], None],
         on_quarantined: Callable[[Quarantined], None],
+        moved_to: Callable[[MovedInstance], Path | None] = lambda _: None,
     ) -> None:
         self._archive = archive
         self._request = request
         self._record = record
         self._on_stored = on_stored
         self._on_quarantined = on_quarantined
+        self._moved_to = moved_to
         self._incoming: Incoming | None = None
         self._refused: Answer | None = None
         try:
@@ -207,7 +219,31 @@ class Reception:
             if not valid_uid(uid):
                 said = f"is not a UID (PS3.5 9.1): {uid[:80]!r}" if uid else "is missing"
                 return self._quarantine(incoming, CANNOT_UNDERSTAND, f"The {name} {said}")
+        if request.originator is not None:
+            answer = self._hand_over(incoming, study, request.originator)
+            if answer is not None:
+                return answer
         return self._register(incoming, study, series, attributes)
+
+    def _hand_over(self, incoming: Incoming, study: str, originator: Originator) -> Answer | None:
+        """Give an instance that the node had moved here to who asked for it; None: nobody did."""
+        record, uid = self._record, self._request.sop_instance_uid
+        moved = MovedInstance(record.calling_ae_title, record.peer, originator, study)
+        try:
+            folder = self._moved_to(moved)
+        except FinalError as error:
+            record.refused += 1
+            LOGGER.warning(
+                "C-STORE from %s answered 0124, nothing kept: %s",
+                record.calling_ae_title,
+                error.sentence,
+            )
+            return Answer(NOT_AUTHORIZED, error_comment(error.sentence))
+        if folder is None:
+            return None
+        incoming.hand_over(folder / f"{uid}.dcm")
+        record.stored += 1
+        return Answer(SUCCESS)
 
     def _mismatch(self, attributes: dict[str, str]) -> str:
         """Say where data set, command set and presentation context disagree, or return ""."""

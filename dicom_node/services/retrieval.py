@@ -21,17 +21,11 @@ from pynetdicom.presentation import PresentationContext
 from dicom_node.counters import QUERIES_FAILED
 from dicom_node.errors import DicomNodeError, FinalError, RetriableError
 from dicom_node.services.association import Destination
-from dicom_node.services.command_set import error_comment
+from dicom_node.services.command_set import Originator, error_comment
 from dicom_node.services.identifiers import read_identifier, retrieve_query
 from dicom_node.services.query import Catalog, Level, Match
 from dicom_node.services.reactor import DirectAssociation
-from dicom_node.services.storage_scu import (
-    Originator,
-    StoreStatus,
-    read_item,
-    send,
-    store,
-)
+from dicom_node.services.storage_scu import StoreStatus, read_item, send, store
 
 LOGGER = logging.getLogger(__name__)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import build_context, build_role
+from pynetdicom.association import Association
 
 from dicom_node.durable import ByteSource
-from dicom_node.errors import FinalError, RetriableError
+from dicom_node.errors import FinalError, NothingTakenError, RetriableError
 from dicom_node.incoming import valid_uid
 from dicom_node.part10 import file_meta
 from dicom_node.services.association import (
@@ -60,6 +63,25 @@ class FoundStudy:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is retrieved: a study, or one instance of it."""
+
+    study: str
+    series: str = ""
+    instance: str = ""
+
+    def identifier(self) -> Dataset:
+        """Return the identifier of the request (PS3.4 C.4.2.1.4)."""
+        identifier = Dataset()
+        identifier.QueryRetrieveLevel = "IMAGE" if self.instance else "STUDY"
+        identifier.StudyInstanceUID = self.study
+        if self.instance:
+            identifier.SeriesInstanceUID = self.series
+            identifier.SOPInstanceUID = self.instance
+        return identifier
+
+
+@dataclass(frozen=True, slots=True)
 class Retrieved:
     """What a retrieval came to."""
 
@@ -98,15 +120,15 @@ def studies_of_patient(
     ]
 
 
-def get_study(
-    destination: Destination, calling_ae_title: str, study_instance_uid: str, folder: Path
-) -> Retrieved:
-    """Fetch a study by C-GET into a folder, the bytes as they come.
+def get(destination: Destination, calling_ae_title: str, wanted: Wanted, folder: Path) -> Retrieved:
+    """Fetch something by C-GET into a folder, the bytes as they come.
 
     Raises
     ------
+    NothingTakenError
+        It is not offered there.
     RetriableError, FinalError
-        It was not answered, refused, or is not offered there.
+        It was not answered, or refused.
     """
     contexts = [build_context(GET_CLASSES[1], list(UNCOMPRESSED))]
     contexts += [build_context(uid, list(PRIOR_SYNTAXES)) for uid in PRIOR_CLASSES]
@@ -115,54 +137,86 @@ def get_study(
     def open_sink(_: DirectAssociation, request: StoreRequest) -> _FileSink:
         return _FileSink(folder, request)
 
-    with dial(
-        destination,
-        contexts,
-        calling_ae_title=calling_ae_title,
-        negotiation=roles,
-        open_sink=open_sink,
-    ) as association:
-        offered = {context.abstract_syntax for context in association.accepted_contexts}
-        if GET_CLASSES[1] not in offered:
-            # What it stores it may take all the same, so that the association stands.
-            raise FinalError(
-                f"{destination} offers no C-GET to this node; allow it there, or leave "
-                "priors.destination in node.yaml empty"
-            )
-        return _outcome(
-            association.send_c_get(_study(study_instance_uid), UID(GET_CLASSES[1])),
+    nothing = f"{destination} offers no C-GET to this node"
+    try:
+        with dial(
             destination,
-            "C-GET",
-        )
+            contexts,
+            calling_ae_title=calling_ae_title,
+            negotiation=roles,
+            open_sink=open_sink,
+        ) as association:
+            offered = {context.abstract_syntax for context in association.accepted_contexts}
+            if GET_CLASSES[1] not in offered:
+                # What it stores it may take all the same, so that the association stands.
+                raise NothingTakenError(nothing)
+            return _outcome(
+                association.send_c_get(wanted.identifier(), UID(GET_CLASSES[1])),
+                destination,
+                "C-GET",
+            )
+    except NothingTakenError as error:
+        raise NothingTakenError(nothing) from error
 
 
-def move_study(
-    destination: Destination, calling_ae_title: str, study_instance_uid: str, to_ae_title: str
+def move(
+    destination: Destination,
+    calling_ae_title: str,
+    wanted: Wanted,
+    to_ae_title: str,
+    *,
+    message_id: int = 1,
+    longest_seconds: float = 600.0,
 ) -> Retrieved:
-    """Have a PACS send a study to an AE that it knows, which may be the node itself.
+    """Have a PACS send something to an AE that it knows, which may be the node itself.
+
+    Parameters
+    ----------
+    message_id : int
+        1 to 65535; the PACS names it in each C-STORE (0000,1031).
+    longest_seconds : float
+        For all of it. A PACS need not say how far it is meanwhile (PS3.4 C.4.2.3.1), so that its
+        silence tells nothing: the destination's deadline for one message does not hold here.
 
     Raises
     ------
+    NothingTakenError
+        It is not offered there.
     RetriableError, FinalError
-        It was not answered, or refused.
+        It was not answered, refused, or did not end in time; then it was cancelled.
     """
     contexts = [build_context(MOVE_CLASSES[1], list(UNCOMPRESSED))]
-    with dial(destination, contexts, calling_ae_title=calling_ae_title) as association:
-        return _outcome(
-            association.send_c_move(_study(study_instance_uid), to_ae_title, UID(MOVE_CLASSES[1])),
-            destination,
-            "C-MOVE",
-        )
+    timeouts = replace(destination.timeouts, dimse=longest_seconds)
+    patient = replace(destination, timeouts=timeouts)
+    try:
+        with dial(patient, contexts, calling_ae_title=calling_ae_title) as association:
+            responses = association.send_c_move(
+                wanted.identifier(), to_ae_title, UID(MOVE_CLASSES[1]), message_id
+            )
+            timed = _timed(association, responses, patient, message_id)
+            mend = f"Does it know {to_ae_title} as destination of a C-MOVE, with host and port?"
+            return _outcome(timed, patient, "C-MOVE", mend)
+    except NothingTakenError as error:
+        raise NothingTakenError(f"{destination} offers no C-MOVE to this node") from error
 
 
-def _study(study_instance_uid: str) -> Dataset:
-    identifier = Dataset()
-    identifier.QueryRetrieveLevel = "STUDY"
-    identifier.StudyInstanceUID = study_instance_uid
-    return identifier
+def _timed(
+    association: Association, responses: Any, destination: Destination, message_id: int
+) -> Iterator[Any]:
+    """Yield the responses of a C-MOVE until its time is over; then take it back."""
+    longest = destination.timeouts.dimse
+    until = time.monotonic() + longest
+    for response in responses:
+        left = until - time.monotonic()
+        if left <= 0 and response[0].get("Status") in _PENDING:
+            if association.is_established:
+                association.send_c_cancel(message_id, query_model=UID(MOVE_CLASSES[1]))
+            raise RetriableError(f"{destination} did not end a C-MOVE within {longest:g} s")
+        association.dimse_timeout = max(left, 0.01)
+        yield response
 
 
-def _outcome(responses: Any, destination: Destination, what: str) -> Retrieved:
+def _outcome(responses: Any, destination: Destination, what: str, mend: str = "") -> Retrieved:
     """Read the responses of a retrieval to the last."""
     last = Dataset()
     for status, _ in responses:
@@ -178,6 +232,9 @@ def _outcome(responses: Any, destination: Destination, what: str) -> Retrieved:
     failed = int(last.get("NumberOfFailedSuboperations", 0) or 0)
     if code not in (SUCCESS, _SOME_FAILED):
         sentence = f"{destination} answered a {what} with {code:04X}"
+        comment = str(last.get("ErrorComment", "") or "")[:64]
+        sentence += f", comment {comment!r}" if comment else ""
+        sentence += f". {mend}" if mend else ""
         if code in (0x0122, 0x0124, 0xA801, 0xA900):
             raise FinalError(sentence)
         raise RetriableError(sentence)

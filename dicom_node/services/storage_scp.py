@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
 from pynetdicom import AE, evt
@@ -38,7 +39,12 @@ from dicom_node.services.association import (
     listener_contexts,
     service_of,
 )
-from dicom_node.services.events import AssociationEnded, Quarantined, ReceivedInstance
+from dicom_node.services.events import (
+    AssociationEnded,
+    MovedInstance,
+    Quarantined,
+    ReceivedInstance,
+)
 from dicom_node.services.listening import DirectServer, StopSignal
 from dicom_node.services.messages import StoreSink
 from dicom_node.services.reactor import DirectAssociation, Server
@@ -83,6 +89,10 @@ class StorageScp:
     on_stored : callable
         Called with each instance that lies durable in the archive; returns when it is registered.
         A RetriableError makes the answer A700. Called from many threads at once.
+    moved_to : callable
+        Returns the folder for an instance that comes by a C-MOVE of the node's own, where it is
+        kept and not told by ``on_stored``; None for all others. A FinalError makes the answer 0124,
+        a RetriableError A700.
     on_quarantined, on_released, on_refused : callable
         Called after an object was put aside, an association ended, an association was refused.
     tls : callable, optional
@@ -107,6 +117,7 @@ class StorageScp:
         tls: Callable[[], ssl.SSLContext] | None = None,
         services: Sequence[Service] = (),
         held_syntaxes: Callable[[Collection[str]], Mapping[str, Collection[str]]] = lambda _: {},
+        moved_to: Callable[[MovedInstance], Path | None] = lambda _: None,
     ) -> None:
         self._settings = settings
         self._archive = archive
@@ -118,6 +129,7 @@ class StorageScp:
         self._tls = tls
         self._services = services
         self._held_syntaxes = held_syntaxes
+        self._moved_to = moved_to
         contexts = listener_contexts(settings)
         for service in services:
             contexts += service.contexts()
@@ -360,6 +372,7 @@ class StorageScp:
             record,
             on_stored=self._on_stored,
             on_quarantined=self._on_quarantined,
+            moved_to=self._moved_to,
         )
 
     def _ended(self, association: DirectAssociation) -> None:

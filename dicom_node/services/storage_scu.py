@@ -26,6 +26,7 @@ from dicom_node.services.association import (
     VERIFICATION,
     Destination,
 )
+from dicom_node.services.command_set import Originator
 from dicom_node.services.dialling import dial
 from dicom_node.uid_names import name_of_uid
 
@@ -109,14 +110,6 @@ class EchoResult:
     ok: bool
     seconds: float
     sentence: str
-
-
-@dataclass(frozen=True, slots=True)
-class Originator:
-    """Who asked by a C-MOVE for what is stored (PS3.7 9.1.1.1.8 and 9)."""
-
-    ae_title: str
-    message_id: int
 
 
 @dataclass(frozen=True, slots=True)

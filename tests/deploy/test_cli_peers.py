@@ -7,18 +7,23 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pydicom
 import pytest
 import yaml
+from pydicom.uid import SecondaryCaptureImageStorage
 from typer.testing import CliRunner
 
 from db import catalog
 from db.session import Database
 from deploy.cli import app
 from deploy.demo_pacs import LOOPBACK, OwnPacs
+from deploy.peer_read_back import object_to_store, read_back
 from dicom_node.services.events import AssociationEnded
 from tests.databases import START
 from tests.factories.certificates import make_certificate
+from tests.workflows.pacs import Pacs
 from workflows.callers import Callers
+from workflows.carriers import carrier_of
 from workflows.home import Home
 from workflows.reloading import Reloading
 from workflows.settings import load
@@ -136,9 +141,63 @@ def test_a_destination_is_tried(home: Home, pacs: OwnPacs) -> None:
     code, said = call(home, "peers", "test", "pacs", "--wait", "0")
     assert code == 0, said
     lines = [line.strip() for line in said.splitlines()]
-    assert [line.partition("  ")[0] for line in lines] == ["ok", "ok", "ok", "not tried"]
+    assert [line.partition("  ")[0] for line in lines] == ["ok"] * 4 + ["not tried"]
     assert "found by C-FIND" in said and "it called last" in said
+    assert "by C-GET: 28 elements and all pixels are as they were sent" in said
     assert call(home, "peers", "test", "nobody")[0] == 2
+
+
+def test_a_destination_that_changes_what_it_keeps_is_told(home: Home, pacs: OwnPacs) -> None:
+    settings = {
+        "destinations": [
+            {"name": "pacs", "ae_title": "ARCHIVE", "host": LOOPBACK, "port": pacs.port}
+        ],
+    }
+    home.node_yaml.write_text(yaml.safe_dump(settings))
+    sent = home.root / "sent.dcm"
+    object_to_store().save_as(sent, enforce_file_format=True)
+    carrier = carrier_of(load(home.node_yaml).destinations[0], load(home.node_yaml))
+    assert carrier.send([sent], lambda _: None)[0].is_stored
+    # As if the archive had had other bytes under these UIDs.
+    ours = pydicom.dcmread(sent)
+    ours.PatientID, ours.PixelData = "OTHER", ours.PixelData[::-1]
+    ours.InstitutionName, ours.SpecificCharacterSet = "House 4", "ISO_IR 192"
+    del ours.SeriesNumber
+    ours.save_as(sent)
+    step = read_back(home, carrier, sent)
+    assert step.ok is False
+    assert step.sentence == (
+        "by C-GET: what came back differs: InstitutionName is missing, PatientID changed, "
+        "256 of 256 pixels changed"
+    )
+
+
+def test_a_destination_that_gives_nothing_back_is_told(home: Home) -> None:
+    """It stores and answers C-FIND, and offers neither C-GET nor C-MOVE."""
+    classes = (SecondaryCaptureImageStorage,)
+    mute = Pacs(classes=classes)
+    mute.start()
+    place = {"ae_title": "PACS", "host": LOOPBACK, "port": mute.port}
+    settings = {"destinations": [{"name": "pacs", **place}]}
+    home.node_yaml.write_text(yaml.safe_dump(settings))
+    try:
+        code, said = call(home, "peers", "test", "pacs", "--wait", "0")
+        assert code == 0, said
+        assert "not tried  test object read back" in said and "offers no C-GET" in said
+        assert "which does not run" in said and "C-FIND alone tells" in said
+        home.listener_json.write_text("{}")
+        code, said = call(home, "peers", "test", "pacs", "--wait", "0")
+        assert "list PACS under peers" in said
+        settings["peers"] = [{"name": "them", "ae_title": "PACS"}]
+        home.node_yaml.write_text(yaml.safe_dump(settings))
+        database = Database(f"sqlite:///{home.database}")
+        database.upgrade()
+        database.dispose()
+        code, said = call(home, "peers", "test", "pacs", "--wait", "0")
+        assert "offers no C-MOVE to this node. C-FIND alone tells" in said
+    finally:
+        mute.stop()
+    assert list(home.work.iterdir()) == []
 
 
 def test_what_does_not_work_is_told(home: Home) -> None:
