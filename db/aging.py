@@ -38,7 +38,7 @@ class AgedFile(NamedTuple):
 def aged_studies(
     session: Session, received_before: datetime, failed_before: datetime, limit: int
 ) -> list[int]:
-    """List studies whose sources may go, oldest first.
+    """List studies whose sources may go, oldest first; none that the node committed to.
 
     Parameters
     ----------
@@ -57,8 +57,8 @@ def aged_studies(
         .where(
             Instance.purged_at.is_(None),
             Instance.received_at < received_before,
-            Study.last_received_at < received_before,
-            ~_needed(failed_before),
+            may_age(received_before, failed_before),
+            ~_promised(),
         )
         .order_by(Instance.received_at)
         .limit(limit * 64)
@@ -80,11 +80,7 @@ def aged_sources(
     """
     study = session.execute(
         select(Study.id)
-        .where(
-            Study.id == study_id,
-            Study.last_received_at < received_before,
-            ~_needed(failed_before),
-        )
+        .where(Study.id == study_id, may_age(received_before, failed_before), ~_promised())
         .with_for_update()
     ).scalar_one_or_none()
     if study is None:
@@ -237,6 +233,19 @@ def resolve_quarantine(
 def forget_refusals(session: Session, last_before: datetime) -> None:
     """Delete the counts of senders that have not tried for long."""
     session.execute(delete(Refusal).where(Refusal.last_at < last_before))
+
+
+def may_age(received_before: datetime, failed_before: datetime) -> ColumnElement[bool]:
+    """Whether a study is old enough to lose its sources, and no job reads them any more."""
+    return and_(Study.last_received_at < received_before, ~_needed(failed_before))
+
+
+def _promised() -> ColumnElement[bool]:
+    """Whether the node committed to sources of the study; see `db.promises`."""
+    one = aliased(Instance)
+    return exists().where(
+        one.study_id == Study.id, one.promised_at.is_not(None), one.purged_at.is_(None)
+    )
 
 
 def _needed(failed_before: datetime) -> ColumnElement[bool]:

@@ -12,6 +12,8 @@ ORDERED = String(256).with_variant(String(256, collation="C"), "postgresql")
 
 KEPT = text("purged_at IS NULL")
 """Rows whose file is there; the others are history."""
+PROMISED = text("promised_at IS NOT NULL")
+"""Instances that the node has committed to."""
 
 
 class Base(DeclarativeBase):

@@ -17,7 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import KEPT, ORDERED, UID, Base
+from db.base import KEPT, ORDERED, PROMISED, UID, Base
 from db.columns import BigId, Json, UtcDateTime
 
 
@@ -115,7 +115,11 @@ class Series(Base):
 
 
 class Instance(Base):
-    """A stored data set. Other bytes under the same UID are a row beside, flagged `conflict`."""
+    """A stored data set. Other bytes under the same UID are a row beside, flagged `conflict`.
+
+    `promised_at` is when the node committed to it (storage commitment), until an archive is proven
+    to hold it.
+    """
 
     __tablename__ = "instance"
     __table_args__ = (
@@ -128,6 +132,12 @@ class Instance(Base):
             "received_at",
             sqlite_where=KEPT,
             postgresql_where=KEPT,
+        ),
+        Index(
+            "ix_instance_promised",
+            "study_id",
+            sqlite_where=PROMISED,
+            postgresql_where=PROMISED,
         ),
     )
 
@@ -149,6 +159,7 @@ class Instance(Base):
     association: Mapped[str] = mapped_column(String(64), default="")
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
     purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    promised_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class Quarantine(Base):

@@ -16,6 +16,7 @@ def disk(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Show how full the archive's disk is, and on which day it will be full."""
+    from db.promises import promised_studies
     from workflows.disk_forecast import forecast_disk, intake_of, mean_of
     from workflows.home import Home
     from workflows.node import open_node
@@ -32,6 +33,8 @@ def disk(
         raise typer.Exit(2) from error
     now = node.now()
     found = forecast_disk(node, intake_of(node, now))
+    with node.database.reading() as session:
+        promised = promised_studies(session)
     node.database.dispose()
     day = found.full_at(now)
     if as_json:
@@ -43,6 +46,7 @@ def disk(
             "full_in_days": found.full_in_days,
             "full_at": None if day is None else day.isoformat(timespec="seconds"),
             "says": found.sentence,
+            "committed_studies": promised,
         }
         typer.echo(json.dumps(told, indent=2))
         return
@@ -52,3 +56,9 @@ def disk(
         base = mean_of(found.per_day_of or 0.0)
         when = f"At the rate of lately (mean of {base}) it is full on {day:%Y-%m-%d}."
     typer.echo(found.sentence or when)
+    if promised:
+        archive = node.settings.retention.archive
+        until = (
+            f"until {archive} holds them" if archive else "as retention.archive names no archive"
+        )
+        typer.echo(f"{promised} studies stay, to which the node committed, {until}.")

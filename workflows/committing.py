@@ -20,6 +20,7 @@ from db import commitments
 from db.commitments import Item
 from db.jobs import Lease
 from db.models import DeliveryState
+from db.promises import promise
 from db.results import record_confirmation, record_sending, results_of
 from db.session import Database
 from dicom_node.archive import Archive
@@ -182,7 +183,7 @@ def report_commitments(node: Node) -> int:
         ]  # fmt: skip
     delivered = 0
     for number, ae_title, transaction_uid, items, requested_at, attempts in claimed:
-        outcome = _committed(node.database, node.archive, items)
+        outcome = _committed(node.database, node.archive, items, node.now())
         peer = known_entity(node.settings, ae_title)
         try:
             if peer is None:
@@ -228,10 +229,15 @@ def _try_later(
         )
 
 
-def _committed(database: Database, archive: Archive, items: Sequence[Item]) -> list[Item]:
-    """Look what of a transaction the node really holds, in the database and on the disk."""
-    with database.reading() as session:
-        held = commitments.held_files(session, [item.sop_instance_uid for item in items])
+def _committed(
+    database: Database, archive: Archive, items: Sequence[Item], now: datetime
+) -> list[Item]:
+    """Look what of a transaction the node really holds, and keep that from being deleted by age."""
+    uids = [item.sop_instance_uid for item in items]
+    with database.session() as session:
+        # Before anybody hears of it, and in one transaction with the look.
+        promise(session, uids, now)
+        held = commitments.held_files(session, uids)
     outcome = []
     for item in items:
         files = [

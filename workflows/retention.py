@@ -2,7 +2,7 @@
 
 Sources go by age, and earlier when the disk runs short: intake would refuse new studies while old
 ones lie there that are done. A study with a live or failed job is not touched, nor a result that
-is not proven at a destination.
+is not proven at a destination, nor what the node committed to and no archive is proven to hold.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from db.own_moves import forget_moves
 from dicom_node.archive import Archive
 from workflows.disk_forecast import log_forecast
 from workflows.node import Node
+from workflows.promised import keep_promises
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,7 +53,10 @@ def clean_up(node: Node) -> None:
     failed_before = _before(now, settings.jobs_days)
     if settings.studies_days is not None:
         before = _before(now, settings.studies_days)
+        keep_promises(node, before, failed_before)
         _purge_sources(node, before, failed_before, only_while_short=False)
+    if _is_short_of_space(node):
+        keep_promises(node, now - _SHORT_OF_SPACE_AGE, failed_before)
     _purge_sources(node, now - _SHORT_OF_SPACE_AGE, failed_before, only_while_short=True)
     if settings.results_days is not None:
         _purge_results(node, _before(now, settings.results_days))

@@ -200,11 +200,13 @@ class ResultSettings(Settings):
 class RetentionSettings(Settings):
     """``retention``: how long things are kept, in days; ``null`` keeps them for ever.
 
-    The quarantine has a size, too: what fills it is nothing that anybody planned for.
+    The quarantine has a size, too: what fills it is nothing that anybody planned for. `archive` is
+    the destination that has to hold what the node committed to before that is deleted here.
     """
 
     studies_days: Days | None = 14
     free_below: Size | None = None
+    archive: Name | None = None
     results_days: Days | None = 90
     jobs_days: Days | None = 365
     quarantine_days: Days | None = 30

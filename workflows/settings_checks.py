@@ -137,6 +137,12 @@ def _unprovable(settings: NodeSettings, marked: MarkedYaml) -> Iterable[Configur
         mend = "use the name of one under destinations"
         yield marked.problem(("priors", "destination"), text, mend)
     yield from _unmovable(settings, marked)
+    archive = settings.retention.archive
+    if archive is not None and settings.destination(archive) is None:
+        text = f"{archive!r} is no destination"
+        yield marked.problem(
+            ("retention", "archive"), text, "use the name of one under destinations"
+        )
     for index, destination in enumerate(settings.destinations):
         if not isinstance(destination, AeDestinationSettings):
             continue

@@ -15,12 +15,14 @@ import pytest
 from pynetdicom import AE, build_role
 from sqlalchemy import select
 
+from db import jobs
 from db.jobs import JobState
 from db.models import DeliveryRecord, Instance, Job, Refusal
 from db.models_told import Commitment
 from deploy.demo_pacs import LOOPBACK, OrthancPacs
-from dicom_node.services.association import COMMITMENT
+from dicom_node.services.association import COMMITMENT, Destination
 from dicom_node.services.commitment import COMMITMENT_INSTANCE
+from dicom_node.services.storage_scu import send
 from tests.databases import *  # noqa: F403
 from tests.e2e.peers import orthanc
 from tests.orthanc import Orthanc
@@ -29,6 +31,7 @@ from tests.workflows.test_listener import listening
 from workflows.committing import report_commitments
 from workflows.delivery import deliver_job
 from workflows.node import Node
+from workflows.retention import clean_up
 
 pytestmark = pytest.mark.e2e
 
@@ -51,6 +54,7 @@ def node(pacs: OrthancPacs, tmp_path: Path, sqlite_database: Any) -> Node:
                   {"name": "stranger", "ae_title": "STRANGER", "allow": ["commit"]}],
         "destinations": [{"name": "pacs", "ae_title": pacs.ae_title, "host": LOOPBACK,
                           "port": pacs.port, "confirm": "commitment"}],
+        "retention": {"archive": "pacs"},
     }  # fmt: skip
     # A little ahead of the listener's clock, so that all it noted is due.
     clock = Clock(datetime.now(UTC) + timedelta(seconds=30))
@@ -120,6 +124,22 @@ def test_the_node_commits_to_what_it_holds_and_says_what_it_lacks(
         ("1.2.3.4.5.6", 0x0112)
     ]
     assert report_commitments(node) == 0, "told once"
+    clean_up_until_orthanc_holds_it(node, pacs)
+
+
+def clean_up_until_orthanc_holds_it(node: Node, pacs: OrthancPacs) -> None:
+    """What was committed is deleted by its age only when Orthanc, as the archive, has it."""
+    [image] = list(node.archive.walk())
+    with node.database.session() as session:
+        jobs.finish(session, 1, JobState.CANCELLED, "for the test", now=node.now())
+    assert isinstance(node.now, Clock)
+    node.now.forward(15 * 86400)
+    clean_up(node)
+    assert image.exists()
+    there = Destination("pacs", pacs.ae_title, LOOPBACK, pacs.port)
+    assert send([image], there, calling_ae_title="UNIBIOMED")[0].is_stored
+    clean_up(node)
+    assert not image.exists()
 
 
 def test_a_report_that_answers_nothing_is_refused_and_counted(node: Node, tmp_path: Path) -> None:
