@@ -36,6 +36,17 @@ from workflows.worklist import NodeWorklist
         ("StudyInstanceUID", "1.2.4", False),
         ("PatientName", "DOE*", True),
         ("99990010", "1", False),
+        # Noon at +0200 is ten o'clock at Greenwich, and half past five at -0430.
+        ("ScheduledProcedureStepStartDateTime", "20240601120000+0200", True),
+        ("ScheduledProcedureStepStartDateTime", "20240601100000+0000", True),
+        ("ScheduledProcedureStepStartDateTime", "20240601100000 0000", True),
+        ("ScheduledProcedureStepStartDateTime", "2024060105-0430", True),
+        ("ScheduledProcedureStepStartDateTime", "20240601120000+0100", False),
+        ("ScheduledProcedureStepStartDateTime", "20240601-0500-20240601060000-0500", True),
+        ("ScheduledProcedureStepStartDateTime", "20240601-0500-20240601045959-0500", False),
+        ("ScheduledProcedureStepStartDateTime", "2024-2025", True),
+        ("ScheduledProcedureStepStartDateTime", "-202405", False),
+        ("00404005", "202406-", True),
     ],
 )
 def test_workitems_are_found_by_dates_and_uids_as_studies_are(
@@ -44,9 +55,22 @@ def test_workitems_are_found_by_dates_and_uids_as_studies_are(
     item = {
         "00100010": {"vr": "PN", "Value": [{"Alphabetic": "DOE^JANE"}]},
         "00100030": {"vr": "DA", "Value": ["19700203"]},
+        "00404005": {"vr": "DT", "Value": ["20240601120000.00+0200"]},
         INPUT: sequence({STUDY: {"vr": "UI", "Value": ["1.2.3"]}}),
     }
     assert fits(item, conditions_of([(name, value)])) is found
+
+
+@pytest.mark.parametrize(("offset", "found"), [("+0200", True), ("-0500", False)])
+def test_a_date_time_without_offset_counts_in_the_zone_that_is_named(
+    offset: str, found: bool
+) -> None:
+    item = {
+        "00080201": {"vr": "SH", "Value": ["+0200"]},
+        "00404005": {"vr": "DT", "Value": ["20240601120000"]},
+    }
+    asked = [("00404005", "20240601113000-20240601123000"), ("TimezoneOffsetFromUTC", offset)]
+    assert fits(item, conditions_of(asked)) is found
 
 
 @pytest.mark.parametrize(
@@ -57,6 +81,11 @@ def test_workitems_are_found_by_dates_and_uids_as_studies_are(
         ("StudyInstanceUID", "1.2.*"),
         ("InputInformationSequence.StudyInstanceUID", "1.2,x"),
         ("NoSuchKeyword", "1"),
+        ("00404005", "yesterday"),
+        ("00404005", "--"),
+        ("00404005", "20240230"),
+        ("00404005", "20240601+1500"),
+        ("TimezoneOffsetFromUTC", "CEST"),
     ],
 )
 def test_a_workitem_is_not_looked_for_by_what_cannot_be(name: str, value: str) -> None:
