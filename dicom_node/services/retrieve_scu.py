@@ -208,6 +208,10 @@ def _timed(
     until = time.monotonic() + longest
     for response in responses:
         left = until - time.monotonic()
+        if response[0].get("Status") is None:
+            raise RetriableError(
+                f"{destination} ended the association, or did not end a C-MOVE within {longest:g} s"
+            )
         if left <= 0 and response[0].get("Status") in _PENDING:
             if association.is_established:
                 association.send_c_cancel(message_id, query_model=UID(MOVE_CLASSES[1]))

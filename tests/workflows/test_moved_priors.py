@@ -189,7 +189,7 @@ def test_what_was_moved_here_is_kept_with_the_job_and_opens_none(
     ("moves", "words"),
     [
         ("nothing", "its C-MOVE brought nothing of study"),
-        ("silence", "did not answer a C-MOVE within 0.3 s"),
+        ("silence", "did not end a C-MOVE within 0.3 s"),
         ("without_end", "did not end a C-MOVE within 0.3 s"),
     ],
 )
