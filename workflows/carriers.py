@@ -180,8 +180,12 @@ class WebCarrier:
     def fetch(self, wanted: Wanted, folder: Path) -> None:
         """Fetch by WADO-RS."""
         path = f"/studies/{wanted.study}/series/{wanted.series}/instances/{wanted.instance}"
+
+        def keep(data: bytes) -> None:
+            (folder / f"{wanted.instance}.dcm").write_bytes(data)
+
         with WebArchive(self._destination) as archive:
-            archive.retrieve(path, (folder / f"{wanted.instance}.dcm").write_bytes)
+            archive.retrieve(path, keep)
 
 
 def carrier_of(destination: DestinationSettings, settings: NodeSettings) -> Carrier:
