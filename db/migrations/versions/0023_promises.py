@@ -1,7 +1,7 @@
 """What the node committed to is marked, so that it is not deleted by age.
 
-Revision ID: 0022_promises
-Revises: 0021_own_moves
+Revision ID: 0023_promises
+Revises: 0022_own_moves
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from alembic import op
 
 from db.columns import UtcDateTime
 
-revision = "0022_promises"
-down_revision = "0021_own_moves"
+revision = "0023_promises"
+down_revision = "0022_own_moves"
 branch_labels = None
 depends_on = None
 

@@ -1,7 +1,7 @@
 """Moves to the node itself.
 
-Revision ID: 0021_own_moves
-Revises: 0020_login_hosts
+Revision ID: 0022_own_moves
+Revises: 0021_happenings
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from alembic import op
 
 from db.columns import BigId, Json, UtcDateTime
 
-revision = "0021_own_moves"
-down_revision = "0020_login_hosts"
+revision = "0022_own_moves"
+down_revision = "0021_happenings"
 branch_labels = None
 depends_on = None
 
