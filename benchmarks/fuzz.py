@@ -110,6 +110,8 @@ def command(field: int, sop_class: str, *, has_data: bool) -> bytes:
     ]
     if field == 1:
         parts.append(element(0x1000, b"1.2.3.4\0"))
+        # As a sub-operation of a C-MOVE says it.
+        parts += [element(0x1030, b"UNIBIOMED "), element(0x1031, struct.pack("<H", 7))]
     body = b"".join(parts)
     return element(0, struct.pack("<I", len(body))) + body
 

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from db.figures import bytes_since, first_instance_at, received_since
+from db.promises import promised_studies
 from workflows.node import Node
 
 _LOG = logging.getLogger(__name__)
@@ -117,8 +118,19 @@ def forecast_disk(node: Node, intake: Intake | None) -> Disk:
         text = f"Nothing came in for {_days(intake.days)}: no forecast."
         text = text if intake.days else "Nothing came in yet: no forecast."
         return Disk(usage.total, free, 0.0, None, text, intake.days)
-    days, sentence = _full_in(intake, free, node.settings.retention.studies_days)
+    days, sentence = _full_in(intake, free, _deleted_after(node))
     return Disk(usage.total, free, intake.per_day, days, sentence, intake.days)
+
+
+def _deleted_after(node: Node) -> int | None:
+    """Return after how many days images go; None where some never do, which counts as for all."""
+    retention = node.settings.retention
+    if retention.archive is None:
+        with node.database.reading() as session:
+            if promised_studies(session):
+                # The node committed to them, and no archive is named that could take them over.
+                return None
+    return retention.studies_days
 
 
 def _full_in(intake: Intake, free: int, keep: int | None) -> tuple[float | None, str]:

@@ -13,9 +13,11 @@ from pydicom import dcmread
 from pydicom.uid import UID, SegmentationStorage
 
 from deploy.demo_pacs import LOOPBACK, OrthancPacs
+from deploy.peer_test import try_peer
 from tests.e2e.conftest import WEB_TOKEN, Node, short_study
 from tests.e2e.peers import fetch, instances_of_study
 from tests.orthanc import Orthanc
+from tests.workflows.whole_node import write_home
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 pytestmark = pytest.mark.e2e
@@ -79,6 +81,11 @@ def test_a_study_in_by_stow_and_its_results_out_by_wado(
             own = asks.post("/instances", content=out.getvalue()).json()["ID"]
             answer = asks.post("/dicom-web/servers/node/stow", json={"Resources": [own]})
             assert answer.status_code == 200, answer.text
+        there = {"name": "web", "url": f"{rest}/dicom-web"}
+        home = write_home(tmp_path / "other", destinations=[there])
+        steps = list(try_peer(home.root, "web", store=True, wait_seconds=0, say=print))
+        assert [step.ok for step in steps] == [True, True, True, True, None], steps
+        assert "by WADO-RS: 28 elements and all pixels are as they were sent" in steps[3].sentence
     # The node may have interpreted it by now: then the series of its results are there, too.
     series = client.search_for_series("2.25.901")
     assert {one["0020000D"]["Value"][0] for one in series} == {"2.25.901"}

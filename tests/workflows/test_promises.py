@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.workflows.pacs import COMPREHENSIVE_3D_SR, ENHANCED_SR, SEG, Pacs
 from tests.workflows.test_retention import DAY, sources
 from workflows.committing import NodeLedger, report_commitments
 from workflows.delivery import deliver_job
+from workflows.disk_forecast import Intake, forecast_disk
 from workflows.network import destination_of
 from workflows.node import Node
 from workflows.retention import clean_up
@@ -94,6 +96,18 @@ def test_without_an_archive_it_stays_for_good(
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     node = committing_node(tmp_path, database, clock, with_images)
+    # Fourteen days of this rate have room, twenty have not.
+    free = shutil.disk_usage(node.home.archive).free - node.settings.storage.reserve
+    intake = Intake(free // 10, 2.0, free // 10, 2.0)
+    assert forecast_disk(node, intake).full_in_days == pytest.approx(20, abs=1)
+    archived = make_node(
+        tmp_path,
+        database,
+        clock,
+        destinations=[destination(with_images)],
+        retention={"archive": "pacs"},
+    )
+    assert "Not in sight" in forecast_disk(archived, intake).sentence
     clock.forward(1000 * DAY)
     with caplog.at_level(logging.WARNING):
         clean_up(node)
