@@ -13,11 +13,14 @@ from sqlalchemy import select
 from db.models import Instance, Study
 from db.reports import intake_report
 from deploy.demo import write_configuration
-from deploy.demo_pacs import OrthancPacs, find_orthanc
 from deploy.node_database import open_database
 from deploy.sending import parse_address
 from dicom_node.services.storage_scu import StoreStatus, send
+from inference.card import read_card
+from inference.engine import SHIPPED
 from tests.e2e.conftest import SENDER, Node, model_settings
+from tests.inference.tiny_model import save_tiny
+from tests.orthanc import Orthanc
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -26,15 +29,17 @@ ALL_SECONDS = 800.0
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    """A node and a PACS of their own: other tests send some of these studies, too, and count."""
-    program = find_orthanc()
-    if program is None:
-        pytest.skip("needs Orthanc (see tests/outside_peers.sh)")
+    """A node and a PACS of their own: other tests send some of these studies, too, and count.
+
+    Its model is what the shipped one is, all that its card lists and as many questions, but small:
+    the way of the files is shown here, and what the shipped weights find in them elsewhere.
+    """
     home = tmp_path / "node"
     home.mkdir()
     (tmp_path / "pacs").mkdir()
-    with OrthancPacs(tmp_path / "pacs", program) as pacs:
-        write_configuration(home, pacs, model_settings())
+    with Orthanc(tmp_path / "pacs") as pacs:
+        small = save_tiny(tmp_path / "model", read_card(SHIPPED))
+        write_configuration(home, pacs, model_settings() or {"model": {"folder": str(small)}})
         with Node(home) as running:
             yield running
 

@@ -129,8 +129,8 @@ def tiny_card() -> ModelCard:
     )
 
 
-def save_tiny(folder: Path) -> Path:
-    """Write a tiny checkpoint folder."""
+def save_tiny(folder: Path, card: ModelCard | None = None) -> Path:
+    """Write a tiny checkpoint folder, under its own card or another one."""
     save_weights(tiny_model(), TOKENIZER, folder, torch.float32)
-    write_card(tiny_card(), folder)
+    write_card(card or tiny_card(), folder)
     return folder
