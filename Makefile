@@ -59,12 +59,17 @@ dev: $(VENV)/.installed-dev
 demo: $(VENV)/.installed
 	@$(BIN)/unibiomed-node demo $(if $(STUDY),"$(STUDY)")
 
+# The checks run beside the tests, which wait a good part of their time; what they find comes last.
 .PHONY: test
 test: $(VENV)/.installed-dev
-	@bash tests/outside_peers.sh
-	$(MAKE) --no-print-directory lint
+	@mkdir -p build
+	$(MAKE) --no-print-directory lint >build/lint.log 2>&1 & lint=$$!
+	bash tests/outside_peers.sh
+	failed=0
 	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile \
-		--no-loadscope-reorder
+		--no-loadscope-reorder || failed=$$?
+	wait "$$lint" || { echo "Found by make lint:"; cat build/lint.log; failed=1; } >&2
+	exit "$$failed"
 
 .PHONY: lint
 lint: $(VENV)/.installed-dev
