@@ -112,7 +112,7 @@ def test_a_forked_process_opens_its_own_connections(sqlite_database: Database) -
 
     process = multiprocessing.get_context("fork").Process(target=child)
     process.start()
-    process.join(20)
+    process.join(60)
     assert process.exitcode == 0
     with sqlite_database.reading() as session:
         assert session.query(Quarantine).count() == 2

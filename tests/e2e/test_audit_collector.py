@@ -58,7 +58,7 @@ def rsyslog(folder: Path, server: Certificate, authority: Certificate) -> Iterat
         yield int((folder / "port").read_text())
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def has_text(path: Path) -> bool:

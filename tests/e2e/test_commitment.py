@@ -72,7 +72,7 @@ def introduce(pacs: OrthancPacs, port: int) -> None:
         data=json.dumps(modality).encode(),
         method="PUT",
     )
-    urllib.request.urlopen(put, timeout=30).read()
+    urllib.request.urlopen(put, timeout=60).read()
 
 
 @pytest.mark.ihe("AIR", "Evidence Creator", "RAD-10")
@@ -164,7 +164,7 @@ def test_a_report_that_answers_nothing_is_refused_and_counted(node: Node, tmp_pa
             assert status.Status == expected
         association.release()
         process.terminate()
-        process.wait(20)
+        process.wait(60)
     with node.database.reading() as session:
         assert "1.2.3.4" in session.scalars(select(Refusal.sentence)).one()
     assert log.read_text().count("1.2.3.4,") == 1

@@ -388,7 +388,7 @@ def test_orthanc_queries_and_retrieves(served: Served, pacs: OrthancPacs) -> Non
         data=json.dumps(modality).encode(),
         method="PUT",
     )
-    urllib.request.urlopen(put, timeout=30).read()
+    urllib.request.urlopen(put, timeout=60).read()
     question: dict[str, Any] = {"Level": "Study", "Query": {"StudyInstanceUID": study}}
     query = orthanc(pacs, "/modalities/node/query", question)["ID"]
     assert orthanc(pacs, f"/queries/{query}/answers") == ["0"]

@@ -198,7 +198,7 @@ def test_orthanc_both_ways_by_tls(secure: Secure) -> None:
         data=json.dumps(modality).encode(),
         method="PUT",
     )
-    urllib.request.urlopen(put, timeout=30).read()
+    urllib.request.urlopen(put, timeout=60).read()
     orthanc(secure.pacs, "/modalities/node/echo", {})
     question: dict[str, Any] = {"Level": "Study", "Query": {"StudyInstanceUID": secure.study}}
     query = orthanc(secure.pacs, "/modalities/node/query", question)["ID"]

@@ -39,7 +39,7 @@ class ManagerNode:
 
     def ask(self, method: str, path: str, body: Any = None) -> httpx.Response:
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        return httpx.request(method, f"{self.url}{path}", json=body, headers=headers, timeout=30)
+        return httpx.request(method, f"{self.url}{path}", json=body, headers=headers, timeout=60)
 
     def item(self, uid: str) -> dict[str, Any]:
         found: dict[str, Any] = self.ask("GET", f"/workitems/{uid}").json()[0]
@@ -69,7 +69,7 @@ def manager(tmp_path: Path) -> Iterator[ManagerNode]:
         wait_for("dicomweb.json", there.home.dicomweb_json.exists)
         yield ManagerNode(json.loads(there.home.dicomweb_json.read_text())["url"])
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()

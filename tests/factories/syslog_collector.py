@@ -74,7 +74,7 @@ class Collector:
 
     def got(self, count: int) -> list[Message]:
         """Wait for so many messages."""
-        return [self.messages.get(timeout=20) for _ in range(count)]
+        return [self.messages.get(timeout=60) for _ in range(count)]
 
     def __enter__(self) -> Self:
         return self
@@ -91,7 +91,7 @@ class Collector:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:  # a socket for datagrams that is not connected says so, and wakes
             pass
-        self._thread.join(20)
+        self._thread.join(60)
         self._socket.close()
 
     def _datagrams(self) -> None:

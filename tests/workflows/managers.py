@@ -46,12 +46,15 @@ class Manager:
 
     def create(self, uid: str, study: str, **more: Any) -> None:
         made = httpx.post(
-            f"{self.url}/workitems?{uid}", json=[workitem(study, **more)], headers=BEARER
+            f"{self.url}/workitems?{uid}",
+            json=[workitem(study, **more)],
+            headers=BEARER,
+            timeout=60,
         )
         assert made.status_code == 201, made.text
 
     def get(self, uid: str) -> dict[str, Any]:
-        answer = httpx.get(f"{self.url}/workitems/{uid}", headers=BEARER)
+        answer = httpx.get(f"{self.url}/workitems/{uid}", headers=BEARER, timeout=60)
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()[0]
         return found
@@ -60,7 +63,7 @@ class Manager:
         return str(self.get(uid)["00741000"]["Value"][0])
 
     def cancel(self, uid: str) -> None:
-        answer = httpx.post(f"{self.url}/workitems/{uid}/cancelrequest", headers=BEARER)
+        answer = httpx.post(f"{self.url}/workitems/{uid}/cancelrequest", headers=BEARER, timeout=60)
         assert answer.status_code == 202, answer.text
 
 
@@ -126,7 +129,7 @@ def manager_of(node: Node) -> Iterator[Manager]:
     thread = threading.Thread(target=server.serve_until_stopped)
     thread.start()
     try:
-        assert ready.wait(20)
+        assert ready.wait(60)
         yield Manager(url, worklist, app)
     finally:
         server.should_exit = True

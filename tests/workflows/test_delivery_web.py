@@ -64,8 +64,8 @@ def test_results_are_stored_and_proven_at_orthanc(
     assert job["wait_reason"] == "stored and proven at web (by QIDO-RS)"
     files = {node.archive.absolute(one["file"]).read_bytes() for one in job["results"]}
     kept = {
-        httpx.get(f"{rest}/instances/{one}/file", timeout=10).content
-        for one in httpx.get(f"{rest}/instances", timeout=10).json()
+        httpx.get(f"{rest}/instances/{one}/file", timeout=60).content
+        for one in httpx.get(f"{rest}/instances", timeout=60).json()
     }
     assert files == kept, "the same bytes"
 

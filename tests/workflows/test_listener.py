@@ -88,7 +88,7 @@ def test_a_study_is_received_and_its_release_is_noted(node: Node, tmp_path: Path
         assert all(one.is_stored for one in send(paths, there, calling_ae_title="STRANGER"))
 
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert not node.home.listener_json.exists()
     with node.database.reading() as session:
         assert session.scalar(select(func.count()).select_from(Instance)) == 8
@@ -108,7 +108,7 @@ def test_what_the_database_lost_is_taken_up_beside_receiving(node: Node, tmp_pat
         there = Destination("node", "UNIBIOMED", "127.0.0.1", port)
         send(paths, there, calling_ae_title="SCANNER")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     with node.database.session() as session:
         session.execute(delete(Job))
         session.execute(delete(Study))

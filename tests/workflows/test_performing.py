@@ -83,7 +83,9 @@ def test_from_claim_to_completion(
             "00741000": {"vr": "CS", "Value": [state]},
             "00081195": {"vr": "UI", "Value": [transaction]},
         }]  # fmt: skip
-        taken = httpx.put(f"{manager.url}/workitems/{ITEM}/state", json=body, headers=BEARER)
+        taken = httpx.put(
+            f"{manager.url}/workitems/{ITEM}/state", json=body, headers=BEARER, timeout=60
+        )
         assert taken.status_code == 409, taken.text
     job_id = encoded_job(node, ["pacs"])
     turn(node, clock)
@@ -110,7 +112,9 @@ def test_from_claim_to_completion(
 def test_images_are_fetched_from_the_manager(
     tmp_path: Path, sqlite_database: Database, clock: Clock, manager: Manager
 ) -> None:
-    study = httpx.get(f"{manager.url}/studies", headers=BEARER).json()[0]["0020000D"]["Value"][0]
+    study = httpx.get(f"{manager.url}/studies", headers=BEARER, timeout=60).json()[0]["0020000D"][
+        "Value"
+    ][0]
     node = performer(tmp_path, sqlite_database, clock, manager)
     manager.create(ITEM, study)
     turn(node, clock)
