@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from datetime import datetime
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Request
@@ -35,6 +36,10 @@ from db.login_hosts import blocked_until, count_failure, counted_host
 from db.passwords import AccountError, prove
 from workflows.node import Node
 
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+_LOG = logging.getLogger(__name__)
 router = APIRouter(include_in_schema=False)
 Text = Annotated[str, Form(max_length=2048)]
 _CHECKS: Final = threading.BoundedSemaphore(4)
@@ -86,14 +91,8 @@ def login(request: Request, node: NodeOf, name: Text, password: Text, next: Text
             session, request, "login", account=user.name if user else name,
             outcome="success" if user else "refused",
         )  # fmt: skip
-        most = node.settings.dashboard.failed_logins_per_host
-        if user is None and most is not None:
-            blocked = count_failure(session, host, node.now(), most)
-        if blocked is not None:
-            note(
-                session, request, "login.blocked", account=name, target=host, outcome="refused",
-                failures=most, until=as_text(blocked),
-            )  # fmt: skip
+        if user is None:
+            blocked = _count_wrong(session, request, node, name, host)
     if blocked is not None:
         return _too_many(request, node, name, next, blocked)
     if secret is None:
@@ -104,6 +103,29 @@ def login(request: Request, node: NodeOf, name: Text, password: Text, next: Text
             openid=node.settings.dashboard.openid,
         )  # fmt: skip
     return enter(request, secret, local_target(next))
+
+
+def _count_wrong(
+    session: Session, request: Request, node: Node, name: str, host: str
+) -> datetime | None:
+    """Count a wrong password from an address; until when it rests, where this is one too many."""
+    most = node.settings.dashboard.failed_logins_per_host
+    until = None if most is None else count_failure(session, host, node.now(), most)
+    if until is None:
+        return None
+    note(
+        session, request, "login.blocked", account=name, target=host, outcome="refused",
+        failures=most, until=as_text(until),
+    )  # fmt: skip
+    mend = ""
+    if client_host(request) not in request.headers.get("x-forwarded-for", client_host(request)):
+        # Of a proxy that is believed, its word of who calls is the caller.
+        mend = (
+            "; it names others for whom it calls: if it is the site's proxy, list it under "
+            "dashboard.proxies in node.yaml, as all people seem to call from it"
+        )
+    _LOG.warning("%s waits after %d wrong passwords%s", host, most, mend)
+    return until
 
 
 def _too_many(request: Request, node: Node, name: str, next: str, until: datetime) -> Response:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -115,6 +116,29 @@ def test_only_known_proxies_say_who_calls(
     client.post("/login", data=wrong, headers={"X-Forwarded-For": "198.51.100.1, 203.0.113.9"})
     with node.database.reading() as session:
         assert audit_page(session).records[0].host == seen
+
+
+def test_a_proxy_that_is_not_known_is_told_of_when_it_waits(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = DashboardSettings.model_validate(
+        {"public_url": "https://node.example.org", "failed_logins_per_host": 1}
+    )
+    values = node.settings.model_copy(update={"dashboard": settings})
+    node = node.with_configuration(replace(node.configuration, settings=values))
+    config = configured(create_app(node), settings)
+    config.load()
+    wrong = {"name": "somebody", "password": "wrong"}
+    said = []
+    for caller in ("127.0.0.1", "192.0.2.7"):
+        caplog.clear()
+        client = TestClient(config.loaded_app, client=(caller, 1))
+        answer = client.post("/login", data=wrong, headers={"X-Forwarded-For": "198.51.100.1"})
+        assert answer.status_code == 429
+        said.append(caplog.text)
+    assert "198.51.100.1 waits after 1 wrong passwords" in said[0]
+    assert "192.0.2.7 waits" in said[1]
+    assert ["dashboard.proxies" in text for text in said] == [False, True]
 
 
 @pytest.mark.parametrize(
