@@ -32,7 +32,7 @@ from db.models_operation import WorkerRecord
 from db.notices import silent_channels
 from db.session import DATABASE_ERRORS
 from workflows.callers import calls_in
-from workflows.disk_forecast import Intake, forecast_disk, intake_of, mean_of
+from workflows.disk_forecast import Intake, base_of, forecast_disk, intake_of
 from workflows.node import Node
 
 router = APIRouter(include_in_schema=False)
@@ -141,7 +141,7 @@ def glance(node: Node, zone: Any, growth: Growth) -> dict[str, Any]:
             if not any(tile.record.queue == queue and not tile.silent for tile in tiles)
         ],
         "disk": forecast_disk(node, growth.intake(node, now)),
-        "mean_of": mean_of,
+        "base_of": base_of,
         "peers": node.settings.peers,
         "destinations": node.settings.destinations,
         "calls": {call.calling_ae_title: call.at for call in calls_in(node.home.callers_json)},

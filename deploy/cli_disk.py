@@ -17,7 +17,7 @@ def disk(
 ) -> None:
     """Show how full the archive's disk is, and on which day it will be full."""
     from db.promises import promised_studies
-    from workflows.disk_forecast import forecast_disk, intake_of, mean_of
+    from workflows.disk_forecast import base_of, forecast_disk, intake_of
     from workflows.home import Home
     from workflows.node import open_node
     from workflows.yaml_positions import ConfigurationError
@@ -53,8 +53,8 @@ def disk(
     typer.echo(f"{found.free / 2**30:.1f} of {found.total / 2**30:.1f} GiB are free for images.")
     when = ""
     if day is not None:
-        base = mean_of(found.per_day_of or 0.0)
-        when = f"At the rate of lately (mean of {base}) it is full on {day:%Y-%m-%d}."
+        base = base_of(found.per_day_of or 0.0)
+        when = f"It is full on {day:%Y-%m-%d} ({base})."
     typer.echo(found.sentence or when)
     if promised:
         archive = node.settings.retention.archive

@@ -138,7 +138,7 @@ def _full_in(intake: Intake, free: int, keep: int | None) -> tuple[float | None,
     per_day = intake.per_day
     days = free / per_day
     if intake.days < 1 and days >= _SOON_DAYS:
-        return None, f"Too early to tell: all that is known is {mean_of(intake.days)}."
+        return None, f"Too early to tell: all that is known is the first {_hours(intake.days)}."
     # So long nothing of what is kept now is old enough to be deleted.
     untouched = days if keep is None else keep - intake.kept_days
     if keep is not None and days > untouched:
@@ -153,12 +153,14 @@ def _full_in(intake: Intake, free: int, keep: int | None) -> tuple[float | None,
     return days, ""
 
 
-def mean_of(days: float) -> str:
-    """Say what a rate is the mean of: ``a week``, ``3 days``, ``the first 5 hours``."""
-    if days >= 1:
-        return _days(days)
+def base_of(days: float) -> str:
+    """Say of what a rate is the mean: ``mean of 3 days``, ``at the rate of the first 5 hours``."""
+    return f"mean of {_days(days)}" if days >= 1 else f"at the rate of the first {_hours(days)}"
+
+
+def _hours(days: float) -> str:
     hours = max(1, round(days * 24))
-    return f"the first {'hour' if hours == 1 else f'{hours} hours'}"
+    return "hour" if hours == 1 else f"{hours} hours"
 
 
 def _days(days: float) -> str:

@@ -53,7 +53,9 @@ def test_a_disk_that_is_full_soon_is_told_of(
     day = disk.full_at(node.now())
     assert day is not None and f"{day:%Y-%m-%d}" in caplog.text
     shown = CliRunner().invoke(app, ["disk", "--home", str(tmp_path)])
-    assert f"(mean of the first hour) it is full on {day:%Y-%m-%d}" in shown.stdout, shown.output
+    assert f"It is full on {day:%Y-%m-%d} (at the rate of the first hour)." in shown.stdout, (
+        shown.output
+    )
     told = json.loads(CliRunner().invoke(app, ["disk", "--json", "--home", str(tmp_path)]).stdout)
     assert told["full_in_days"] == pytest.approx(3, abs=0.01)
     assert "Too early" in forecast(node, intake, 10**12, monkeypatch).sentence
