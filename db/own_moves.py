@@ -11,6 +11,8 @@ from sqlalchemy.orm import Session
 from db.models_told import OwnMove
 
 _MESSAGE_IDS = 0xFFFF
+# Others count from 1: what somebody else has a PACS move here must not look like ours.
+_FIRST = 30_000
 
 
 def begin(
@@ -42,7 +44,7 @@ def begin(
     session.add(move)
     session.flush()
     # No two that are under way have the same: 65,535 others would have to begin meanwhile.
-    move.message_id = (move.id - 1) % _MESSAGE_IDS + 1
+    move.message_id = (move.id - 1 + _FIRST) % _MESSAGE_IDS + 1
     session.flush()
     return move
 

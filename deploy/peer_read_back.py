@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -23,7 +24,7 @@ from dicom_node.uid_names import name_of_uid
 from workflows.carriers import Carrier, DimseCarrier
 from workflows.home import Home
 from workflows.node import Node, open_node
-from workflows.own_moves import move_here, what_to_tell_it
+from workflows.own_moves import may_any_store, move_here, senders_of, what_to_tell_it
 
 __all__ = ["differences", "object_to_store", "read_back"]
 
@@ -94,15 +95,15 @@ def _moved_back(home: Home, there: DimseCarrier, wanted: Wanted, sent: Path, bef
     node = open_node(home, role="peers")
     folder = home.work / f"read-back-{wanted.instance}"
     try:
-        sender = there.destination.ae_title
-        if not any(sender == one.ae_title and "store" in one.allow for one in node.settings.peers):
+        senders = senders_of(node.settings, there.destination.name, there.destination.ae_title)
+        if not may_any_store(node.settings, senders):
             said = (
                 f"{before}; and by C-MOVE it could not bring anything here. {unknown}; list "
-                f"{sender} under peers in node.yaml, with allow: [echo, store]"
+                f"{' or '.join(senders)} under peers in node.yaml, with allow: [echo, store]"
             )
             return Step(_WHAT, None, said)
         folder.mkdir()
-        return _moved(node, there, wanted, sent, folder)
+        return _moved(node, there, wanted, sent, folder, senders)
     except NothingTakenError as error:
         return Step(_WHAT, None, f"{before}; {error.sentence}. {unknown}")
     except DicomNodeError as error:
@@ -112,13 +113,20 @@ def _moved_back(home: Home, there: DimseCarrier, wanted: Wanted, sent: Path, bef
         node.database.dispose()
 
 
-def _moved(node: Node, there: DimseCarrier, wanted: Wanted, sent: Path, folder: Path) -> Step:
+def _moved(
+    node: Node,
+    there: DimseCarrier,
+    wanted: Wanted,
+    sent: Path,
+    folder: Path,
+    senders: Sequence[str],
+) -> Step:
     got = move_here(
         node,
         there.destination,
         wanted,
         folder,
-        senders=[there.destination.ae_title],
+        senders=senders,
         longest_seconds=_MOVE_SECONDS,
     )
     if got.completed and not any(folder.iterdir()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -15,6 +16,10 @@ from dicom_node.services.association import Destination
 from dicom_node.services.events import MovedInstance
 from dicom_node.services.retrieve_scu import Retrieved, Wanted, move
 from workflows.node import Node
+from workflows.settings import NodeSettings
+
+_LATE: Final = timedelta(hours=1)
+"""What comes so long after its move was given up is refused, and no new study."""
 
 
 def move_here(
@@ -83,6 +88,17 @@ def what_to_tell_it(node: Node) -> str:
     )
 
 
+def senders_of(settings: NodeSettings, destination: str, ae_title: str) -> tuple[str, ...]:
+    """Return the AE titles under which a destination sends what it is asked to move."""
+    priors = settings.priors
+    return (priors.destination == destination and priors.sent_by) or (ae_title,)
+
+
+def may_any_store(settings: NodeSettings, ae_titles: Collection[str]) -> bool:
+    """Whether one of these AE titles is listed as a peer that may store here."""
+    return any(peer.ae_title in ae_titles and "store" in peer.allow for peer in settings.peers)
+
+
 class ExpectedInstances:
     """Tells where an instance belongs whose sender says that a C-MOVE asked for it.
 
@@ -104,7 +120,7 @@ class ExpectedInstances:
         Raises
         ------
         FinalError
-            The node asked for it, and has given it up.
+            The node asked for it, and has given it up within the last hour.
         RetriableError
             The database cannot tell now.
         """
@@ -119,12 +135,14 @@ class ExpectedInstances:
                 # pynetdicom, and what is built on it, names itself as the one who asked.
                 if claimed.ae_title not in (found.originator, moved.calling_ae_title):
                     return None
-                is_over = found.ended_at is not None or found.until <= node.now()
+                ended_at = min(found.until, found.ended_at or found.until)
                 folder = node.home.work / found.folder
         except SQLAlchemyError as error:
             raise RetriableError(
                 f"the node's database cannot tell where it belongs ({type(error).__name__})"
             ) from error
-        if is_over:
+        if node.now() < ended_at:
+            return folder
+        if node.now() - ended_at < _LATE:
             raise FinalError("the C-MOVE that it belongs to was given up")
-        return folder
+        return None

@@ -10,7 +10,7 @@ from dicom_node.services.retrieve_scu import Retrieved, Wanted, get
 from workflows.destination_settings import AeDestinationSettings
 from workflows.network import destination_of
 from workflows.node import Node
-from workflows.own_moves import move_here, what_to_tell_it
+from workflows.own_moves import may_any_store, move_here, senders_of, what_to_tell_it
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,10 @@ class PriorSource:
 
     def __init__(self, node: Node, source: AeDestinationSettings, job_id: int) -> None:
         self._node = node
-        self._source = source
         self._job_id = job_id
         self._there = destination_of(source, node.settings.tls)
         self._moves = node.settings.priors.by == "move"
+        self._senders = senders_of(node.settings, source.name, source.ae_title)
 
     def fetch(self, study_instance_uid: str, folder: Path) -> Fetched:
         """Fetch a study into a folder that is there.
@@ -83,17 +83,11 @@ class PriorSource:
 
     def _require_admission(self, who: str) -> None:
         """Raise unless it may bring here what it is asked to move."""
-        peers = self._node.settings.peers
-        may_store = {peer.ae_title for peer in peers if "store" in peer.allow}
-        if may_store.isdisjoint(self._senders):
+        if not may_any_store(self._node.settings, self._senders):
             raise FinalError(
                 f"{who}could not bring anything here: list {' or '.join(self._senders)} under "
                 "peers in node.yaml, with allow: [echo, store]"
             )
-
-    @property
-    def _senders(self) -> tuple[str, ...]:
-        return self._node.settings.priors.sent_by or (self._source.ae_title,)
 
     def _judged(self, got: Retrieved, way: str, study: str, folder: Path) -> Fetched:
         """Hold what came against what the other side says of it."""

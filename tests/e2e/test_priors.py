@@ -22,9 +22,9 @@ from dicom_node.services.storage_scu import send
 from tests.e2e.scripted_pacs import ScriptedPacs
 from tests.factories import write_ct_series
 from tests.orthanc import Orthanc
+from tests.workflows.test_listener import listening
 from tests.workflows.whole_node import ct_volume, make_node, take_in
 from workflows.archive_count import missing_here
-from workflows.listener import Listener
 from workflows.network import destination_of
 from workflows.node import Node
 from workflows.priors import fetch_priors, priors_as_json, priors_folder, priors_of, relevant
@@ -103,22 +103,20 @@ def pacs_without_get(tmp_path: Path) -> Iterator[OrthancPacs]:
 
 @pytest.fixture
 def moving(pacs_without_get: OrthancPacs, tmp_path: Path) -> Iterator[tuple[Node, int]]:
-    """A node that listens, and that Orthanc may not serve by C-GET; and its listener's port."""
+    """A node that Orthanc may not serve by C-GET, with a listener of its own; and its port."""
     pacs = pacs_without_get
     made = make_node(
         tmp_path / "moving",
         node={"host": LOOPBACK, "port": 0},
-        listener={"stop_timeout_seconds": 0.3},
         peers=[{"name": "pacs", "ae_title": pacs.ae_title, "host": LOOPBACK}],
         destinations=[
             {"name": "pacs", "ae_title": pacs.ae_title, "host": LOOPBACK, "port": pacs.port}
         ],
         priors={"destination": "pacs"},
     )
-    listener = Listener(made)
-    listener.start()
-    yield made, listener.port
-    listener.stop()
+    with listening(made, tmp_path / "listener.log") as (_, port):
+        yield made, port
+    made.database.dispose()
 
 
 def known_to(pacs: OrthancPacs, port: int) -> None:

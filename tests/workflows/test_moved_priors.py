@@ -30,7 +30,7 @@ from dicom_node.services.events import MovedInstance
 from dicom_node.services.storage_scu import StoreStatus, send
 from tests.factories import write_ct_series
 from tests.listening import LOOPBACK, listening
-from tests.workflows.whole_node import ct_volume, make_node, take_in
+from tests.workflows.whole_node import Clock, ct_volume, make_node, take_in
 from workflows.listener import Listener
 from workflows.node import Node
 from workflows.own_moves import ExpectedInstances
@@ -182,7 +182,7 @@ def test_what_was_moved_here_is_kept_with_the_job_and_opens_none(
     with node.database.reading() as session:
         move = session.scalars(select(OwnMove)).one()
         assert session.scalar(select(func.count()).select_from(Job)) == 1
-    assert move.ended_at is not None and move.message_id == 1
+    assert move.ended_at is not None and move.message_id == 30_001
 
 
 @pytest.mark.parametrize(
@@ -285,16 +285,17 @@ def test_nobody_else_brings_a_study_past_the_rules_by_saying_that_it_was_moved(
         {"calling_ae_title": "SCANNER"},
         {"peer": None},
         {"peer": Peer("anybody", "*")},
-        {"originator": Originator("WORKSTATION", 1)},
-        {"originator": Originator("UNIBIOMED", 2)},
+        {"originator": Originator("WORKSTATION", 30_001)},
+        {"originator": Originator("UNIBIOMED", 1)},
         {"study_instance_uid": "1.2.3.5"},
     ],
 )
 def test_each_part_of_the_claim_is_looked_at(tmp_path: Path, changes: dict[str, Any]) -> None:
-    node = make_node(tmp_path / "home")
+    clock = Clock()
+    node = make_node(tmp_path / "home", clock)
     take_in(node, study(tmp_path / "now", "20250101"))
     move = under_way(node, "1.2.3.4")
-    true = MovedInstance("PACS", Peer("pacs", "PACS"), Originator("UNIBIOMED", 1), "1.2.3.4")
+    true = MovedInstance("PACS", Peer("pacs", "PACS"), Originator("UNIBIOMED", 30_001), "1.2.3.4")
     expected = ExpectedInstances(node)
     assert expected.folder_for(true) == node.home.work / "1" / "priors" / "1.2.3.4"
     assert expected.folder_for(replace(true, **changes)) is None
@@ -302,6 +303,8 @@ def test_each_part_of_the_claim_is_looked_at(tmp_path: Path, changes: dict[str, 
     assert again.message_id != move.message_id
     with pytest.raises(FinalError, match="given up"):
         expected.folder_for(true)
+    clock.forward(3600)
+    assert expected.folder_for(true) is None, "by now somebody else may have asked"
     overdue = under_way(node, "1.2.3.4", until=node.now())
     with pytest.raises(FinalError, match="given up"):
         expected.folder_for(replace(true, originator=Originator("UNIBIOMED", overdue.message_id)))
