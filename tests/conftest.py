@@ -6,15 +6,19 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests import pynetdicom_callers
 
 pynetdicom_callers.mend()
 
-# How long an example takes is no assertion: beside other tests it takes what they leave it.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+# How long an example takes is no assertion: beside other tests it takes what they leave it. Each
+# run tries the same examples, so that a change is judged by what it changed. To look for faults
+# that nobody has met, have others drawn: pytest -m hypothesis --hypothesis-profile=exploring
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("repeating", UNTIMED, derandomize=True)
+settings.register_profile("exploring", UNTIMED)
+settings.load_profile("repeating")
 
 TESTS = Path(__file__).parent
 LONGEST_FIRST = (

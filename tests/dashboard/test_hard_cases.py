@@ -64,7 +64,7 @@ def reader(node: Node) -> TestClient:
     return client
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_a_job_of_two_thousand_frames_and_sixty_segments_is_shown_and_then_purged(
     tmp_path: Path,
 ) -> None:

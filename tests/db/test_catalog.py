@@ -301,7 +301,9 @@ hostile = st.text(max_size=80) | st.sampled_from(
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.dictionaries(st.sampled_from(["PatientName", "PatientID", "Modality", "Any"]), hostile))
 def test_hostile_text_is_kept_as_text(database: Database, attributes: dict[str, str]) -> None:

@@ -137,8 +137,11 @@ def filled(database: Database) -> Database:
     return database
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture],
-          deadline=None)  # fmt: skip
+@settings(
+    max_examples=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(conditions=CONDITIONS)
 def test_each_level_finds_what_the_standard_says(
     filled: Database, conditions: dict[str, Condition]

@@ -20,7 +20,7 @@ import yaml
 from deploy.node_process import NodeProcess
 from deploy.ownership import processes_of, read_owner
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 PATIENCE = 90.0
 
 

@@ -20,7 +20,7 @@ from tests.orthanc import Orthanc
 from tests.workflows.whole_node import write_home
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
 @pytest.mark.ihe("AIR", "Image Manager / Image Archive", "RAD-129", "RAD-107")

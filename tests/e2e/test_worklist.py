@@ -28,7 +28,7 @@ from tests.workflows.test_workers import ROOT, wait_for
 from tests.workflows.whole_node import make_node
 
 TOKEN = "a-token-of-the-manager"
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
 @dataclass

@@ -178,7 +178,9 @@ def test_fragments_of_any_size_make_one_instance(start_node: NodeFactory, tmp_pa
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())
 def test_hostile_bytes_neither_crash_nor_hang_nor_stay(fuzzed: Node, data: st.DataObject) -> None:
