@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Sequence
 from datetime import datetime
@@ -24,7 +23,7 @@ from dicom_node.uid_names import name_of_uid
 from workflows.carriers import Carrier, DimseCarrier
 from workflows.home import Home
 from workflows.node import Node, open_node
-from workflows.own_moves import may_any_store, move_here, senders_of, what_to_tell_it
+from workflows.own_moves import may_any_store, move_here, senders_of, take_away, what_to_tell_it
 
 __all__ = ["differences", "object_to_store", "read_back"]
 
@@ -109,7 +108,7 @@ def _moved_back(home: Home, there: DimseCarrier, wanted: Wanted, sent: Path, bef
     except DicomNodeError as error:
         return Step(_WHAT, False, f"{before}; {error.sentence}")
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        take_away(folder)
         node.database.dispose()
 
 

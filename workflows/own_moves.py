@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -86,6 +88,19 @@ def what_to_tell_it(node: Node) -> str:
         f"As destination of a C-MOVE it must know {settings.ae_title}, with this node's host and "
         f"port {settings.port}."
     )
+
+
+def take_away(folder: Path) -> None:
+    """Remove a folder that something may still be coming to; there need be none.
+
+    By another name first: what comes then finds no folder, and is refused, where it would else be
+    put into one that is just being emptied.
+    """
+    aside = folder.with_name(f"{folder.name}.gone")
+    shutil.rmtree(aside, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def senders_of(settings: NodeSettings, destination: str, ae_title: str) -> tuple[str, ...]:

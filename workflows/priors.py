@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from dicom_node.services.retrieve_scu import FoundStudy, studies_of_patient
 from workflows.destination_settings import AeDestinationSettings
 from workflows.network import destination_of
 from workflows.node import Node
+from workflows.own_moves import take_away
 from workflows.prior_fetching import PriorSource
 
 _MANIFEST: Final = "priors.json"
@@ -115,7 +115,7 @@ def fetch_priors(node: Node, job_id: int) -> None:
 def _emptied_without(folder: Path) -> Iterator[Path]:
     """Give a folder that is there, and take it away if nothing came, or not to the end."""
     # What an attempt before left there may be of another day.
-    shutil.rmtree(folder, ignore_errors=True)
+    take_away(folder)
     folder.mkdir(parents=True)
     is_whole = False
     try:
@@ -123,7 +123,7 @@ def _emptied_without(folder: Path) -> Iterator[Path]:
         is_whole = any(folder.iterdir())
     finally:
         if not is_whole:
-            shutil.rmtree(folder, ignore_errors=True)
+            take_away(folder)
 
 
 def relevant(known: list[FoundStudy], present: FoundStudy, most: int) -> list[FoundStudy]:
