@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,11 @@ from inference.card import PresenceCalibration
 from learning.evidence import NAMES, Collected, Weights, weigh
 from learning.recipe import Concept
 
-_KEPT_POSITIVES = 0.97
-"""Share of positives that should not be called absent."""
-_PRESENT_FROM = 0.5
-_ABSENT_BELOW = (0.2, 0.5)
-_MOST_IMAGES = 150.0
+_LOST: Final = 0.03
+"""Share of patients or clusters that show a target of whom a part may be called absent."""
+_PRESENT_FROM: Final = 0.5
+_ABSENT_BELOW: Final = (0.2, 0.5)
+_MOST_IMAGES: Final = 150.0
 _SLOPE_SPREAD, _OFFSET_SPREAD = 0.5, 1.5
 """Standard deviations of the targets' curves around the pooled one (log slope, log odds)."""
 
@@ -170,21 +171,21 @@ def _fit(
 def calibrate(measured: ConceptMeasurement, prior: Curve) -> PresenceCalibration:
     """Fit probability and thresholds on the images that are set aside for it.
 
-    Present is what is more probable than not. Absent is what is improbable, at a threshold that
-    loses few of the images that show the target. Evidence beside the object score is taken in where
-    `learning.evidence.weigh` finds it better.
+    Present is what is more probable than not. Absent is what is improbable, below a threshold that
+    loses few of the patients who show the target (`lost_below`). Evidence beside the object score
+    is taken in where `learning.evidence.weigh` finds it better.
     """
     curve = fit_curve(measured, prior)
     weights = Weights(round(curve.slope, 5), round(curve.offset, 5), {})
     if measured.further is not None:
         weights = weigh(_collected(measured, measured.further)) or weights
     odds = odds_of(measured, weights)
-    lost = float(np.quantile(odds.positive, 1.0 - _KEPT_POSITIVES)) if odds.positive.size else 0.0
+    lost = lost_below(odds.positive, measured.groups)
     return PresenceCalibration(
         slope=weights.slope,
         offset=weights.offset,
         coefficients=weights.coefficients,
-        absent_below=round(float(np.clip(_chance(lost), *_ABSENT_BELOW)), 4),
+        absent_below=round(float(np.clip(lost, *_ABSENT_BELOW)), 4),
         present_from=_PRESENT_FROM,
     )
 
@@ -193,6 +194,37 @@ def calibrations(measured: Sequence[ConceptMeasurement]) -> dict[str, PresenceCa
     """Fit every target on the calibration images, each held back towards what all share."""
     prior = pool(measured)
     return {item.concept.key: calibrate(item, prior) for item in measured}
+
+
+def lost_below(odds: Scores, groups: Sequence[str], most: float = _LOST) -> float:
+    """Find the probability below which few of the patients who show a target have an image.
+
+    A split conformal bound: of n patients' lowest values the k-th, k the whole part of
+    ``most * (n + 1)``. The lowest value of one patient more, were he drawn like these, lies below
+    it with a chance of ``k / (n + 1)`` at most. Fewer than 33 patients bear no bound of 3 %: the
+    lowest value of ten tells little of an eleventh's.
+
+    Parameters
+    ----------
+    odds
+        ``(N,)`` log odds of images that show the target.
+    groups
+        Patient or cluster of each.
+
+    Returns
+    -------
+    float
+        0..1; 0 where patients are too few.
+
+    References
+    ----------
+    Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005, chapter 2.
+    """
+    lowest: dict[str, float] = {}
+    for value, group in zip(odds, groups, strict=True):
+        lowest[group] = min(float(value), lowest.get(group, np.inf))
+    rank = int(most * (len(lowest) + 1))
+    return _chance(sorted(lowest.values())[rank - 1]) if rank else 0.0
 
 
 def _chance(odds: float) -> float:

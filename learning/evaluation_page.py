@@ -138,6 +138,7 @@ _MARKDOWN_TARGETS = (
     ("HD95 mm", "hausdorff_95_mm", 1),
     ("NSD", "surface_dice", 2),
     ("sens.", "sensitivity", 2),
+    ("with uncertain", "sensitivity_with_uncertain", 2),
     ("spec.", "specificity", 2),
     ("AUC, own set", "presence_auc_own", 3),
     ("AUC, modality", "presence_auc_modality", 3),

@@ -42,8 +42,9 @@ _MEAN_SIDE = 64
 _PHANTOM_SEEDS = range(90_000, 90_006)
 _VOLUMES = 12
 _GROUPS_FOR_A_CUT = 3
-_WORDS_EVERY = 2
-"""Of the test images and volumes, those that are asked in words: each takes some seconds."""
+_CHOICE_EVERY, _WORDS_EVERY = 2, 4
+"""Of the calibration and of the test images and volumes, those that are asked in words: each takes
+some seconds, both ways."""
 
 
 def export(run: Path, recipe: Recipe, out: Path) -> str:
@@ -326,7 +327,8 @@ def release(
         update={"prompts": PromptSettings(spoken_slices=1)}
     )
     engine = engine.with_card(card)
-    chosen = choices(hear(engine, recipe_cases(recipe, data, sides=(Side.CALIBRATION,)), recipe))
+    asked = recipe_cases(recipe, data, sides=(Side.CALIBRATION,))
+    chosen = choices(hear(engine, itertools.islice(asked, 0, None, _CHOICE_EVERY), recipe))
     tested = itertools.islice(recipe_cases(recipe, data), 0, None, _WORDS_EVERY)
     words = summarise_speech(hear(engine, tested, recipe))
     card = card.model_copy(update={"spoken": spoken_tasks(chosen, words)})

@@ -191,11 +191,11 @@ def _phantoms(phantoms: list[tuple[int, float, float]]) -> str:
 _CHOICES = """
 ## Own words, or composed from masks
 
-The same questions about the same pictures of the calibration groups (all images, and of volumes
-the middle slice), answered in the model's own words and composed from its masks, in the same
-wording. Users get own words where these were right more often than the composed answer and than
-the most frequent one (reports: the higher ROUGE-L); regions only if empty ones are not named more
-often. Interval: 95 %, of the gain, drawn by group (`learning/spoken_choice.py`).
+The same questions about the same pictures of the calibration groups (every second image, and of
+every second volume the middle slice), answered in the model's own words and composed from its
+masks, in the same wording. Users get own words where these were right more often than the composed
+answer and than the most frequent one (reports: the higher ROUGE-L); regions only if empty ones are
+not named more often. Interval: 95 %, of the gain, drawn by group (`learning/spoken_choice.py`).
 
 """
 _CHOICE_COLUMNS = (
@@ -222,7 +222,7 @@ def _choices(chosen: Sequence[Choice]) -> str:
 _WORDS = """
 ## Answers in words
 
-Both ways on every second of the test images (of volumes the middle slice), whichever was chosen.
+Both ways on every fourth of the test images (of volumes the middle slice), whichever was chosen.
 Accuracy: the whole answer is right, with a 95 % interval by group, and how often the most frequent
 answer would be. BLEU, METEOR and ROUGE-L: against the answer that the true masks give, the last
 beside that of the most frequent answer. A region's own name counts once the mask of that name

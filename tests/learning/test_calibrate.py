@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inference.card import Interval
 from inference.presence import Evidence, probability
@@ -15,6 +17,7 @@ from learning.calibrate import (
     calibrate,
     calibrations,
     fit_curve,
+    lost_below,
     pool,
 )
 from learning.recipe import Recipe
@@ -52,6 +55,29 @@ def test_probabilities_rise_with_the_score_and_part_the_sides() -> None:
     assert (positive >= calibration.present_from).mean() > 0.9
     assert (negative < calibration.absent_below).mean() > 0.9
     assert calibration.absent_below <= 0.5
+
+
+def test_few_patients_bear_no_threshold_of_absence() -> None:
+    odds = np.linspace(-1.0, 3.0, 32)
+    assert lost_below(odds, [f"g{i}" for i in range(32)]) == 0.0
+    assert lost_below(np.repeat(odds, 3), [f"g{i // 3}" for i in range(96)]) == 0.0
+    groups = [f"g{i}" for i in range(33)]
+    assert lost_below(np.append(odds, 4.0), groups) == pytest.approx(1 / (1 + np.e))
+    assert calibrate(measured(), PRIOR).absent_below == 0.2, "twenty patients"
+
+
+@given(
+    st.lists(st.tuples(st.floats(-8, 8), st.integers(0, 80)), min_size=40, max_size=200),
+    st.floats(0.02, 0.5),
+)
+def test_few_of_the_patients_themselves_lie_below_the_threshold(
+    images: list[tuple[float, int]], most: float
+) -> None:
+    odds, groups = np.array([value for value, _ in images]), [str(group) for _, group in images]
+    threshold = lost_below(odds, groups, most)
+    chances = 1.0 / (1.0 + np.exp(-odds))
+    below = {g for value, g in zip(chances, groups, strict=True) if value < threshold - 1e-12}
+    assert len(below) <= most * (len(set(groups)) + 1)
 
 
 @pytest.mark.parametrize("apart", [1000.0, 0.0])
