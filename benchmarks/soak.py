@@ -7,7 +7,8 @@ reset, a C-ECHO and release, a C-STORE and release, a C-STORE cut off at a rando
 by a reset or by silence, garbage. The listener is the whole one with its database. Once all is
 quiet, its threads, open files, half-received files and memory are held against those after the
 first tenth; ends with 1 when something is left over, memory grew by more than 5 %, or the listener
-does not answer a C-ECHO any more.
+does not answer a C-ECHO any more. The database's files are counted apart: its connections stay
+open once as many were needed at a time, up to a number.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ RELEASE: Final = b"\x05\0\0\0\0\4\0\0\0\0"
 RESET: Final = struct.pack("ii", 1, 0)
 QUIET_SECONDS: Final = 120.0
 GROWTH: Final = 1.05
+POOLED: Final = 10
+"""Connections that SQLAlchemy keeps once they were needed at a time: two pools of five."""
 KINDS: Final = (
     "probe", "half a request", "request, then reset", "echo", "store", "store, then abort",
     "store, then reset", "store, then silence", "garbage",
@@ -59,6 +62,7 @@ class Footprint(NamedTuple):
 
     threads: int
     files: int
+    connections: int
     incoming: int
     mebibytes: float
 
@@ -141,18 +145,31 @@ def redis(path: Path) -> Iterator[None]:
         server.wait(20)
 
 
+def opened(pid: int) -> list[str]:
+    """Return the names of the files that a process has open, without their folders."""
+    names = []
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        # One that was closed meanwhile is not open.
+        with suppress(FileNotFoundError):
+            names.append(descriptor.readlink().name)
+    return names
+
+
 def footprint(process: psutil.Process, incoming: Path) -> Footprint:
     """Return what the listener holds, once it does not change any more."""
     until = time.monotonic() + QUIET_SECONDS
-    before = Footprint(-1, -1, -1, 0.0)
+    before = Footprint(-1, -1, -1, -1, 0.0)
     while True:
+        open_now = opened(process.pid)
+        database = sum(name.startswith("database.sqlite") for name in open_now)
         now = Footprint(
             process.num_threads(),
-            process.num_fds(),
+            len(open_now) - database,
+            open_now.count("database.sqlite"),
             len(list(incoming.iterdir())),
             process.memory_info().rss / 2**20,
         )
-        if now[:3] == before[:3] or time.monotonic() > until:
+        if now[:4] == before[:4] or time.monotonic() > until:
             return now
         before = now
         time.sleep(3)
@@ -196,10 +213,12 @@ def main() -> int:
         print(f"{count:6d}  {end}")
     for when, held in (("after a tenth", first), ("at the end", last)):
         print(f"{when:14s} {held.threads} threads, {held.files} open files, "
+              f"{held.connections} connections to the database, "
               f"{held.incoming} half-received files, {held.mebibytes:.1f} MiB")  # fmt: skip
     leaks = [
         *(["threads"] if last.threads > first.threads else []),
         *(["open files"] if last.files > first.files else []),
+        *(["connections to the database"] if last.connections > POOLED else []),
         *(["half-received files"] if last.incoming else []),
         *(["memory"] if last.mebibytes > GROWTH * first.mebibytes else []),
         *([] if answers else ["no answer to a C-ECHO"]),
