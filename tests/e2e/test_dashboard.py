@@ -230,11 +230,11 @@ def test_the_site_and_the_disk_are_told(admin: Pages, node: Node) -> None:
 
     def is_told() -> bool:
         admin.open("/")
-        return bool(disk.last.get_by_text("a day, mean of a week").count() == 1)
+        return bool(disk.last.get_by_text("a day, at the rate of the first hour").count() == 1)
 
     node.wait(is_told, "what comes in each day", 60)
     full = disk.last.locator("dt:has-text('Full') + dd").inner_text()
-    assert re.search(r"in [\d.]+ days|Not in sight", full), full
+    assert re.search(r"in [\d.]+ days|all that is known is the first hour", full), full
 
 
 def test_patients_are_hidden_until_they_are_shown(admin: Pages, series: Path, failed: int) -> None:
