@@ -18,10 +18,11 @@ from sqlalchemy.orm import Session
 
 from db import commitments
 from db.commitments import Item
+from db.deliveries import record_confirmation, record_sending
 from db.jobs import Lease
 from db.models import DeliveryState
 from db.promises import promise
-from db.results import record_confirmation, record_sending, results_of
+from db.results import results_of
 from db.session import Database
 from dicom_node.archive import Archive
 from dicom_node.errors import FinalError, RejectedError, RetriableError

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
+from db.deliveries import record_confirmation, record_listing, record_sending
 from db.jobs import Lease, note_event
 from db.models import DeliveryState
-from db.results import record_confirmation, record_listing, record_sending
 from dicom_node.errors import DicomNodeError, FinalError, RejectedError, RetriableError
 from workflows.carriers import carrier_of
 from workflows.committing import prove_by_commitment

@@ -14,17 +14,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+from db.deliveries import hope_again, plan_deliveries, record_rejection, record_sending, silence_at
 from db.jobs import JobState, Lease, advance, finish, note_event
 from db.models import DeliveryState, Job
 from db.operation import note_answer
-from db.results import (
-    hope_again,
-    plan_deliveries,
-    record_rejection,
-    record_sending,
-    results_of,
-    silence_at,
-)
+from db.results import results_of
 from dicom_node.errors import FinalError, NothingTakenError, RejectedError, RetriableError
 from dicom_node.services.storage_scu import NOT_AUTHORISED, StoreStatus
 from workflows.another_form import RefusedClass, write_in_another_form

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from db import jobs, results
+from db import deliveries, jobs, results
 from db.jobs import JobState, Lease, LostLease
 from db.models import DeliveryState, Job
 from db.results import FoundFinding, WrittenResult
@@ -96,8 +96,8 @@ def test_deliveries_are_planned_once_and_never_for_quarantined_objects(
     lease = started(database)
     with database.session() as session:
         results.record_results(session, lease, [SEG, SR], START)
-        results.plan_deliveries(session, lease, ["pacs"])
-        results.plan_deliveries(session, lease, ["pacs", "research"])
+        deliveries.plan_deliveries(session, lease, ["pacs"])
+        deliveries.plan_deliveries(session, lease, ["pacs", "research"])
     with database.session() as session:
         seg, sr = results.results_of(session, lease.job_id)
         assert [one.destination for one in seg.deliveries] == ["pacs", "research"]
@@ -117,13 +117,13 @@ def test_a_job_tells_all_as_json(database: Database) -> None:
             intensity="as is",
         )
         results.record_results(session, lease, [SEG, SR], START)
-        results.plan_deliveries(session, lease, ["pacs"])
+        deliveries.plan_deliveries(session, lease, ["pacs"])
         [seg, _] = results.results_of(session, lease.job_id)
         delivery = seg.deliveries[0].id
-        results.record_sending(
+        deliveries.record_sending(
             session, lease, [delivery], DeliveryState.SENT, "stored", later(1), status=0
         )
-        results.record_confirmation(session, lease, [delivery], "find", "found", later(2))
+        deliveries.record_confirmation(session, lease, [delivery], "find", "found", later(2))
     with database.reading() as session:
         told = jobs.job_as_json(session, lease.job_id)
         assert jobs.job_as_json(session, 999) is None
@@ -147,7 +147,7 @@ def test_a_run_anew_finds_what_was_sent_before(database: Database) -> None:
     first = started(database)
     with database.session() as session:
         results.record_results(session, first, [SEG, replace(SR, quarantined=False)], START)
-        results.plan_deliveries(session, first, ["pacs"])
+        deliveries.plan_deliveries(session, first, ["pacs"])
     kinds = ["measurement_report", "grounded_report"]
 
     def before(job_id: int) -> list[str]:
@@ -161,7 +161,7 @@ def test_a_run_anew_finds_what_was_sent_before(database: Database) -> None:
             for one in results.results_of(session, first.job_id)
             for delivery in one.deliveries
         ]
-        results.record_sending(session, first, sent, DeliveryState.SENT, "0000", START, status=0)
+        deliveries.record_sending(session, first, sent, DeliveryState.SENT, "0000", START, status=0)
     assert before(first.job_id) == [SR.sop_instance_uid]  # the job itself, begun anew
     other = queued_job(database, "1.2.999")
     assert before(other) == []
