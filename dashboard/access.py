@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from db.accounts import Actor, actor_of_session, needs_touch, touch
 from db.models_access import Role
-from db.tokens import actor_of_token
+from db.tokens import actor_of_token, needs_use_noted, note_use
 from workflows.node import Node
 
 if TYPE_CHECKING:
@@ -104,16 +104,18 @@ def find_actor(request: Request) -> Actor | None:
 
 def _find_actor(request: Request) -> Actor | None:
     node = node_of(request)
-    now, secret = node.now(), session_secret(request)
-    if _token(request) is None and not secret:
+    now, token = node.now(), _token(request)
+    secret = session_secret(request) or "" if token is None else token
+    if not secret:
         return None
+    is_due, note_seen = (needs_touch, touch) if token is None else (needs_use_noted, note_use)
     with node.database.reading() as session:
         actor = _actor_in(session, request)
-        stale = actor is not None and not actor.by_token and needs_touch(session, secret or "", now)
+        stale = actor is not None and is_due(session, secret, now)
     # A page that refreshes itself is no sign of a person.
     if stale and request.headers.get("x-live") is None:
         with node.database.session() as session:
-            touch(session, secret or "", now)
+            note_seen(session, secret, now)
     return actor
 
 

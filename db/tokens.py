@@ -18,6 +18,7 @@ from db.passwords import AccountError
 
 TOKEN_PREFIX: Final = "ubn_"  # noqa: S105 - what a token begins with, no token
 USUAL_DAYS: Final = 365
+_USED_AGAIN: Final = timedelta(hours=1)
 
 
 class NewToken(NamedTuple):
@@ -115,11 +116,28 @@ def remove_token(session: Session, actor: Actor, token_id: int) -> bool:
     return True
 
 
-def actor_of_token(session: Session, secret: str, now: datetime) -> Actor | None:
-    """Return for whom a program asks; ``None`` when the token is void."""
-    found = session.scalars(
+def needs_use_noted(session: Session, secret: str, now: datetime) -> bool:
+    """Say whether `note_use` would write; most requests need not."""
+    found = _find(session, secret)
+    return found is not None and (found.used_at is None or found.used_at + _USED_AGAIN <= now)
+
+
+def note_use(session: Session, secret: str, now: datetime) -> None:
+    """Note that a program uses a token: who tidies up sees which ones nobody needs."""
+    found = _find(session, secret)
+    if found is not None:
+        found.used_at = now
+
+
+def _find(session: Session, secret: str) -> ApiToken | None:
+    return session.scalars(
         select(ApiToken).where(ApiToken.digest == digest_of(secret))
     ).one_or_none()
+
+
+def actor_of_token(session: Session, secret: str, now: datetime) -> Actor | None:
+    """Return for whom a program asks; ``None`` when the token is void."""
+    found = _find(session, secret)
     if found is None or (found.expires_at is not None and found.expires_at <= now):
         return None
     user = session.get_one(User, found.account_id)

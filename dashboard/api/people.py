@@ -122,4 +122,5 @@ def _line(token: ApiToken) -> dict[str, Any]:
     return {
         "id": token.id, "label": token.label, "role": str(token.role),
         "created_at": as_text(token.created_at), "expires_at": as_text(token.expires_at),
+        "used_at": as_text(token.used_at),
     }  # fmt: skip

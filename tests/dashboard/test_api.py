@@ -230,8 +230,10 @@ def test_a_program_makes_and_ends_tokens(node: Node, app: FastAPI) -> None:
     assert made.status_code == 201
     token = made.json()
     scraper = TestClient(app, headers={"Authorization": f"Bearer {token['token']}"})
+    assert token["used_at"] is None
     assert scraper.get("/api/me").json()["role"] == "viewer"
     listed = client.get("/api/tokens").json()
+    assert all(one["used_at"] for one in listed)
     assert [one["label"] for one in listed] == ["test", "scraper"]
     assert token["token"] not in str(listed)
     # Neither more, nor longer than the token that asks, which is good for a day.
