@@ -228,6 +228,11 @@ def _run(
         raise RetriableError(
             f"{name} gave no answer within {deadline:.0f} s; is the machine overloaded?"
         ) from error
+    except OSError as error:
+        raise RetriableError(
+            f"{found} cannot be run ({error.strerror or error}); is it a program for this machine, "
+            "and may the node's account run it? `unibiomed-node doctor` looks for it"
+        ) from error
     if done.returncode < 0:
         raise RetriableError(
             f"{name} ended by signal {-done.returncode}; did the machine run out of memory?"

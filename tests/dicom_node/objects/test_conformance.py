@@ -600,13 +600,27 @@ def test_a_validator_that_hangs_or_dies_says_nothing_about_the_object(
 ) -> None:
     file = tmp_path / "seg.dcm"
     file.write_bytes(encode(ct.objects[SEG]))
-    monkeypatch.setattr(conformance_tools, "DEADLINE_SECONDS", 0.2)
     monkeypatch.setattr(conformance_tools, "DEADLINE_SECONDS_PER_MEGABYTE", 0.0)
-    for script, word in (("exec sleep 30", "no answer"), ("kill -SEGV $$", "signal")):
+    for script, word, seconds in (
+        ("exec sleep 30", "no answer", 0.2),
+        ("kill -SEGV $$", "signal", 60.0),
+    ):
+        monkeypatch.setattr(conformance_tools, "DEADLINE_SECONDS", seconds)
         path = fake_program(tmp_path, script)
         monkeypatch.setattr(conformance_tools, "program", lambda name, path=path: path)
         with pytest.raises(RetriableError, match=word):
             conformance_tools.validate(file, "seg")
+
+
+def test_a_validator_that_cannot_be_run_is_said_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "dciodvfy"
+    path.write_bytes(b"a program of some other machine")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(conformance_tools, "program", lambda name: path)
+    with pytest.raises(RetriableError, match=r"cannot be run .*unibiomed-node doctor"):
+        conformance_tools.validate(tmp_path, "seg")
 
 
 needs_pixelmed = pytest.mark.skipif(
