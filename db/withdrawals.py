@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from db.models import ResultRecord, Withdrawal
+from db.models import Job, ResultRecord, Withdrawal
 
 
 def record_withdrawal(
@@ -41,6 +41,9 @@ def record_withdrawal(
         for uid in sop_instance_uids
         if uid not in known
     )
+    # Lists of jobs would go on to say that its results are in the PACS.
+    job = session.get_one(Job, job_id)
+    job.wait_reason = "its results were withdrawn: they are not given out here any more"
     session.flush()
 
 

@@ -98,13 +98,12 @@ def deliver(node: Node, lease: Lease, keeper: LeaseKeeper) -> list[Dispatch]:
         keeper.check()
         prove_at(node, lease, keeper, destination, study_instance_uid, outcome)
     outcome.settle()
+    words = _delivered_words(node, lease, reachable)
     with node.database.session() as session:
         for problem in problems_on_the_way(session, lease.job_id):
             text = f"{problem.object}: {problem.rule}: {problem.text}"
             note_event(session, lease.job_id, text, node.now(), level="warning")
-        finish(
-            session, lease, JobState.DELIVERED, _delivered_words(node, reachable), now=node.now()
-        )
+        finish(session, lease, JobState.DELIVERED, words, now=node.now())
     return []
 
 
@@ -392,14 +391,20 @@ def _sent_note(destinations: Sequence[DestinationSettings]) -> str:
     return f"sent to {names}" if names else "nothing to send"
 
 
-def _delivered_words(node: Node, destinations: Sequence[DestinationSettings]) -> str:
+def _delivered_words(node: Node, lease: Lease, destinations: Sequence[DestinationSettings]) -> str:
     if not destinations:
         return "kept in the node's own archive; no destination is configured"
     proven = []
     for destination in destinations:
+        if not parcels_for(node, lease, destination.name):
+            continue
         carrier = carrier_of(destination, node.settings)
         how = carrier.find_name
         if destination.confirm == "none":
             how = f"its {carrier.store_name} status alone"
         proven.append(f"{destination.name} (by {how})")
+    if not proven:
+        return (
+            "kept in the node's own archive; no destination takes any of it (objects in node.yaml)"
+        )
     return "stored and proven at " + ", ".join(proven)

@@ -225,6 +225,21 @@ def test_a_kind_that_is_no_longer_to_be_sent_holds_up_no_job(
     assert pacs.received == [SEG_UID, GROUNDED_UID, "2.25.21", "2.25.23"]
 
 
+def test_who_takes_no_kind_that_the_job_has_is_not_said_to_hold_them(
+    tmp_path: Path, sqlite_database: Database, clock: Clock
+) -> None:
+    pacs = Pacs()
+    pacs.start()
+    none = destination(pacs, objects=["secondary_capture"])
+    node = make_node(tmp_path, sqlite_database, clock, destinations=[none])
+    job_id = encoded_job(node, ["pacs"])
+    deliver_job(node, job_id)
+    pacs.stop()
+    job = told(node, job_id)
+    assert job["state"] == "delivered" and pacs.received == []
+    assert "no destination takes any of it (objects in node.yaml)" in job["wait_reason"]
+
+
 def test_who_takes_none_of_the_classes_is_to_be_told_what_to_allow(
     tmp_path: Path, sqlite_database: Database, clock: Clock
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from pydicom import dcmread
 
 from dashboard.images import segmentation_of
+from db.models import Job
 from db.models_access import AuditRecord
 from db.orders import Order, give
 from db.query import describe, find
@@ -166,6 +167,8 @@ def test_results_that_were_sent_nowhere_are_withdrawn_too(tmp_path: Path) -> Non
     deliver_job(node, 1)
     assert withdraw(node, 1, Rejection.QUALITY, WORDS, "somebody") == []
     assert _modalities(node) == {"CT", "KO"}
+    with node.database.reading() as session:
+        assert "results were withdrawn" in session.get_one(Job, 1).wait_reason
     node.database.dispose()
 
 
