@@ -220,6 +220,7 @@ def test_a_refresh_that_hangs_is_given_up_and_the_page_goes_on(admin: Pages, nod
     page.close()
 
 
+@pytest.mark.usefixtures("failed")  # so that something has come in
 def test_the_site_and_the_disk_are_told(admin: Pages, node: Node) -> None:
     admin.open("/")
     assert admin.page.locator(".bar .site").inner_text() == "Test, House 4"
