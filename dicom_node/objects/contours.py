@@ -111,10 +111,12 @@ def keyholed(outlines: Sequence[Points]) -> list[Points]:
         One polygon for each outer outline.
     """
     outer = [ring for ring in outlines if not is_hole(ring)]
+    joined = list(outer)
     for hole in (ring for ring in outlines if is_hole(ring)):
+        # Looked for among the outlines as they were: channels go aslant.
         index = next(i for i, ring in enumerate(outer) if _encloses(ring, hole))
-        outer[index] = _joined(outer[index], hole)
-    return outer
+        joined[index] = _joined(joined[index], hole)
+    return joined
 
 
 def _encloses(ring: Points, hole: Points) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from dicom_node.objects.contours import Points, is_hole, keyholed, rings
 
 PLANES = arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9)))
+SECOND_HOLE_BESIDE_A_CHANNEL = np.ones((5, 6), np.bool_)
+SECOND_HOLE_BESIDE_A_CHANNEL[[2, 3, 4], [3, 2, 0]] = False
 
 
 def filled(outlines: list[Points], shape: tuple[int, ...]) -> np.ndarray:
@@ -34,6 +36,7 @@ def test_rings_filled_again_are_the_mask(plane: np.ndarray) -> None:
 
 @settings(deadline=None)
 @given(PLANES)
+@example(plane=SECOND_HOLE_BESIDE_A_CHANNEL)
 def test_channels_to_holes_change_nothing(plane: np.ndarray) -> None:
     outlines = rings(plane)
     joined = keyholed(outlines)
