@@ -110,7 +110,6 @@ def record_sending(
     LostLease
         When the job is not this worker's any more.
     """
-    guard(session, lease)
     values: dict[str, Any] = {
         "state": state,
         "status": status,
@@ -120,10 +119,7 @@ def record_sending(
     }
     if state is DeliveryState.SENT:
         values["sent_at"] = now
-    if delivery_ids:
-        session.execute(
-            update(DeliveryRecord).where(DeliveryRecord.id.in_(list(delivery_ids))).values(**values)
-        )
+    _write(session, lease, delivery_ids, values)
 
 
 def record_rejection(
@@ -136,12 +132,8 @@ def record_rejection(
     LostLease
         When the job is not this worker's any more.
     """
-    guard(session, lease)
-    session.execute(
-        update(DeliveryRecord)
-        .where(DeliveryRecord.id.in_(list(delivery_ids)))
-        .values(sentence=sentence, attempts=DeliveryRecord.attempts + 1)
-    )
+    values = {"sentence": sentence, "attempts": DeliveryRecord.attempts + 1}
+    _write(session, lease, delivery_ids, values)
 
 
 def record_confirmation(
@@ -159,17 +151,22 @@ def record_confirmation(
     LostLease
         When the job is not this worker's any more.
     """
+    values = {
+        "state": DeliveryState.CONFIRMED,
+        "confirmed_at": now,
+        "confirmed_by": confirmed_by,
+        "sentence": sentence,
+    }
+    _write(session, lease, delivery_ids, values)
+
+
+def _write(
+    session: Session, lease: Lease, delivery_ids: Sequence[int], values: Mapping[str, Any]
+) -> None:
     guard(session, lease)
     if delivery_ids:
         session.execute(
-            update(DeliveryRecord)
-            .where(DeliveryRecord.id.in_(list(delivery_ids)))
-            .values(
-                state=DeliveryState.CONFIRMED,
-                confirmed_at=now,
-                confirmed_by=confirmed_by,
-                sentence=sentence,
-            )
+            update(DeliveryRecord).where(DeliveryRecord.id.in_(list(delivery_ids))).values(**values)
         )
 
 
