@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 from starlette.responses import Response
 
-from db.accounts import Actor, actor_of_session, needs_touch, touch
+from db.accounts import Actor, actor_of_session, touch
 from db.models_access import Role
-from db.tokens import actor_of_token, needs_use_noted, note_use
+from db.tokens import actor_of_token, note_use
 from workflows.node import Node
 
 if TYPE_CHECKING:
@@ -108,14 +108,12 @@ def _find_actor(request: Request) -> Actor | None:
     secret = session_secret(request) or "" if token is None else token
     if not secret:
         return None
-    is_due, note_seen = (needs_touch, touch) if token is None else (needs_use_noted, note_use)
     with node.database.reading() as session:
         actor = _actor_in(session, request)
-        stale = actor is not None and is_due(session, secret, now)
     # A page that refreshes itself is no sign of a person.
-    if stale and request.headers.get("x-live") is None:
+    if actor is not None and actor.is_due and request.headers.get("x-live") is None:
         with node.database.session() as session:
-            note_seen(session, secret, now)
+            (touch if token is None else note_use)(session, secret, now)
     return actor
 
 

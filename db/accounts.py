@@ -43,6 +43,9 @@ class Actor:
         Whether the person wants to see names of patients on the pages; None: has not said.
     until
         When the token is void; None of a person.
+    is_due
+        Whether it is to be noted anew that the session or the token is in use (`touch`,
+        `db.tokens.note_use`); most requests need not.
     """
 
     account_id: int
@@ -52,6 +55,7 @@ class Actor:
     by_token: bool = False
     patients_shown: bool | None = None
     until: datetime | None = None
+    is_due: bool = False
 
     def may(self, needed: Role) -> bool:
         """Say whether the request may do what needs this role."""
@@ -251,13 +255,14 @@ def actor_of_session(session: Session, secret: str, now: datetime, idle: timedel
     user = session.get(User, found.account_id)
     if user is None or not user.enabled:
         return None
-    return Actor(user.id, user.name, user.role, found.csrf, patients_shown=user.patients_shown)
-
-
-def needs_touch(session: Session, secret: str, now: datetime) -> bool:
-    """Say whether `touch` would write; most requests need not."""
-    found = session.get(LoginSession, digest_of(secret))
-    return found is not None and found.seen_at + _SEEN_AGAIN <= now
+    return Actor(
+        user.id,
+        user.name,
+        user.role,
+        found.csrf,
+        patients_shown=user.patients_shown,
+        is_due=found.seen_at + _SEEN_AGAIN <= now,
+    )
 
 
 def touch(session: Session, secret: str, now: datetime) -> None:

@@ -116,12 +116,6 @@ def remove_token(session: Session, actor: Actor, token_id: int) -> bool:
     return True
 
 
-def needs_use_noted(session: Session, secret: str, now: datetime) -> bool:
-    """Say whether `note_use` would write; most requests need not."""
-    found = _find(session, secret)
-    return found is not None and (found.used_at is None or found.used_at + _USED_AGAIN <= now)
-
-
 def note_use(session: Session, secret: str, now: datetime) -> None:
     """Note that a program uses a token: who tidies up sees which ones nobody needs."""
     found = _find(session, secret)
@@ -144,4 +138,11 @@ def actor_of_token(session: Session, secret: str, now: datetime) -> Actor | None
     if not user.enabled:
         return None
     role = found.role if user.role.may(found.role) else user.role
-    return Actor(user.id, user.name, role, by_token=True, until=found.expires_at)
+    return Actor(
+        user.id,
+        user.name,
+        role,
+        by_token=True,
+        until=found.expires_at,
+        is_due=found.used_at is None or found.used_at + _USED_AGAIN <= now,
+    )
